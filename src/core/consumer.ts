@@ -1,0 +1,29 @@
+import type { Run } from './run.ts'
+
+/**
+ * Takes messages from a queue while it has credit. A session's pump, the bridge, later AMQP and STOMP consumers.
+ * Each delivery is settled exactly once by `queue.settle`, `queue.requeue` or `queue.reject` with its position.
+ */
+export interface Consumer {
+  /** How many more unsettled deliveries it takes now. When this rises from 0, the consumer calls `queue.pump()`. */
+  readonly credit: number
+  /**
+   * One message in stored form (model/message.ts) beginning at `at`. The bytes are valid during the call only.
+   * `note` is what the binding gave (see Binding.note) or-ed with `queue.noteNow` at acceptance.
+   */
+  deliver(bytes: Buffer, at: number, position: number, note: number, redelivered: boolean): void
+}
+
+/** Receives QoS 0 runs at once, without a queue: an MQTT connection with a live binding. */
+export interface LiveReceiver {
+  /** `key` is the decoded topic; `note` that of its binding. May drop by its own policy and count it; never throws, never blocks. */
+  deliverRun(run: Run, key: string, note: number): void
+}
+
+/** Waits for tickets: a connection with a ring of unanswered publishes. */
+export interface Publisher {
+  /** Some of its tickets became safe since the last call; called once per commit or batch of confirms. */
+  ticketsSafe(): void
+  /** Memory or a held-back run was relieved: reading may go on, refused runs may be tried again. */
+  resume(): void
+}

@@ -1,0 +1,44 @@
+/** What can go wrong while operating, by stable code. Every edge maps each code to its own wire with `Record<ErrorCode, …>`. */
+export const ERROR_CODES = [
+  'CONFIG_INVALID',
+  'CONFIG_NOT_FOUND',
+  'LISTENER_PORT_IN_USE',
+  'LISTENER_FAILED',
+  'STORE_LOCKED',
+  'STORE_UNWRITABLE',
+  'STORE_UNAVAILABLE',
+  'STORE_FORMAT_UNKNOWN',
+  'DISK_FULL',
+  'MEMORY_FULL',
+  'QUEUE_FULL',
+  'QUEUE_NOT_FOUND',
+  'UPSTREAM_NOT_FOUND',
+  'UPSTREAM_UNREACHABLE',
+  'UPSTREAM_REFUSED',
+  'CLIENT_NOT_FOUND',
+  'NAME_INVALID',
+  'REQUEST_INVALID',
+  'NOT_AUTHORIZED',
+  'STOPPING',
+] as const
+
+export type ErrorCode = (typeof ERROR_CODES)[number]
+
+/** Facts an operator or a program may want beside the sentence: names, limits, sizes. */
+export type ErrorFacts = Readonly<Record<string, string | number | boolean>>
+
+/**
+ * An operating error: the world is not as it should be, the program is. The message says what happened, why, and what to do.
+ * A mistake in our own code is a TypeError or an assertion and is never caught.
+ */
+export class BrokerError extends Error {
+  readonly code: ErrorCode
+  readonly facts: ErrorFacts
+
+  constructor(code: ErrorCode, message: string, { cause, facts = {} }: { cause?: unknown; facts?: ErrorFacts } = {}) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = 'BrokerError'
+    this.code = code
+    this.facts = facts
+  }
+}
