@@ -1,0 +1,99 @@
+/*
+ * Rules between options, checked once each of them is right by itself.
+ */
+import { formatDuration, formatSize } from '../model/quantity.ts'
+import { nearestWord } from './nearest.ts'
+import { type Config, isLoopback } from './schema.ts'
+
+type Resolved = Omit<Config, 'effective' | 'warnings'>
+
+/** A rule broken, with the path of the option that should change. */
+export interface Conflict {
+  readonly path: readonly (string | number)[]
+  readonly message: string
+}
+
+/** Everything that contradicts something else. */
+export function findConflicts(config: Resolved): Conflict[] {
+  return [...portConflicts(config), ...limitConflicts(config), ...upstreamConflicts(config), ...routeConflicts(config)]
+}
+
+/** What works and is probably not meant. */
+export function findWarnings(config: Resolved): string[] {
+  const warnings: string[] = []
+  const { host } = config.listeners.mqtt
+  if (!config.auth.allowAnonymous) {
+    warnings.push(
+      'no MQTT client can connect: auth.allow_anonymous is false and users are not built yet; set it to true, or listen on loopback',
+    )
+  } else if (!isLoopback(host)) {
+    warnings.push(`every host that reaches ${host} may connect without a password: auth.allow_anonymous is true`)
+  }
+  for (const { name } of config.upstreams) {
+    if (!config.routes.some(route => route.upstream === name))
+      warnings.push(`upstream ${name} has no route: nothing is forwarded to it`)
+  }
+  return warnings
+}
+
+function* portConflicts({ listeners, http }: Resolved): Iterable<Conflict> {
+  const { mqtt } = listeners
+  if (mqtt.port === 0 || mqtt.port !== http.port) return
+  const overlaps = mqtt.host === http.host || isWildcard(mqtt.host) || (isLoopback(mqtt.host) && mqtt.host !== '::1')
+  if (overlaps) yield { path: ['http', 'port'], message: `port ${http.port} is already taken by listeners.mqtt.port` }
+}
+
+function* limitConflicts({ limits, store, routes }: Resolved): Iterable<Conflict> {
+  const within = (bytes: number, path: string[], most: number, mostName: string): Conflict[] =>
+    bytes <= most
+      ? []
+      : [
+          {
+            path,
+            message: `${formatSize(bytes)} is more than ${mostName} (${formatSize(most)}); lower it or raise ${mostName}`,
+          },
+        ]
+  const { memoryBytes } = limits
+  yield* within(limits.packetBytes, ['limits', 'packet'], memoryBytes, 'limits.memory')
+  yield* within(limits.outputPerClientBytes, ['limits', 'output_per_client'], memoryBytes, 'limits.memory')
+  yield* within(limits.sessionQueue.bytes, ['limits', 'session_queue', 'bytes'], memoryBytes, 'limits.memory')
+  for (const { name, limits: outbox } of routes) {
+    yield* within(outbox.bytes, ['routes', name, 'limits', 'bytes'], store.diskBytes, 'store.disk')
+  }
+}
+
+function* upstreamConflicts({ upstreams }: Resolved): Iterable<Conflict> {
+  for (const { name, reconnect, heartbeatMs } of upstreams) {
+    if (reconnect.firstMs > reconnect.maxMs) {
+      yield {
+        path: ['upstreams', name, 'reconnect', 'first'],
+        message: `${formatDuration(reconnect.firstMs)} is more than reconnect.max (${formatDuration(reconnect.maxMs)})`,
+      }
+    }
+    // AMQP negotiates seconds.
+    if (heartbeatMs % 1000 !== 0) {
+      yield {
+        path: ['upstreams', name, 'heartbeat'],
+        message: `${formatDuration(heartbeatMs)} is not a whole number of seconds`,
+      }
+    }
+  }
+}
+
+function* routeConflicts({ routes, upstreams }: Resolved): Iterable<Conflict> {
+  const names = upstreams.map(upstream => upstream.name)
+  for (const route of routes) {
+    if (names.includes(route.upstream)) continue
+    const nearest = nearestWord(route.upstream, names)
+    const known =
+      names.length === 0 ? 'there are none' : `there ${names.length === 1 ? 'is' : 'are'} ${names.join(', ')}`
+    yield {
+      path: ['routes', route.name, 'upstream'],
+      message: `no upstream is called "${route.upstream}"${nearest === null ? '' : ` (did you mean "${nearest}"?)`}; ${known}`,
+    }
+  }
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}

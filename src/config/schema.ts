@@ -1,0 +1,383 @@
+/*
+ * Every option once: name, kind, default, help. From here come the type `Config`, the errors, the overrides by environment and `--set`,
+ * `GET /api/v1/config`, docs/configuration.md and docs/config.schema.json. What is not built has no key: an unknown key is an error.
+ *
+ * The file speaks snake_case and units in words; each section's transform gives the slice that modules take: camelCase, milliseconds, bytes,
+ * nothing optional.
+ */
+import { resolve } from 'node:path'
+import * as z from 'zod/mini'
+import { configuredName, exchangeName, topicFilter } from '../model/names.ts'
+import {
+  count,
+  duration,
+  flag,
+  listOf,
+  oneOf,
+  optional,
+  required,
+  requiredSection,
+  section,
+  setting,
+  size,
+  text,
+} from './option.ts'
+
+const port = count({ min: 0, max: 65_535 })
+const PORT_HELP = '0 takes any free port, which the log tells'
+const messages = count({ min: 1, max: 1_000_000_000 })
+const words = (pattern: RegExp, reason: string) => (value: string) => {
+  if (!pattern.test(value)) throw new RangeError(`${JSON.stringify(value)} ${reason}`)
+  return value
+}
+const host = text(
+  'host',
+  'an IP address or a host name',
+  words(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not an IP address or a host name'),
+)
+const filter = text('MQTT filter', 'an MQTT topic filter such as sensors/+/temperature', topicFilter)
+const name = text('name', '1 to 64 letters, digits, _ and -', configuredName)
+const exchange = text('exchange name', '1 to 255 bytes without control characters', exchangeName)
+
+const gatewayId = text(
+  'gateway id',
+  '1 to 64 letters, digits, ".", "_" and "-"',
+  // It is the first part of `<gateway>/<epoch>/<seq>`, so it holds no slash.
+  words(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'is no gateway id'),
+)
+
+const routingKey = text(
+  'template',
+  'text with {topic}, {topic.0}, {topic.1+}, {client}, {user}, {gateway}',
+  words(
+    /^(?:[^{}]|\{(?:topic(?:\.\d{1,3}\+?)?|client|user|gateway)\})+$/,
+    'has a placeholder that does not exist or a brace that is not closed',
+  ),
+)
+
+const upstreamUrl = text(
+  'AMQP URL',
+  'amqp://user:password@host:port/vhost, or file:PATH of a file that holds it',
+  parseUpstreamUrl,
+  'url',
+)
+
+const listener = z.strictObject({
+  host: setting(host, '127.0.0.1', 'Address to listen on; 0.0.0.0 or :: for all.'),
+  port: setting(port, 1883, `TCP port; ${PORT_HELP}.`),
+})
+
+const http = z.strictObject({
+  host: setting(
+    text('host', '127.0.0.1, ::1 or localhost', words(/^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/, loopbackOnly())),
+    '127.0.0.1',
+    'Address to listen on. Loopback only: tokens for anything else are not built yet.',
+  ),
+  port: setting(port, 15_680, `TCP port of API, metrics and health; ${PORT_HELP}.`),
+})
+
+const store = z.pipe(
+  z.strictObject({
+    commit_interval: setting(
+      duration({ min: '1ms', max: '10s' }),
+      '50ms',
+      'The longest a message waits for its consumer before it is written to disk.',
+    ),
+    buffered_interval: setting(
+      duration({ min: '10ms', max: '1m' }),
+      '1s',
+      'How much of what is only buffered (QoS 0 on its way upstream) a power cut may cost.',
+    ),
+    disk: setting(
+      size({ min: '16MiB', max: '1024TiB' }),
+      '8GiB',
+      'Most that data_dir may take; new messages are refused beyond.',
+    ),
+    disk_free_min: setting(
+      size({ min: '1MiB', max: '1024TiB' }),
+      '200MiB',
+      'Free space of the file system below which new messages are refused.',
+    ),
+  }),
+  z.transform(o => ({
+    commitIntervalMs: o.commit_interval,
+    bufferedIntervalMs: o.buffered_interval,
+    diskBytes: o.disk,
+    diskFreeMinBytes: o.disk_free_min,
+  })),
+)
+
+const limits = z.pipe(
+  z.strictObject({
+    clients: setting(count({ min: 1, max: 1_000_000 }), 2000, 'MQTT connections at once; further ones are refused.'),
+    memory: setting(
+      size({ min: '1MiB', max: '64GiB' }),
+      '64MiB',
+      'What windows of queues, queues in memory and outputs may take together; publishers pause when it is reached.',
+    ),
+    output_per_client: setting(
+      size({ min: '16KiB', max: '1GiB' }),
+      '1MiB',
+      'Bytes waiting to be sent to one client; beyond, QoS 0 to it is dropped and counted, QoS 1 stays in its queue.',
+    ),
+    packet: setting(
+      size({ min: '128B', max: '256MiB' }),
+      '1MiB',
+      'Largest MQTT packet taken; announced to MQTT 5 clients.',
+    ),
+    receive_max: setting(
+      count({ min: 1, max: 65_535 }),
+      64,
+      'QoS 1 messages a client may have open towards the gateway; announced to MQTT 5 clients.',
+    ),
+    inflight: setting(
+      count({ min: 1, max: 65_535 }),
+      64,
+      'QoS 1 messages open towards one client, or its own receive maximum if that is smaller.',
+    ),
+    topic_levels: setting(count({ min: 1, max: 32_768 }), 128, 'Levels of a topic or filter.'),
+    subscriptions_per_session: setting(count({ min: 1, max: 100_000 }), 100, 'Subscriptions of one client.'),
+    keep_alive_max: setting(
+      duration({ min: '0s', max: '65535s' }),
+      '0s',
+      'Keep alive imposed on MQTT 5 clients that ask for more or for none; 0s: as the client asks.',
+    ),
+    session_queue: section(
+      z.pipe(
+        z.strictObject({
+          messages: setting(messages, 10_000, 'Messages waiting for one client.'),
+          bytes: setting(size({ min: '1KiB', max: '64GiB' }), '16MiB', 'Bytes waiting for one client.'),
+          on_full: setting(
+            oneOf(['drop_oldest', 'drop_newest']),
+            'drop_oldest',
+            'What gives way when it is full; counted. It never refuses a publisher.',
+          ),
+        }),
+        z.transform(o => ({ messages: o.messages, bytes: o.bytes, onFull: o.on_full })),
+      ),
+      'Limits of the queue of one MQTT session.',
+    ),
+    refuse_disconnect_after: setting(
+      duration({ min: '100ms', max: '1h' }),
+      '10s',
+      'How long a refused publish of an MQTT 3.1.1 client is held back before its connection is closed.',
+    ),
+  }),
+  z.transform(o => ({
+    clients: o.clients,
+    memoryBytes: o.memory,
+    outputPerClientBytes: o.output_per_client,
+    packetBytes: o.packet,
+    receiveMax: o.receive_max,
+    inflight: o.inflight,
+    topicLevels: o.topic_levels,
+    subscriptionsPerSession: o.subscriptions_per_session,
+    keepAliveMaxMs: o.keep_alive_max,
+    sessionQueue: o.session_queue,
+    refuseDisconnectAfterMs: o.refuse_disconnect_after,
+  })),
+)
+
+const upstream = z.pipe(
+  z.strictObject({
+    urls: required(
+      listOf(upstreamUrl, { min: 1, max: 1 }),
+      'Where the AMQP broker is. One for now: failover to further ones is not built yet.',
+    ),
+    window: setting(count({ min: 1, max: 65_535 }), 256, 'Messages sent and not yet confirmed, at most.'),
+    heartbeat: setting(duration({ min: '1s', max: '10m' }), '15s', 'AMQP heartbeat asked for, whole seconds.'),
+    stall_timeout: setting(
+      duration({ min: '100ms', max: '1h' }),
+      '10s',
+      'A link with unconfirmed messages and no confirm for so long is cut and opened anew.',
+    ),
+    reconnect: section(
+      z.pipe(
+        z.strictObject({
+          first: setting(duration({ min: '10ms', max: '1h' }), '250ms', 'First pause before connecting again.'),
+          max: setting(duration({ min: '10ms', max: '1h' }), '8s', 'Longest pause.'),
+          connect_timeout: setting(duration({ min: '100ms', max: '5m' }), '5s', 'For the TCP connection.'),
+          handshake_timeout: setting(duration({ min: '100ms', max: '5m' }), '5s', 'For the AMQP handshake after it.'),
+        }),
+        z.transform(o => ({
+          firstMs: o.first,
+          maxMs: o.max,
+          connectTimeoutMs: o.connect_timeout,
+          handshakeTimeoutMs: o.handshake_timeout,
+        })),
+      ),
+      'Pauses between attempts to connect; they grow with jitter.',
+    ),
+  }),
+  z.transform(o => ({
+    urls: o.urls,
+    window: o.window,
+    heartbeatMs: o.heartbeat,
+    stallTimeoutMs: o.stall_timeout,
+    reconnect: o.reconnect,
+  })),
+)
+
+const route = z.pipe(
+  z.strictObject({
+    from: required(listOf(filter, { min: 1, max: 1000 }), 'Topics to forward.'),
+    upstream: required(name, 'Name of the upstream, a key of `upstreams`.'),
+    exchange: requiredSection(
+      z.strictObject({
+        name: required(exchange, 'Exchange to publish to.'),
+        type: setting(oneOf(['topic', 'direct', 'fanout', 'headers']), 'topic', 'Its type, if it is declared.'),
+        declare: setting(
+          {
+            type: 'word',
+            accepts: 'true, passive, false',
+            secrecy: 'public',
+            schema: z.pipe(
+              z.union([z.boolean(), z.enum(['true', 'passive', 'false'])]),
+              z.transform((value): boolean | 'passive' =>
+                value === 'passive' ? value : value === true || value === 'true',
+              ),
+            ),
+          },
+          true,
+          'true: declare it durable; passive: only check that it exists; false: neither.',
+        ),
+      }),
+      'Where the messages go upstream.',
+    ),
+    routing_key: setting(routingKey, '{topic}', 'Routing key; the text of {topic} is written by `codec`.'),
+    codec: setting(
+      oneOf(['escaped', 'rabbitmq']),
+      'escaped',
+      'How topics become routing keys: escaped is reversible; rabbitmq swaps / and . as its MQTT plugin does.',
+    ),
+    qos0: setting(
+      oneOf(['buffer', 'pass', 'ignore']),
+      'buffer',
+      'QoS 0 messages: buffer like the rest, pass only while connected, or ignore.',
+    ),
+    limits: section(
+      z.pipe(
+        z.strictObject({
+          messages: setting(messages, 1_000_000, 'Messages waiting for the upstream.'),
+          bytes: setting(size({ min: '64KiB', max: '1024TiB' }), '2GiB', 'Bytes waiting for the upstream.'),
+          age: setting(
+            duration({ min: '1s', max: '3650d' }),
+            '7d',
+            'Older messages are dropped and counted as expired.',
+          ),
+          on_full: setting(
+            oneOf(['reject', 'drop_oldest', 'drop_newest']),
+            'reject',
+            'reject: refuse the publisher before acknowledging; the others discard and count.',
+          ),
+        }),
+        z.transform(o => ({ messages: o.messages, bytes: o.bytes, ageMs: o.age, onFull: o.on_full })),
+      ),
+      'Limits of the outbox, the queue that keeps messages while the upstream is away.',
+    ),
+  }),
+  z.transform(o => ({
+    from: o.from,
+    upstream: o.upstream,
+    exchange: o.exchange,
+    routingKey: o.routing_key,
+    codec: o.codec,
+    qos0: o.qos0,
+    limits: o.limits,
+  })),
+)
+
+/** The whole file. */
+export const configSchema = z.pipe(
+  z.strictObject({
+    gateway: section(
+      z.pipe(
+        z.strictObject({
+          id: optional(gatewayId, 'Who this gateway is, in every message id it gives out.', {
+            absent: 'host name and 6 random characters, kept in data_dir',
+          }),
+        }),
+        z.transform(o => ({ id: o.id ?? null })),
+      ),
+      'This gateway.',
+    ),
+    data_dir: setting(
+      text('path', 'a directory', words(/^[^\0]+$/, 'is not a path')),
+      './data',
+      'The only place written to; a relative path starts at the working directory.',
+    ),
+    listeners: section(z.strictObject({ mqtt: section(listener, 'MQTT over TCP.') }), 'Ports for devices.'),
+    http: section(http, 'API, metrics and health.'),
+    auth: section(
+      z.strictObject({
+        allow_anonymous: optional(flag, 'Whether clients may connect without a user name.', {
+          absent: 'true only while every listener is on loopback',
+        }),
+      }),
+      'Who may connect.',
+    ),
+    store: section(store, 'Messages on disk.'),
+    limits: section(limits, 'What clients may take.'),
+    upstreams: describedRecord(upstream, 'AMQP brokers to forward to, by name.'),
+    routes: describedRecord(route, 'What is forwarded where, by name.'),
+    log: section(
+      z.strictObject({
+        level: setting(
+          oneOf(['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace']),
+          'info',
+          'Least important line that is written.',
+        ),
+      }),
+      'The log, JSON lines on standard output.',
+    ),
+  }),
+  z.transform(o => ({
+    gateway: o.gateway,
+    dataDir: resolve(o.data_dir),
+    listeners: o.listeners,
+    http: o.http,
+    auth: { allowAnonymous: o.auth.allow_anonymous ?? isLoopback(o.listeners.mqtt.host) },
+    store: o.store,
+    limits: o.limits,
+    upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),
+    routes: Object.entries(o.routes).map(([key, value]) => ({ name: key, ...value })),
+    log: o.log,
+  })),
+)
+
+type Parsed = z.output<typeof configSchema>
+
+/** Everything resolved: defaults filled in, durations in milliseconds, sizes in bytes. */
+export interface Config extends Parsed {
+  /** The same in the file's own keys and words, defaults included and secrets masked: what `GET /api/v1/config` shows. */
+  readonly effective: Readonly<Record<string, unknown>>
+  /** What is accepted and yet worth a line in the log. */
+  readonly warnings: readonly string[]
+}
+
+export type UpstreamConfig = Config['upstreams'][number]
+export type RouteConfig = Config['routes'][number]
+export type LimitsConfig = Config['limits']
+
+/** Whether an address is reachable from this machine only. */
+export function isLoopback(address: string): boolean {
+  return address === 'localhost' || address === '::1' || /^127(?:\.\d{1,3}){3}$/.test(address)
+}
+
+function describedRecord<T extends z.ZodMiniType>(value: T, help: string) {
+  return section(z.record(name.schema, value), help)
+}
+
+function loopbackOnly(): string {
+  return 'is not loopback; outside loopback HTTP needs tokens, which are not built yet: listen on 127.0.0.1 and put a proxy in front'
+}
+
+function parseUpstreamUrl(value: string): string {
+  const url = URL.canParse(value) ? new URL(value) : null
+  // The reason must not repeat the value: it may hold a password.
+  if (url === null) throw new RangeError('this is not a URL')
+  if (url.protocol === 'amqps:') throw new RangeError('amqps (TLS) is not built yet')
+  if (url.protocol !== 'amqp:') throw new RangeError(`the scheme is ${JSON.stringify(url.protocol)}, not amqp:`)
+  if (url.hostname === '') throw new RangeError('the URL names no host')
+  return value
+}
