@@ -77,7 +77,10 @@ export interface RecordPrefix {
 
 /** Builds the common part: fixed header with everything but length, seq, times, properties length; then the four names. */
 export function recordPrefix(
-  message: Pick<Message, 'exchange' | 'key' | 'qos' | 'retain' | 'dup' | 'priority' | 'clientId' | 'user' | 'propertiesTag'>,
+  message: Pick<
+    Message,
+    'exchange' | 'key' | 'qos' | 'retain' | 'dup' | 'priority' | 'clientId' | 'user' | 'propertiesTag'
+  >,
 ): RecordPrefix {
   const exchange = message.exchange === MQTT_EXCHANGE ? '' : message.exchange
   const exchangeBytes = Buffer.byteLength(exchange)
@@ -108,7 +111,12 @@ export function recordPrefix(
 }
 
 /** Bytes a record will take; `expiryMs` 0 means no expiry. */
-export function recordLength(prefix: RecordPrefix, expiryMs: number, propertiesBytes: number, payloadBytes: number): number {
+export function recordLength(
+  prefix: RecordPrefix,
+  expiryMs: number,
+  propertiesBytes: number,
+  payloadBytes: number,
+): number {
   return prefix.bytes.length + (expiryMs > 0 ? EXPIRY_BYTES : 0) + propertiesBytes + payloadBytes
 }
 

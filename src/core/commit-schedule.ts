@@ -1,0 +1,210 @@
+import type { Commit, StateChange } from '../store/types.ts'
+import type { Tickets } from './tickets.ts'
+
+/** Slots of the wheel of deferred tickets, each so many milliseconds wide. */
+const SLOT_MS = 4
+const SLOTS = 512
+/** A ledger whose messages never needed the disk is written this often, and at stop. */
+const LEDGER_INTERVAL_MS = 60_000
+
+/** The store as the schedule sees it. */
+export interface CommitStore {
+  readonly nextCommit: number
+  /** Resolves when the commit is durable; rejects only when the store is closed. */
+  commit(commit: Commit): Promise<void>
+}
+
+/** A durable queue as the schedule sees it. */
+export interface CommitSource {
+  /** Adds what it has unwritten up to `throughTicket`, and its changed marks, to the commit. */
+  prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void
+  /** The commit it was part of has returned. */
+  committed(): void
+}
+
+/**
+ * Decides when what is in memory must be on disk (design.md section 2). A message is due at once if nobody can take it now or if
+ * state must be kept; else after a while in which its consumer may settle it and spare the write. A commit starts when something
+ * is due and none is running; it takes everything unsettled up to the youngest due message.
+ */
+export class CommitSchedule {
+  readonly #store: CommitStore
+  readonly #tickets: Tickets
+  readonly #bufferedMs: number
+  readonly #monotonicMs: () => number
+  readonly #dirty = new Set<CommitSource>()
+  #changes: { change: StateChange; done: () => void; failed: (error: unknown) => void }[] = []
+  #isDue = false
+  #dueTicket = 0
+  #isRunning = false
+  #isStarting = false
+  #isStopped = false
+  /** Youngest ticket per wheel slot; the wheel turns with the monotonic clock. */
+  readonly #wheel = new Float64Array(SLOTS)
+  #wheelCount = 0
+  #wheelTimer: NodeJS.Timeout | null = null
+  #lastSlot = 0
+  #bufferedTimer: NodeJS.Timeout | null = null
+  #ledgerTimer: NodeJS.Timeout | null = null
+  #idle: (() => void)[] = []
+
+  constructor({
+    store,
+    tickets,
+    bufferedMs,
+    monotonicMs,
+  }: {
+    store: CommitStore
+    tickets: Tickets
+    /** `store.buffered_interval`: the longest that marks, ledgers and QoS 0 messages stay unwritten, milliseconds. */
+    bufferedMs: number
+    monotonicMs: () => number
+  }) {
+    this.#store = store
+    this.#tickets = tickets
+    this.#bufferedMs = bufferedMs
+    this.#monotonicMs = monotonicMs
+  }
+
+  /** This queue has something unwritten: entries or marks. */
+  touch(source: CommitSource): void {
+    this.#dirty.add(source)
+  }
+
+  /** Everything up to `ticket` must be written now. */
+  due(ticket: number): void {
+    if (ticket > this.#dueTicket) this.#dueTicket = ticket
+    this.#isDue = true
+    this.#start()
+  }
+
+  /** Everything up to `ticket` must be safe in `delayMs` (at most about two seconds) at the latest. */
+  deferred(ticket: number, delayMs: number): void {
+    const now = this.#slotOf(this.#monotonicMs())
+    if (this.#wheelCount === 0) this.#lastSlot = now
+    const slot = Math.min(now + Math.max(1, Math.ceil(delayMs / SLOT_MS)), this.#lastSlot + SLOTS - 1)
+    const index = slot % SLOTS
+    if (this.#wheel[index] === 0) this.#wheelCount++
+    this.#wheel[index] = ticket
+    if (this.#wheelTimer === null) this.#armWheel(now)
+  }
+
+  /** What is unwritten may wait for store.buffered_interval: QoS 0 messages and settled marks. */
+  buffered(): void {
+    this.#bufferedTimer ??= setTimeout(() => {
+      this.#bufferedTimer = null
+      if (this.#dirty.size > 0) this.due(this.#tickets.last)
+    }, this.#bufferedMs)
+  }
+
+  /** Only figures changed: they may wait for a minute, so that a healthy link costs the card next to nothing. */
+  figuresChanged(): void {
+    this.#ledgerTimer ??= setTimeout(() => {
+      this.#ledgerTimer = null
+      if (this.#dirty.size > 0) this.due(this.#tickets.committedThrough)
+    }, LEDGER_INTERVAL_MS)
+  }
+
+  /** Writes one record of core's own (definition, session, …); resolves when it is durable. Cold path. */
+  change(change: StateChange): Promise<void> {
+    return new Promise((done, failed) => {
+      this.#changes.push({ change, done, failed })
+      this.due(this.#tickets.committedThrough)
+    })
+  }
+
+  /** Writes all there is and stops: for the end of the process. */
+  async stop(): Promise<void> {
+    if (this.#bufferedTimer !== null) clearTimeout(this.#bufferedTimer)
+    if (this.#wheelTimer !== null) clearTimeout(this.#wheelTimer)
+    if (this.#ledgerTimer !== null) clearTimeout(this.#ledgerTimer)
+    this.#bufferedTimer = null
+    this.#ledgerTimer = null
+    this.#wheelTimer = null
+    while (this.#dirty.size > 0 || this.#isRunning || this.#isDue) {
+      const idle = new Promise<void>(resolve => this.#idle.push(resolve))
+      this.due(this.#tickets.last)
+      await idle
+    }
+    this.#isStopped = true
+  }
+
+  #slotOf(ms: number): number {
+    return Math.floor(ms / SLOT_MS)
+  }
+
+  #armWheel(now: number): void {
+    if (this.#wheelCount === 0) return
+    let next = this.#lastSlot + 1
+    while (this.#wheel[next % SLOTS] === 0) next++
+    this.#wheelTimer = setTimeout(() => this.#turnWheel(), Math.max(1, (next - now) * SLOT_MS))
+  }
+
+  #turnWheel(): void {
+    this.#wheelTimer = null
+    const now = this.#slotOf(this.#monotonicMs())
+    let ticket = 0
+    const through = Math.min(now, this.#lastSlot + SLOTS - 1)
+    for (let slot = this.#lastSlot + 1; slot <= through && this.#wheelCount > 0; slot++) {
+      const held = this.#wheel[slot % SLOTS] ?? 0
+      if (held === 0) continue
+      this.#wheel[slot % SLOTS] = 0
+      this.#wheelCount--
+      if (held > ticket) ticket = held
+    }
+    this.#lastSlot = now
+    if (ticket >= this.#tickets.oldestOpen) this.due(ticket)
+    this.#armWheel(now)
+  }
+
+  #start(): void {
+    if (this.#isRunning || this.#isStarting || this.#isStopped) return
+    this.#isStarting = true
+    // What else arrives in this turn of the event loop joins the commit.
+    setImmediate(() => {
+      this.#isStarting = false
+      this.#run()
+    })
+  }
+
+  #run(): void {
+    if (this.#isRunning || this.#isStopped) return
+    const throughTicket = this.#dueTicket
+    const commit: Commit = { segments: [], marks: [], changes: [], acceptedBytes: 0 }
+    const sources = [...this.#dirty]
+    const changes = this.#changes
+    this.#changes = []
+    this.#dirty.clear()
+    this.#isDue = false
+    for (const source of sources) source.prepareCommit(throughTicket, commit, this.#store.nextCommit)
+    for (const { change } of changes) commit.changes.push(change)
+    if (commit.segments.length === 0 && commit.marks.length === 0 && commit.changes.length === 0) {
+      this.#tickets.commit(throughTicket)
+      this.#becameIdle()
+      return
+    }
+    this.#isRunning = true
+    this.#store.commit(commit).then(
+      () => {
+        this.#isRunning = false
+        for (const source of sources) source.committed()
+        this.#tickets.commit(throughTicket)
+        for (const { done } of changes) done()
+        if (this.#isDue) this.#start()
+        else this.#becameIdle()
+      },
+      error => {
+        // The store rejects only once it is closed: nothing can be made durable any more, so nothing is acknowledged either.
+        this.#isStopped = true
+        for (const { failed } of changes) failed(error)
+        this.#becameIdle()
+      },
+    )
+  }
+
+  #becameIdle(): void {
+    const idle = this.#idle
+    this.#idle = []
+    for (const resolve of idle) resolve()
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * Where every message that entered a queue is (design.md section 2):
+ *
+ *     accepted = settled + queued + in_flight + dropped{reason} + expired + dead_lettered{reason}
+ *
+ * Each figure is counted where the thing happens, none is derived from the others, so that `imbalance` is a real check.
+ */
+export interface LedgerFigures {
+  readonly accepted: number
+  readonly settled: number
+  readonly queued: number
+  readonly in_flight: number
+  readonly dropped: Readonly<Record<string, number>>
+  readonly expired: number
+  readonly dead_lettered: Readonly<Record<string, number>>
+}
+
+/** Why a message left a queue without having been settled. */
+export type DropReason =
+  | 'overflow'
+  | 'purged'
+  | 'deleted'
+  | 'damage'
+  | 'rejected'
+  | 'too_large'
+  | 'disk_full'
+  | 'store_unavailable'
+  | 'session_ended'
+
+export class Ledger {
+  accepted = 0
+  settled = 0
+  queued = 0
+  inFlight = 0
+  expired = 0
+  readonly dropped = new Map<string, number>()
+  readonly deadLettered = new Map<string, number>()
+
+  drop(reason: string, count: number): void {
+    this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + count)
+  }
+
+  get droppedTotal(): number {
+    return sum(this.dropped)
+  }
+
+  /** 0 when the equation holds; else by how many messages `accepted` is too high (negative: too low). */
+  get imbalance(): number {
+    return (
+      this.accepted -
+      (this.settled + this.queued + this.inFlight + this.droppedTotal + this.expired + sum(this.deadLettered))
+    )
+  }
+
+  figures(): LedgerFigures {
+    return {
+      accepted: this.accepted,
+      settled: this.settled,
+      queued: this.queued,
+      in_flight: this.inFlight,
+      dropped: Object.fromEntries(this.dropped),
+      expired: this.expired,
+      dead_lettered: Object.fromEntries(this.deadLettered),
+    }
+  }
+
+  /**
+   * The figures as a restart shall find them: what is in memory only has not been accepted yet, and what is in flight is queued again.
+   * `unwritten` is how many unsettled messages the disk does not know.
+   */
+  persistent(unwritten: number): LedgerFigures {
+    const figures = this.figures()
+    return {
+      ...figures,
+      accepted: figures.accepted - unwritten,
+      queued: figures.queued + figures.in_flight - unwritten,
+      in_flight: 0,
+    }
+  }
+
+  static from(figures: LedgerFigures): Ledger {
+    const ledger = new Ledger()
+    ledger.accepted = figures.accepted
+    ledger.settled = figures.settled
+    ledger.queued = figures.queued + figures.in_flight
+    ledger.expired = figures.expired
+    for (const [reason, count] of Object.entries(figures.dropped)) ledger.dropped.set(reason, count)
+    for (const [reason, count] of Object.entries(figures.dead_lettered)) ledger.deadLettered.set(reason, count)
+    return ledger
+  }
+}
+
+function sum(counts: ReadonlyMap<string, number>): number {
+  let total = 0
+  for (const count of counts.values()) total += count
+  return total
+}

@@ -1,0 +1,392 @@
+/*
+ * The one door in. Every message of every protocol enters here, is admitted by every queue it goes to or by none, and its publisher is
+ * acknowledged when its ticket is safe: ack after durable (design.md section 2).
+ *
+ * Hot side: publishRun takes a run of messages that share one route; nothing is allocated per message. Cold side: publish(message).
+ */
+import { BrokerError, type ErrorCode } from '../model/error.ts'
+import { type Acceptance, type Clock as ClockTrust, type Message, recordPrefix } from '../model/message.ts'
+import type { Binding, Destination } from './binding.ts'
+import type { Clock } from './clock.ts'
+import type { CommitSchedule } from './commit-schedule.ts'
+import type { LiveReceiver, Publisher } from './consumer.ts'
+import type { TopicExchange } from './exchange.ts'
+import type { MemoryBudget } from './memory.ts'
+import type { Queue } from './queue.ts'
+import { createRun, type Run } from './run.ts'
+import type { PublisherHandle, Tickets } from './tickets.ts'
+
+export type { PublisherHandle } from './tickets.ts'
+
+/** Where the messages of one exchange and key go; valid while its version is the router's. */
+export interface Route {
+  readonly version: number
+  readonly exchange: string
+  readonly key: string
+  /** At least one binding matches. */
+  readonly isRouted: boolean
+  /** Receivers of messages published at QoS 0, and those that take QoS 1 and 2 at QoS 0. */
+  readonly live0: readonly LiveTarget[]
+  readonly live1: readonly LiveTarget[]
+  readonly queues0: readonly QueueTarget[]
+  readonly queues1: readonly QueueTarget[]
+  /** How many of queues1 are durable. */
+  readonly durable1: number
+}
+
+interface LiveTarget {
+  readonly receiver: LiveReceiver
+  readonly note: number
+}
+
+interface QueueTarget {
+  readonly queue: Queue
+  readonly note: number
+}
+
+export interface Receipt {
+  readonly isRouted: boolean
+}
+
+/** Routes remembered per routing-table version; a publisher that sprays topics makes the cache start over, no more. */
+const MAX_CACHED_ROUTES = 4096
+/** A deferred message is given at least so long to be settled before it is written. */
+const MIN_DEFER_MS = 4
+
+export interface RouterCounters {
+  /** QoS >= 1 or QoS 0 messages taken in, matched or not. */
+  accepted: number
+  /** Matched no binding. */
+  unrouted: number
+  /** QoS >= 1 messages refused before the acknowledgement. */
+  refused: number
+  /** Payload and property bytes of accepted messages. */
+  acceptedBytes: number
+}
+
+export class Router {
+  readonly #exchanges: ReadonlyMap<string, TopicExchange>
+  readonly #tickets: Tickets
+  readonly #schedule: CommitSchedule
+  readonly #memory: MemoryBudget
+  readonly #clock: Clock
+  readonly #commitIntervalMs: number
+  readonly #refusal: () => ErrorCode | null
+  #version = 1
+  #routes = new Map<string, Route>()
+  readonly counters: RouterCounters = { accepted: 0, unrouted: 0, refused: 0, acceptedBytes: 0 }
+
+  /** Reused for every accepted message: only seq and acceptedAt change. */
+  readonly #acceptance: { seq: number; readonly boot: number; acceptedAt: number; clock: ClockTrust }
+  readonly #coldWaiters = new Map<number, () => void>()
+  readonly #cold: PublisherHandle
+
+  constructor({
+    exchanges,
+    tickets,
+    schedule,
+    memory,
+    clock,
+    boot,
+    commitIntervalMs,
+    refusal,
+  }: {
+    exchanges: readonly TopicExchange[]
+    tickets: Tickets
+    schedule: CommitSchedule
+    memory: MemoryBudget
+    clock: Clock
+    /** Number of this process start, and how far its wall clock is trusted. */
+    boot: { readonly boot: number; readonly clock: ClockTrust }
+    /** `store.commit_interval`: the longest a message waits for its consumer before it is written. */
+    commitIntervalMs: number
+    /** Why the store takes nothing new now; null: it does. */
+    refusal: () => ErrorCode | null
+  }) {
+    this.#exchanges = new Map(exchanges.map(exchange => [exchange.name, exchange]))
+    this.#tickets = tickets
+    this.#schedule = schedule
+    this.#memory = memory
+    this.#clock = clock
+    this.#commitIntervalMs = commitIntervalMs
+    this.#refusal = refusal
+    this.#acceptance = { seq: 0, boot: boot.boot, acceptedAt: 0, clock: boot.clock }
+    this.#cold = tickets.register({ ticketsSafe: () => this.#settleReceipts(), resume: () => undefined })
+    memory.onRelief = () => this.resumePublishers()
+  }
+
+  /** Rises with every change of bindings. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** `limits.memory` is reached: publishers stop reading until Publisher.resume(). */
+  get mustPause(): boolean {
+    return this.#memory.isPressed
+  }
+
+  register(publisher: Publisher): PublisherHandle {
+    return this.#tickets.register(publisher)
+  }
+
+  unregister(handle: PublisherHandle): void {
+    this.#tickets.unregister(handle)
+  }
+
+  isSafe(ticket: number): boolean {
+    return this.#tickets.isSafe(ticket)
+  }
+
+  /** Memory or disk was relieved: held-back runs may be tried again. */
+  resumePublishers(): void {
+    for (const handle of this.#tickets.handles()) handle.publisher.resume()
+  }
+
+  bind(exchange: string, binding: Binding): void {
+    this.#exchange(exchange).bind(binding)
+    this.#forgetRoutes()
+  }
+
+  unbind(exchange: string, binding: Binding): void {
+    if (this.#exchange(exchange).unbind(binding)) this.#forgetRoutes()
+  }
+
+  #forgetRoutes(): void {
+    this.#version++
+    if (this.#routes.size > 0) this.#routes = new Map()
+  }
+
+  #exchange(name: string): TopicExchange {
+    const exchange = this.#exchanges.get(name)
+    if (exchange === undefined) throw new TypeError(`exchange ${name} is not declared`)
+    return exchange
+  }
+
+  /** Cached; on a miss walks the exchange's tree. */
+  route(exchange: string, key: string): Route {
+    const cacheKey = `${exchange}\0${key}`
+    const cached = this.#routes.get(cacheKey)
+    if (cached !== undefined) return cached
+    const route = this.#resolve(exchange, key)
+    if (this.#routes.size >= MAX_CACHED_ROUTES) this.#routes = new Map()
+    this.#routes.set(cacheKey, route)
+    return route
+  }
+
+  #resolve(exchange: string, key: string): Route {
+    // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.5-1].
+    const best = new Map<Destination, Binding>()
+    this.#exchange(exchange).match(key, binding => {
+      const known = best.get(binding.destination)
+      if (known === undefined || binding.maxQos > known.maxQos) best.set(binding.destination, binding)
+    })
+    const live0: LiveTarget[] = []
+    const live1: LiveTarget[] = []
+    const queues0: QueueTarget[] = []
+    const queues1: QueueTarget[] = []
+    for (const { destination, maxQos, note } of best.values()) {
+      const { live, queue } = destination
+      if (live !== null) live0.push({ receiver: live, note })
+      else if (queue !== null && queue.qos0 !== 'ignore') queues0.push({ queue, note })
+      if (queue !== null && (maxQos > 0 || live === null)) queues1.push({ queue, note })
+      else if (live !== null) live1.push({ receiver: live, note })
+    }
+    const durable1 = queues1.filter(target => target.queue.isDurable).length
+    return { version: this.#version, exchange, key, isRouted: best.size > 0, live0, live1, queues0, queues1, durable1 }
+  }
+
+  /**
+   * Takes a run in. QoS 0: all of it, what a queue cannot keep is dropped and counted. QoS 1 and 2: returns how many messages were
+   * accepted; if fewer than `run.count`, `run.refusal` says why the next one was not. `run.firstTicket` is the ticket of the first accepted message, the
+   * others follow by one; 0: all are safe already.
+   */
+  publishRun(handle: PublisherHandle, route: Route, run: Run): number {
+    run.refusal = null
+    run.firstTicket = 0
+    if (run.qos === 0) {
+      this.#book(route, run, run.count)
+      for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.key, note)
+      if (route.queues0.length > 0) this.#buffer(route, run)
+      return run.count
+    }
+    const queues = route.queues1
+    const accepted = queues.length === 0 ? run.count : this.#admit(route, run)
+    if (accepted < run.count) this.counters.refused += run.count - accepted
+    if (accepted === 0) return 0
+    this.#book(route, run, accepted)
+    if (queues.length > 0) {
+      if (route.durable1 > 0) run.firstTicket = this.#tickets.open(handle, accepted, route.durable1)
+      this.#append(queues, run, 0, accepted, run.firstTicket, route.durable1)
+    }
+    if (route.live1.length > 0) {
+      const count = run.count
+      run.count = accepted
+      for (const { receiver, note } of route.live1) receiver.deliverRun(run, route.key, note)
+      run.count = count
+    }
+    return accepted
+  }
+
+  #book(route: Route, run: Run, count: number): void {
+    this.counters.accepted += count
+    if (!route.isRouted) this.counters.unrouted += count
+    this.counters.acceptedBytes += (run.ends[count - 1] ?? 0) - (run.properties[0] ?? 0)
+  }
+
+  /** How many messages of the run every queue takes. A refusal sets run.refusal. */
+  #admit(route: Route, run: Run): number {
+    if (route.durable1 > 0) {
+      const refusal = this.#refusal()
+      if (refusal !== null) {
+        run.refusal = refusal
+        return 0
+      }
+    }
+    const recordBytes = run.prefix.bytes.length
+    const bytes = (run.ends[run.count - 1] ?? 0) - (run.properties[0] ?? 0) + run.count * recordBytes
+    let isRefused = false
+    for (const { queue } of route.queues1) {
+      if (queue.admit(run.count, bytes) === 'refuse') isRefused = true
+    }
+    if (!isRefused) return run.count
+    let total = 0
+    for (let i = 0; i < run.count; i++) {
+      total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + recordBytes
+      for (const { queue } of route.queues1) {
+        if (queue.admit(i + 1, total) === 'refuse') {
+          run.refusal = 'QUEUE_FULL'
+          return i
+        }
+      }
+    }
+    return run.count
+  }
+
+  /** Appends messages [from, to) to the queues, delivers what can be delivered, and says when the rest is due. */
+  #append(
+    targets: readonly QueueTarget[],
+    run: Run,
+    from: number,
+    to: number,
+    firstTicket: number,
+    durable: number,
+  ): void {
+    const acceptance = this.#acceptance
+    acceptance.acceptedAt = Math.floor(this.#clock.monotonicMs())
+    const firstSeq = acceptance.seq + 1
+    const { bytes, properties, payloads, ends, expiries, expires, prefix } = run
+    for (const { queue, note } of targets) {
+      const isShared = durable > 1 && queue.isDurable
+      // drop_newest takes what fits; the rest enters its ledger as dropped.
+      let fitting = to - from
+      if (queue.limits.onFull === 'drop_newest') fitting = this.#fitting(queue, run, from, to)
+      for (let i = from; i < from + fitting; i++) {
+        acceptance.seq = firstSeq + i - from
+        const at = properties[i] ?? 0
+        queue.take(
+          prefix,
+          acceptance as Acceptance,
+          expires ? (expiries[i] ?? 0) : 0,
+          bytes,
+          at,
+          ends[i] ?? 0,
+          (payloads[i] ?? 0) - at,
+          note,
+          firstTicket === 0 ? this.#tickets.last : firstTicket + i - from,
+          isShared,
+        )
+      }
+      if (from + fitting < to) {
+        queue.bookDropped(to - from - fitting, 'overflow')
+        if (queue.isDurable && firstTicket !== 0) {
+          for (let i = from + fitting; i < to; i++) this.#tickets.settle(firstTicket + i - from)
+        }
+      }
+      queue.pump()
+      if (queue.isDurable) this.#scheduleCommit(queue, firstTicket === 0 ? 0 : firstTicket + to - from - 1)
+    }
+    acceptance.seq = firstSeq + to - from - 1
+  }
+
+  #fitting(queue: Queue, run: Run, from: number, to: number): number {
+    let total = 0
+    for (let i = from; i < to; i++) {
+      total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + run.prefix.bytes.length
+      if (queue.admit(i - from + 1, total) !== 'take') return i - from
+    }
+    return to - from
+  }
+
+  /** When is a commit due? design.md section 2. `ticket` 0: QoS 0, written within store.buffered_interval. */
+  #scheduleCommit(queue: Queue, ticket: number): void {
+    this.#schedule.touch(queue)
+    if (ticket === 0) {
+      this.#schedule.buffered()
+    } else if (!queue.isCaughtUp) {
+      this.#schedule.due(ticket)
+    } else {
+      const patienceMs = Math.max(MIN_DEFER_MS, Math.min(this.#commitIntervalMs, 2 * queue.settleTimeP95Ms))
+      this.#schedule.deferred(ticket, patienceMs)
+    }
+  }
+
+  /** QoS 0 into queues that buffer it: never refused, dropped and counted where it cannot be kept. */
+  #buffer(route: Route, run: Run): void {
+    const refusal = this.#refusal()
+    for (const target of route.queues0) {
+      const { queue } = target
+      if (queue.qos0 === 'pass' && (queue.noteNow & 1) === 0) {
+        queue.bookDropped(run.count, 'not_connected')
+      } else if (refusal !== null && queue.isDurable) {
+        queue.bookDropped(run.count, refusal === 'DISK_FULL' ? 'disk_full' : 'store_unavailable')
+      } else {
+        const fitting = queue.limits.onFull === 'drop_oldest' ? run.count : this.#fitting(queue, run, 0, run.count)
+        if (fitting > 0) this.#append([target], run, 0, fitting, 0, 0)
+        if (fitting < run.count) queue.bookDropped(run.count - fitting, 'overflow')
+      }
+    }
+  }
+
+  /**
+   * The cold edge: HTTP, wills, feeds. Resolves when the message is safe. Rejects with BrokerError QUEUE_FULL, DISK_FULL,
+   * STORE_UNAVAILABLE or MEMORY_FULL when it was refused; then no queue has taken it.
+   */
+  async publish(message: Message): Promise<Receipt> {
+    if (this.mustPause) throw refused('MEMORY_FULL', message.key)
+    const run = createRun(0, recordPrefix(message))
+    run.bytes = Buffer.concat([message.properties, message.payload])
+    run.count = 1
+    run.payloads[0] = message.properties.length
+    run.ends[0] = run.bytes.length
+    run.expires = message.expiryMs !== null
+    run.expiries[0] = message.expiryMs ?? 0
+    run.qos = message.qos
+    run.retain = message.retain
+    run.dup = message.dup
+    run.propertiesTag = message.propertiesTag
+    const route = this.route(message.exchange, message.key)
+    if (this.publishRun(this.#cold, route, run) === 0) throw refused(run.refusal ?? 'QUEUE_FULL', message.key)
+    const ticket = run.firstTicket
+    if (ticket !== 0 && !this.isSafe(ticket)) await new Promise<void>(safe => this.#coldWaiters.set(ticket, safe))
+    return { isRouted: route.isRouted }
+  }
+
+  #settleReceipts(): void {
+    for (const [ticket, safe] of this.#coldWaiters) {
+      if (!this.isSafe(ticket)) continue
+      this.#coldWaiters.delete(ticket)
+      safe()
+    }
+  }
+}
+
+const WHY: Partial<Record<ErrorCode, string>> = {
+  QUEUE_FULL: 'a queue it would enter is full; drain or purge the queue, or raise its limits',
+  DISK_FULL: 'the disk is nearly full; free space or raise store.disk',
+  STORE_UNAVAILABLE: 'the store is being reopened after an I/O error; publish it again in a moment',
+  MEMORY_FULL: 'limits.memory is reached; publish it again when receivers have caught up',
+}
+
+function refused(code: ErrorCode, key: string): BrokerError {
+  return new BrokerError(code, `message to ${key} refused: ${WHY[code] ?? code}`, { facts: { key } })
+}

@@ -1,0 +1,178 @@
+import { BrokerError } from '../model/error.ts'
+import { definitionKey, definitionPrefix, ledgerKey } from '../store/keys.ts'
+import type { Store } from '../store/store.ts'
+import type { Clock } from './clock.ts'
+import type { CommitSchedule } from './commit-schedule.ts'
+import type { LedgerFigures } from './ledger.ts'
+import type { MemoryBudget } from './memory.ts'
+import { Queue, type QueueLimits, type QueueRecord } from './queue.ts'
+import type { Tickets } from './tickets.ts'
+
+export type Origin = 'config' | 'api' | 'client'
+export type Qos0Policy = 'buffer' | 'pass' | 'ignore'
+
+export interface QueueSpec {
+  readonly name: string
+  readonly origin: Origin
+  readonly limits: QueueLimits
+  readonly qos0: Qos0Policy
+}
+
+/** A queue's definition as kept in the store. */
+interface QueueDefinition {
+  readonly number: number
+  readonly name: string
+  readonly origin: Origin
+  readonly limits: QueueLimits
+  readonly qos0: Qos0Policy
+}
+
+const EMPTY_FIGURES: LedgerFigures = {
+  accepted: 0,
+  settled: 0,
+  queued: 0,
+  in_flight: 0,
+  dropped: {},
+  expired: 0,
+  dead_lettered: {},
+}
+
+/** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
+export class Topology {
+  readonly #store: Store
+  readonly #schedule: CommitSchedule
+  readonly #tickets: Tickets
+  readonly #memory: MemoryBudget
+  readonly #clock: Clock
+  readonly #queues = new Map<string, Queue>()
+  readonly #definitions = new Map<string, QueueDefinition>()
+  readonly #declared = new Set<string>()
+  #nextNumber = 1
+
+  constructor({
+    store,
+    schedule,
+    tickets,
+    memory,
+    clock,
+  }: {
+    store: Store
+    schedule: CommitSchedule
+    tickets: Tickets
+    memory: MemoryBudget
+    clock: Clock
+  }) {
+    this.#store = store
+    this.#schedule = schedule
+    this.#tickets = tickets
+    this.#memory = memory
+    this.#clock = clock
+  }
+
+  /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
+  async load(): Promise<void> {
+    const definitions: QueueDefinition[] = []
+    for await (const [, value] of this.#store.readState(definitionPrefix())) {
+      definitions.push(JSON.parse(value.toString()) as QueueDefinition)
+    }
+    for (const definition of definitions) {
+      this.#nextNumber = Math.max(this.#nextNumber, definition.number + 1)
+      await this.#open(definition)
+    }
+  }
+
+  async #open(definition: QueueDefinition): Promise<Queue> {
+    const { number, name, limits, qos0 } = definition
+    const key = ledgerKey(number)
+    this.#store.nameQueue(number, name)
+    const value = await this.#store.getState(key)
+    const record = value === undefined ? null : (JSON.parse(value.toString()) as QueueRecord)
+    const last = await this.#store.lastSegment(number)
+    const queue = new Queue({
+      name,
+      limits,
+      qos0,
+      memory: this.#memory,
+      monotonicMs: this.#clock.monotonicMs,
+      durability: {
+        number,
+        schedule: this.#schedule,
+        tickets: this.#tickets,
+        read: (after, maxBytes) => this.#store.segments(number, after, maxBytes),
+        ledgerKey: key,
+      },
+      stored: {
+        figures: record?.figures ?? EMPTY_FIGURES,
+        bytes: record?.bytes ?? 0,
+        nextPosition: Math.max(record?.next ?? 0, last?.end ?? 0),
+        last: last?.ref ?? null,
+      },
+    })
+    this.#queues.set(name, queue)
+    this.#definitions.set(name, definition)
+    queue.prefetch()
+    return queue
+  }
+
+  /**
+   * A durable queue by this name: the one that is there with the limits of `spec`, or a new one. Resolves when its definition is durable.
+   */
+  async declareQueue(spec: QueueSpec): Promise<Queue> {
+    this.#declared.add(spec.name)
+    const known = this.#definitions.get(spec.name)
+    const definition: QueueDefinition = { number: known?.number ?? this.#nextNumber++, ...spec }
+    const queue = this.#queues.get(spec.name)
+    if (known !== undefined && queue !== undefined) {
+      if (JSON.stringify(known) === JSON.stringify(definition)) return queue
+      queue.limits = spec.limits
+      queue.qos0 = spec.qos0
+      this.#definitions.set(spec.name, definition)
+      await this.#keep(definition)
+      return queue
+    }
+    const opened = await this.#open(definition)
+    await this.#keep(definition)
+    return opened
+  }
+
+  #keep(definition: QueueDefinition): Promise<void> {
+    return this.#schedule.change({
+      key: definitionKey(definition.number),
+      value: Buffer.from(JSON.stringify(definition)),
+    })
+  }
+
+  /** A queue that dies with the process; its owner ends it with `delete`. */
+  memoryQueue(name: string, limits: QueueLimits): Queue {
+    return new Queue({
+      name,
+      limits,
+      qos0: 'buffer',
+      memory: this.#memory,
+      monotonicMs: this.#clock.monotonicMs,
+      durability: null,
+      stored: null,
+    })
+  }
+
+  /** The durable queues, those in use and orphans. */
+  queues(): Iterable<Queue> {
+    return this.#queues.values()
+  }
+
+  /** Declared by nobody since the start: left over from an earlier configuration, kept until drained. */
+  isOrphan(name: string): boolean {
+    return this.#queues.has(name) && !this.#declared.has(name)
+  }
+
+  /** @throws BrokerError QUEUE_NOT_FOUND */
+  queue(name: string): Queue {
+    const queue = this.#queues.get(name)
+    if (queue === undefined) {
+      throw new BrokerError('QUEUE_NOT_FOUND', `there is no queue ${name}; \`sluice queues\` lists those there are`, {
+        facts: { queue: name },
+      })
+    }
+    return queue
+  }
+}
