@@ -25,6 +25,8 @@ import type { Tickets } from './tickets.ts'
 export interface QueueLimits {
   readonly messages: number
   readonly bytes: number
+  /** Messages that waited longer are expired, milliseconds; Infinity: none. */
+  readonly ageMs: number
   readonly onFull: 'reject' | 'drop_oldest' | 'drop_newest'
 }
 
@@ -287,6 +289,28 @@ export class Queue implements CommitSource {
     }
     if (this.#gapLast !== null) this.#readOn()
     return false
+  }
+
+  /** Expires what has waited longer than limits.ageMs, from the front; `ageMs` tells how long a record has waited. */
+  expire(ageMs: (bytes: Buffer, at: number) => number): void {
+    if (this.limits.ageMs === Number.POSITIVE_INFINITY) return
+    for (let s = 0; s < this.#head; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) return
+      for (let i = 0; i < segment.count; i++) {
+        if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
+        if (ageMs(segment.bytes, segment.offsetAt(i)) <= this.limits.ageMs) return
+        this.ledger.queued--
+        this.ledger.expired++
+        this.#finish(segment, i)
+        // The last one may have taken the segment with it.
+        if (this.#segments[s] !== segment) {
+          s--
+          break
+        }
+      }
+    }
+    this.prefetch()
   }
 
   // ---- consumers
@@ -717,7 +741,7 @@ export class Queue implements CommitSource {
     this.#bytes -= found.damagedBytes
   }
 
-  /** Reads the front once, so that its age can be told before anybody consumes. */
+  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
   prefetch(): void {
     if (this.#gapLast !== null && this.#head === 0) this.#readOn()
   }

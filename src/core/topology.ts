@@ -155,6 +155,11 @@ export class Topology {
     })
   }
 
+  /** Expires what is over its queue's age limit; called every few seconds. */
+  expire(ageMs: (bytes: Buffer, at: number) => number): void {
+    for (const queue of this.#queues.values()) queue.expire(ageMs)
+  }
+
   /** The durable queues, those in use and orphans. */
   queues(): Iterable<Queue> {
     return this.#queues.values()
