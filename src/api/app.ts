@@ -1,0 +1,70 @@
+/*
+ * The HTTP API as a function from request to response, without a socket; loaded at the first request (server.ts).
+ */
+import { Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import { BrokerError } from '../model/error.ts'
+import type { Logger } from '../telemetry/log.ts'
+import { METRICS_CONTENT_TYPE, type Metrics } from '../telemetry/metrics.ts'
+import type { Gateway } from './gateway.ts'
+import { loopbackOnly } from './loopback-only.ts'
+import type { Rates } from './rates.ts'
+import { mountClients } from './routes/clients.ts'
+import { mountHealth } from './routes/health.ts'
+import { mountOverview } from './routes/overview.ts'
+import { mountPublish } from './routes/publish.ts'
+import { mountQueues } from './routes/queues.ts'
+import { mountUpstreams } from './routes/upstreams.ts'
+import { problem, problemOf } from './status.ts'
+
+export interface AppParts {
+  readonly gateway: Gateway
+  readonly metrics: Metrics
+  readonly rates: Rates
+  readonly log: Logger
+}
+
+/** Twice the default `limits.packet`: a payload of that size still fits in base64. Beyond: 413. */
+const BODY_MAX_BYTES = 2 * 1024 * 1024
+
+/** All routes of contract.md section 4 that exist. */
+export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
+  const app = new Hono()
+  app.use(loopbackOnly)
+  app.use(
+    bodyLimit({
+      maxSize: BODY_MAX_BYTES,
+      onError: c =>
+        respond(problem(413, 'REQUEST_INVALID', `The body is larger than ${BODY_MAX_BYTES} bytes.`), c.req.method),
+    }),
+  )
+  app.use('/api/*', async (c, next) => {
+    await next()
+    c.header('cache-control', 'no-store')
+  })
+  app.get('/', c =>
+    c.json({ name: 'sluice', overview: '/api/v1/overview', metrics: '/metrics', health: '/health/ready' }),
+  )
+  app.get('/metrics', c => c.body(metrics.render(), 200, { 'content-type': METRICS_CONTENT_TYPE }))
+  mountHealth(app, gateway)
+  mountOverview(app, gateway, rates)
+  mountClients(app, gateway)
+  mountQueues(app, gateway)
+  mountUpstreams(app, gateway)
+  mountPublish(app, gateway)
+  app.notFound(c => respond(problem(404, 'NOT_FOUND', `There is no ${c.req.method} ${c.req.path} here.`), c.req.method))
+  app.onError((error, c) => {
+    if (error instanceof BrokerError) return respond(problemOf(error), c.req.method)
+    // A mistake in a handler spoils this request and nothing else: handlers read, and acts are single calls.
+    log.error({ err: error, path: c.req.path }, 'an HTTP handler failed')
+    return respond(problem(500, 'INTERNAL', 'This is a bug in Sluice; its log has the details.'), c.req.method)
+  })
+  return app
+}
+
+function respond(body: ReturnType<typeof problem>, method: string): Response {
+  return new Response(method === 'HEAD' ? null : JSON.stringify(body), {
+    status: body.status,
+    headers: { 'content-type': 'application/problem+json' },
+  })
+}
