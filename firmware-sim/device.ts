@@ -122,6 +122,11 @@ export class Device {
     this.#isSampling = false
   }
 
+  /** From now on the radio loses no connection. */
+  clearWeather(): void {
+    this.#radio.clear()
+  }
+
   /** Says goodbye if connected and stops for good; resolves when the connection is closed, after 1 s at the latest. */
   async powerOff(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer)

@@ -57,8 +57,8 @@ export interface Fleet {
   /** The devices take no more readings but go on sending. */
   stopSampling(): void
   /**
-   * Stops sampling, gives the devices up to `drainMs` (default 10,000) to have everything acknowledged, switches them off and
-   * hands over what they know. Idempotent.
+   * Stops sampling, lets the weather clear, gives the devices up to `drainMs` (default 15,000) to have everything acknowledged,
+   * switches them off and hands over what they know. Idempotent.
    */
   stop(options?: { drainMs?: number }): Promise<LedgerSnapshot[]>
 }
@@ -95,8 +95,9 @@ export function startFleet(plan: FleetPlan, { broker, seed, speed, onProgress }:
     devices,
     stats,
     stopSampling,
-    stop: async ({ drainMs = 10_000 } = {}) => {
+    stop: async ({ drainMs = 15_000 } = {}) => {
       stopSampling()
+      for (const device of devices) device.clearWeather()
       const deadline = performance.now() + drainMs
       while (devices.some(device => device.stored > 0) && performance.now() < deadline) await delay(DRAIN_LOOK_MS)
       if (progress !== null) clearInterval(progress)

@@ -51,6 +51,7 @@ export class Radio {
   #ghost: Socket | null = null
   #nextDropAt: number
   #nextOutage = 0
+  #isClear = false
 
   constructor(options: { plan: RadioPlan; clock: Clock; random: Random; broker: { host: string; port: number } }) {
     this.#plan = options.plan
@@ -62,6 +63,7 @@ export class Radio {
 
   /** Virtual time of the next loss. */
   get nextChangeAt(): number {
+    if (this.#isClear) return Number.POSITIVE_INFINITY
     return Math.min(this.#nextDropAt, this.#plan.outages[this.#nextOutage]?.fromMs ?? Number.POSITIVE_INFINITY)
   }
 
@@ -79,12 +81,17 @@ export class Radio {
     }
   }
 
+  /** From now on full coverage and no more losses. What has gone silent stays so until the device finds out. */
+  clear(): void {
+    this.#isClear = true
+  }
+
   /** Opens a new connection; a previous one is abandoned. Without coverage it closes at once. */
   open(receiver: LinkReceiver): Link {
     this.#link?.abandon()
     const now = this.#clock.now()
-    const hasCoverage = !this.#plan.outages.some(outage => outage.fromMs <= now && now < outage.toMs)
-    const socket = hasCoverage ? connect({ ...this.#broker, noDelay: true }) : null
+    const isOut = this.#plan.outages.some(outage => outage.fromMs <= now && now < outage.toMs)
+    const socket = this.#isClear || !isOut ? connect({ ...this.#broker, noDelay: true }) : null
     this.#link = new Link({ socket, plan: this.#plan, receiver })
     return this.#link
   }

@@ -10,7 +10,7 @@ export const meter: Firmware = {
   flashReadings: 20_000,
   window: 20,
   keepAliveS: 30,
-  answerTimeoutMs: 20_000,
+  answerTimeoutMs: 5_000,
   reconnect: { firstMs: 250, maxMs: 4_000 },
   powerOn: random => {
     let state = meterAtStart(random)
