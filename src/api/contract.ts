@@ -136,8 +136,8 @@ export const upstream = z.object({
   /** Without password. */
   url: z.string(),
   state: z.enum(['paused', 'connecting', 'forwarding', 'blocked', 'waiting']),
-  /** In this state since. */
-  since: time,
+  /** Forwarding or blocked since; null in the other states. */
+  since: z.nullable(time),
   /** Why it is not forwarding; null when it is. */
   cause: z.nullable(z.string()),
   /** Until the next attempt to connect; null unless waiting. */

@@ -1,0 +1,38 @@
+import { Command } from 'commander'
+import { findConfigFile, readConfig } from '../../config/load.ts'
+import { formatProblems } from '../../config/problem.ts'
+import { Failure } from '../failure.ts'
+import { collect, dressCommand, examples } from '../options.ts'
+import { printJson } from '../print.ts'
+
+interface CheckOptions {
+  readonly set: readonly string[]
+  readonly json?: true
+}
+
+/** `sluice check` */
+export function command(): Command {
+  return dressCommand(new Command('check'))
+    .description(
+      'Validate a configuration as `run` would read it: every error with its place, the key, and what is accepted.',
+    )
+    .argument('[file]', 'configuration (default: ./sluice.yaml if there is one, else the defaults)')
+    .option('--set <key=value>', 'override one option, as for run; may be repeated', collect, [])
+    .option('--json', 'print JSON')
+    .addHelpText('after', examples('sluice check /etc/sluice.yaml'))
+    .action(check)
+}
+
+async function check(given: string | undefined, { set, json }: CheckOptions): Promise<void> {
+  const file = given ?? findConfigFile()
+  const { config, problems } = await readConfig({ file, env: process.env, set })
+  const name = file ?? 'the default configuration'
+  if (json) {
+    printJson({ file, valid: config !== null, problems, warnings: config?.warnings ?? [] })
+    if (config === null) process.exitCode = 1
+    return
+  }
+  if (config === null) throw new Failure(formatProblems(name, problems))
+  for (const warning of config.warnings) console.log(`warning: ${warning}`)
+  console.log(`${name} is valid: ${config.routes.length} routes, ${config.upstreams.length} upstreams`)
+}
