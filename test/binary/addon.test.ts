@@ -34,7 +34,7 @@ async function world(spoilt: readonly ('shm' | 'runtime' | 'tmp' | 'data')[]) {
   return {
     directory,
     paths,
-    command: ['/usr/bin/' + program, ...args],
+    command: [program, ...args],
     environment: { ...BARE_ENVIRONMENT, PATH: '/usr/bin:/bin', XDG_RUNTIME_DIR: paths.runtime, TMPDIR: paths.tmp },
   }
 }
