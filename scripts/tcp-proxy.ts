@@ -46,6 +46,8 @@ export class TcpProxy implements AsyncDisposable {
   accepted = 0
   /** Bytes handed on so far. */
   readonly forwardedBytes: Record<Direction, number> = { 'to-target': 0, 'to-client': 0 }
+  /** Bytes taken and lost so far in black holes. */
+  readonly lostBytes: Record<Direction, number> = { 'to-target': 0, 'to-client': 0 }
 
   readonly #server: Server
   readonly #target: { readonly host: string; readonly port: number }
@@ -155,7 +157,9 @@ export class TcpProxy implements AsyncDisposable {
     if (this.#isLosing('to-target')) {
       const swallowed: Pair = { client, target: null, hasGap: true, isCut: false }
       this.#pairs.add(swallowed)
-      client.resume()
+      client.on('data', bytes => {
+        this.lostBytes['to-target'] += bytes.length
+      })
       client.once('close', () => this.#pairs.delete(swallowed))
       return
     }
@@ -193,6 +197,7 @@ export class TcpProxy implements AsyncDisposable {
       if (pair.isCut) return
       if (this.#isLosing(direction)) {
         pair.hasGap = true
+        this.lostBytes[direction] += rest.length
         return
       }
       let portion = rest

@@ -11,8 +11,8 @@ export interface Patience {
 
 /**
  * Waits until `condition` gives something truthy and returns that. A condition that throws counts as not yet; the last error
- * becomes the cause of the failure at the deadline. For `expect(…)` use `eventuallyPasses`: it returns undefined, which here means
- * not yet.
+ * becomes the cause of the failure at the deadline. A block of `expect(…)` returns undefined, which here means not yet: use
+ * `eventuallyPasses` for that.
  */
 export async function eventually<T>(
   condition: () => T | Promise<T>,
