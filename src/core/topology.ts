@@ -1,5 +1,5 @@
 import { BrokerError } from '../model/error.ts'
-import { definitionKey, definitionPrefix, ledgerKey } from '../store/keys.ts'
+import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
@@ -37,6 +37,8 @@ const EMPTY_FIGURES: LedgerFigures = {
   dead_lettered: {},
 }
 
+const QUEUE_DEFINITIONS = Buffer.from([StatePrefix.definition, 'q'.charCodeAt(0)])
+
 /** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
 export class Topology {
   readonly #store: Store
@@ -72,7 +74,7 @@ export class Topology {
   /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
   async load(): Promise<void> {
     const definitions: QueueDefinition[] = []
-    for await (const [, value] of this.#store.readState(definitionPrefix())) {
+    for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
       definitions.push(JSON.parse(value.toString()) as QueueDefinition)
     }
     for (const definition of definitions) {
@@ -165,6 +167,10 @@ export class Topology {
     return this.#queues.values()
   }
 
+  originOf(name: string): Origin {
+    return this.#definitions.get(name)?.origin ?? 'config'
+  }
+
   /** Declared by nobody since the start: left over from an earlier configuration, kept until drained. */
   isOrphan(name: string): boolean {
     return this.#queues.has(name) && !this.#declared.has(name)
@@ -180,4 +186,18 @@ export class Topology {
     }
     return queue
   }
+}
+
+function definitionKey(queue: number): Buffer {
+  return Buffer.concat([QUEUE_DEFINITIONS, numberBytes(queue)])
+}
+
+function ledgerKey(queue: number): Buffer {
+  return Buffer.concat([Buffer.from([StatePrefix.ledger]), numberBytes(queue)])
+}
+
+function numberBytes(queue: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(queue)
+  return bytes
 }

@@ -1,0 +1,212 @@
+import type { Gateway } from './api/gateway.ts'
+import { ApiServer } from './api/server.ts'
+import { Upstream } from './bridge/upstream.ts'
+import { gatewayId } from './config/gateway-id.ts'
+import type { Config, RouteConfig } from './config/schema.ts'
+import { type Clock, systemClock } from './core/clock.ts'
+import { CommitSchedule } from './core/commit-schedule.ts'
+import { TopicExchange } from './core/exchange.ts'
+import { Identities } from './core/identity.ts'
+import { MemoryBudget } from './core/memory.ts'
+import type { Queue } from './core/queue.ts'
+import { Router } from './core/router.ts'
+import { Tickets } from './core/tickets.ts'
+import { MQTT_DIALECT } from './core/topic-tree.ts'
+import { Topology } from './core/topology.ts'
+import { RunningGateway } from './gateway.ts'
+import { gatewayMetrics } from './gateway-metrics.ts'
+import { MQTT_EXCHANGE } from './model/message.ts'
+import { MqttServer } from './protocol/mqtt/server.ts'
+import { Store } from './store/store.ts'
+import type { Logger } from './telemetry/log.ts'
+import { Metrics, processMetrics } from './telemetry/metrics.ts'
+import { TcpListener } from './transport/tcp.ts'
+
+/** How often queues are looked at for messages over their age limit. */
+const EXPIRY_INTERVAL_MS = 5_000
+/** Highest QoS a route takes: whatever comes. */
+const ROUTE_MAX_QOS = 2
+
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** What the broker takes from outside; the clock is replaced in tests only. */
+export interface BrokerParts {
+  readonly log: Logger
+  readonly clock?: Clock
+}
+
+/**
+ * The whole gateway, composed here and nowhere else: store → core → bridge → listeners → API, and stopped in the other order.
+ */
+export class Broker {
+  /** Bound ports by listener: `mqtt`, `http`. */
+  readonly addresses: ReadonlyMap<string, Address>
+  /** What the API shows, for callers in the same process. */
+  readonly gateway: Gateway
+  readonly #stops: readonly (() => Promise<void>)[]
+  #stopped: Promise<void> | null = null
+
+  private constructor({ addresses, gateway }: Composition, stops: readonly (() => Promise<void>)[]) {
+    this.addresses = addresses
+    this.gateway = gateway
+    this.#stops = stops
+  }
+
+  /**
+   * Resolves when every port is open. Rejects with a BrokerError that says which part could not start (STORE_LOCKED, STORE_UNWRITABLE,
+   * LISTENER_PORT_IN_USE, …); what had been started is stopped again.
+   */
+  static async start(config: Config, { log, clock = systemClock }: BrokerParts): Promise<Broker> {
+    const stops: (() => Promise<void>)[] = []
+    try {
+      const composition = await compose(config, log, clock, stop => stops.unshift(stop))
+      return new Broker(composition, stops)
+    } catch (error) {
+      for (const stop of stops) await stop()
+      throw error
+    }
+  }
+
+  /** Closes listeners first, the store last; everything taken in is on disk when it resolves. May be called again. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stopAll()
+    return this.#stopped
+  }
+
+  async #stopAll(): Promise<void> {
+    for (const stop of this.#stops) await stop()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+}
+
+interface Composition {
+  readonly addresses: ReadonlyMap<string, Address>
+  readonly gateway: Gateway
+}
+
+async function compose(
+  config: Config,
+  log: Logger,
+  clock: Clock,
+  onStop: (stop: () => Promise<void>) => void,
+): Promise<Composition> {
+  const store = await Store.open({
+    directory: config.dataDir,
+    gateway: await gatewayId({ configured: config.gateway.id, dataDir: config.dataDir }),
+    diskBytes: config.store.diskBytes,
+    diskFreeMinBytes: config.store.diskFreeMinBytes,
+    log,
+    wallMs: clock.wallMs,
+    monotonicMs: clock.monotonicMs,
+  })
+  onStop(() => store.close())
+
+  const memory = new MemoryBudget(config.limits.memoryBytes)
+  const tickets = new Tickets()
+  const schedule = new CommitSchedule({
+    store,
+    tickets,
+    bufferedMs: config.store.bufferedIntervalMs,
+    monotonicMs: clock.monotonicMs,
+  })
+  const topology = new Topology({ store, schedule, tickets, memory, clock })
+  const exchange = new TopicExchange(MQTT_EXCHANGE, MQTT_DIALECT)
+  const router = new Router({
+    exchanges: [exchange],
+    tickets,
+    schedule,
+    memory,
+    clock,
+    boot: store.boot,
+    commitIntervalMs: config.store.commitIntervalMs,
+    refusal: () => store.refusal,
+  })
+  const identities = new Identities(store.boot, boot => store.bootRecord(boot), clock)
+  store.onRefusalChange = () => {
+    if (store.refusal === null) router.resumePublishers()
+  }
+  onStop(() => schedule.stop())
+  await topology.load()
+
+  const outboxes = new Map<string, Queue>()
+  for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, router))
+
+  const upstreams = config.upstreams.map(
+    ({ name, ...options }) =>
+      new Upstream({
+        name,
+        options,
+        routes: config.routes
+          .filter(route => route.upstream === name)
+          .map(route => ({ route, queue: outboxOf(outboxes, route) })),
+        identities,
+        log,
+        clock,
+        random: Math.random,
+      }),
+  )
+  for (const upstream of upstreams) {
+    upstream.start()
+    onStop(() => upstream.stop())
+  }
+
+  const expiry = setInterval(() => topology.expire((bytes, at) => identities.ageMs(bytes, at)), EXPIRY_INTERVAL_MS)
+  onStop(async () => clearInterval(expiry))
+
+  const mqtt = new MqttServer({
+    router,
+    topology,
+    memory,
+    limits: config.limits,
+    log,
+    clock,
+    allowAnonymous: config.auth.allowAnonymous,
+  })
+  onStop(() => mqtt.stop())
+  const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })
+  await mqttListener.start(socket => mqtt.accept(socket))
+  onStop(() => mqttListener.stop())
+
+  const gateway = new RunningGateway({ config, store, topology, router, memory, identities, mqtt, upstreams, clock })
+  const metrics = new Metrics()
+  metrics.add(...processMetrics(), ...gatewayMetrics({ gateway, store, router, mqtt, topology, memory }))
+  const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
+  await api.start()
+  onStop(() => api.stop())
+
+  const addresses = new Map([
+    ['mqtt', mqttListener.address()],
+    ['http', api.address()],
+  ])
+  log.info(
+    { gateway: store.boot.gateway, epoch: store.boot.epoch, ...Object.fromEntries(addresses) },
+    'gateway is running',
+  )
+  return { addresses, gateway }
+}
+
+async function openOutbox(route: RouteConfig, topology: Topology, router: Router): Promise<Queue> {
+  const outbox = await topology.declareQueue({
+    name: route.name,
+    origin: 'config',
+    limits: route.limits,
+    qos0: route.qos0,
+  })
+  const destination = { live: null, queue: outbox }
+  for (const pattern of route.from) {
+    router.bind(MQTT_EXCHANGE, { pattern, destination, maxQos: ROUTE_MAX_QOS, note: 0 })
+  }
+  return outbox
+}
+
+function outboxOf(outboxes: ReadonlyMap<string, Queue>, route: RouteConfig): Queue {
+  const outbox = outboxes.get(route.name)
+  if (outbox === undefined) throw new TypeError(`route ${route.name} has no outbox`)
+  return outbox
+}

@@ -1,0 +1,124 @@
+import type { Gateway } from './api/gateway.ts'
+import type { MemoryBudget } from './core/memory.ts'
+import type { Queue } from './core/queue.ts'
+import type { Router } from './core/router.ts'
+import type { Topology } from './core/topology.ts'
+import type { MqttServer } from './protocol/mqtt/server.ts'
+import type { Store } from './store/store.ts'
+import type { Metric, Sample } from './telemetry/metrics.ts'
+
+interface Sources {
+  readonly gateway: Gateway
+  readonly store: Store
+  readonly router: Router
+  readonly mqtt: MqttServer
+  readonly topology: Topology
+  readonly memory: MemoryBudget
+}
+
+/** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
+export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory }: Sources): readonly Metric[] {
+  const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
+  const gauge = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'gauge', read })
+  const byQueue = (read: (queue: Queue) => number) => (): Sample[] =>
+    [...topology.queues()].map(queue => ({ labels: { queue: queue.name }, value: read(queue) }))
+  return [
+    counter(
+      'sluice_messages_accepted_total',
+      'Messages taken from publishers, all QoS.',
+      () => router.counters.accepted,
+    ),
+    counter(
+      'sluice_messages_unrouted_total',
+      'Accepted messages that matched nothing.',
+      () => router.counters.unrouted,
+    ),
+    counter(
+      'sluice_messages_refused_total',
+      'Messages refused before their acknowledgement; the publisher still has them.',
+      () => router.counters.refused,
+    ),
+    counter(
+      'sluice_accepted_bytes_total',
+      'Payload and property bytes of accepted messages.',
+      () => router.counters.acceptedBytes,
+    ),
+    gauge('sluice_clients', 'MQTT clients connected.', () => mqtt.clientCount),
+    counter('sluice_mqtt_messages_sent_total', 'Messages handed to MQTT clients.', () => mqtt.counters.sentMessages),
+    counter(
+      'sluice_mqtt_messages_dropped_total',
+      'Messages discarded for slow or limited receivers.',
+      () => mqtt.counters.dropped,
+    ),
+    gauge(
+      'sluice_queue_messages',
+      'Messages waiting in a durable queue.',
+      byQueue(queue => queue.depth),
+    ),
+    gauge(
+      'sluice_queue_bytes',
+      'Bytes waiting in a durable queue.',
+      byQueue(queue => queue.bytes),
+    ),
+    gauge(
+      'sluice_queue_inflight_messages',
+      'Messages delivered and not settled yet.',
+      byQueue(queue => queue.inFlight),
+    ),
+    counter(
+      'sluice_queue_accepted_total',
+      'Messages that entered a queue.',
+      byQueue(queue => queue.ledger.accepted),
+    ),
+    counter(
+      'sluice_queue_settled_total',
+      'Messages settled by a consumer.',
+      byQueue(queue => queue.ledger.settled),
+    ),
+    counter(
+      'sluice_queue_expired_total',
+      'Messages over the age limit.',
+      byQueue(queue => queue.ledger.expired),
+    ),
+    counter('sluice_queue_dropped_total', 'Messages discarded, by reason.', () =>
+      [...topology.queues()].flatMap(queue =>
+        [...queue.ledger.dropped].map(([reason, value]) => ({ labels: { queue: queue.name, reason }, value })),
+      ),
+    ),
+    gauge(
+      'sluice_queue_ledger_imbalance_messages',
+      'accepted minus everything a message can have become; anything but 0 is a defect.',
+      byQueue(queue => queue.ledger.imbalance),
+    ),
+    gauge('sluice_upstream_forwarding', '1 while the upstream takes messages.', () =>
+      [...gateway.upstreams()].map(({ name, state }) => ({
+        labels: { upstream: name },
+        value: state === 'forwarding' ? 1 : 0,
+      })),
+    ),
+    gauge('sluice_upstream_unconfirmed_messages', 'Sent upstream and not confirmed yet.', () =>
+      [...gateway.upstreams()].map(({ name, unconfirmed }) => ({ labels: { upstream: name }, value: unconfirmed })),
+    ),
+    counter('sluice_upstream_confirmed_total', 'Messages confirmed by the upstream.', () =>
+      [...gateway.upstreams()].map(({ name, confirmed }) => ({ labels: { upstream: name }, value: confirmed })),
+    ),
+    gauge('sluice_memory_bytes', 'Message bytes held in memory, against limits.memory.', () => memory.usedBytes),
+    counter('sluice_store_commits_total', 'Commits, each one fdatasync.', () => store.counters.commits),
+    counter(
+      'sluice_store_accepted_bytes_total',
+      'Message bytes that had to be written.',
+      () => store.counters.acceptedBytes,
+    ),
+    counter(
+      'sluice_store_written_bytes_total',
+      'Bytes written to storage by this process.',
+      () => store.counters.writtenBytes,
+    ),
+    gauge(
+      'sluice_store_write_amplification_ratio',
+      'Bytes written per message byte that had to be written; 0 while there was none.',
+      () => (store.counters.acceptedBytes === 0 ? 0 : store.counters.writtenBytes / store.counters.acceptedBytes),
+    ),
+    gauge('sluice_store_last_sync_ms', 'Duration of the last fdatasync.', () => store.counters.lastSyncMs),
+  ]
+}

@@ -1,0 +1,278 @@
+import type {
+  ClientDetail,
+  ClientSummary,
+  Health,
+  Overview,
+  QueueStatus,
+  RouteStatus,
+  UpstreamStatus,
+} from './api/contract.ts'
+import type { Gateway, PublishedMessage } from './api/gateway.ts'
+import { readBuild } from './assets.ts'
+import type { Upstream } from './bridge/upstream.ts'
+import type { Config } from './config/schema.ts'
+import type { Clock } from './core/clock.ts'
+import type { Identities } from './core/identity.ts'
+import type { MemoryBudget } from './core/memory.ts'
+import type { Queue } from './core/queue.ts'
+import type { Router } from './core/router.ts'
+import type { Topology } from './core/topology.ts'
+import { MQTT_EXCHANGE, PropertiesTag } from './model/message.ts'
+import type { ClientId, ConfiguredName, QueueName } from './model/names.ts'
+import type { ClientInfo, MqttServer } from './protocol/mqtt/server.ts'
+import type { Store } from './store/store.ts'
+
+export interface GatewayParts {
+  readonly config: Config
+  readonly store: Store
+  readonly topology: Topology
+  readonly router: Router
+  readonly memory: MemoryBudget
+  readonly identities: Identities
+  readonly mqtt: MqttServer
+  readonly upstreams: readonly Upstream[]
+  readonly clock: Clock
+}
+
+const NO_BYTES = Buffer.alloc(0)
+
+/** The running gateway as the API, the metrics and the demo see it: figures gathered when asked for. */
+export class RunningGateway implements Gateway {
+  readonly #parts: GatewayParts
+  readonly #startedAtMs: number
+
+  constructor(parts: GatewayParts) {
+    this.#parts = parts
+    this.#startedAtMs = parts.clock.wallMs()
+  }
+
+  get config(): Readonly<Record<string, unknown>> {
+    return this.#parts.config.effective
+  }
+
+  messages(): Overview['messages'] {
+    const { mqtt, router, topology, upstreams } = this.#parts
+    let dropped = mqtt.counters.dropped
+    for (const queue of topology.queues()) dropped += queue.ledger.droppedTotal
+    let forwarded = 0
+    for (const upstream of upstreams) forwarded += upstream.status().confirmed
+    return {
+      received: router.counters.accepted,
+      delivered: mqtt.counters.sentMessages,
+      forwarded,
+      unrouted: router.counters.unrouted,
+      dropped,
+    }
+  }
+
+  overview(): Omit<Overview, 'messages' | 'rates' | 'health'> {
+    const { config, store, memory, mqtt, clock } = this.#parts
+    const { boot } = store
+    return {
+      gateway: {
+        id: boot.gateway,
+        version: readBuild().version,
+        epoch: boot.epoch,
+        started_at: new Date(this.#startedAtMs).toISOString(),
+        uptime_ms: Math.round(clock.monotonicMs()),
+      },
+      clients: { connected: mqtt.clientCount, limit: config.limits.clients },
+      memory: {
+        used_bytes: memory.usedBytes,
+        limit_bytes: memory.limitBytes,
+        resident_bytes: process.memoryUsage.rss(),
+      },
+      disk: {
+        ...diskUse(store),
+        limit_bytes: config.store.diskBytes,
+        free_min_bytes: config.store.diskFreeMinBytes,
+        accepted_bytes: store.counters.acceptedBytes,
+        written_bytes: store.counters.writtenBytes,
+      },
+    }
+  }
+
+  /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
+  health(): Health {
+    const { store, topology, upstreams, memory } = this.#parts
+    const blocking: string[] = []
+    const reasons: string[] = []
+    const { refusal } = store
+    if (refusal === 'DISK_FULL')
+      blocking.push('disk: nearly full, new messages are refused; free space or raise store.disk')
+    else if (refusal !== null) blocking.push('store: being reopened after an I/O error, new messages are refused')
+    if (memory.isPressed)
+      reasons.push('memory: limits.memory is reached, publishers are paused until receivers catch up')
+    for (const upstream of this.upstreams()) {
+      if (upstream.cause !== null) reasons.push(`upstream ${upstream.name}: ${upstream.state}, ${upstream.cause}`)
+      else if (upstream.state !== 'forwarding') reasons.push(`upstream ${upstream.name}: ${upstream.state}`)
+    }
+    for (const upstream of upstreams) {
+      for (const route of upstream.status().routes) {
+        if (route.parked !== null) reasons.push(`route ${route.name}: parked, ${route.parked.reason}`)
+      }
+    }
+    for (const queue of topology.queues()) {
+      const { imbalance } = queue.ledger
+      if (imbalance !== 0) reasons.push(`queue ${queue.name}: the ledger is off by ${imbalance} messages`)
+      if (queue.depth >= queue.limits.messages || queue.bytes >= queue.limits.bytes) {
+        reasons.push(
+          `queue ${queue.name}: full, ${queue.limits.onFull === 'reject' ? 'publishes are refused' : 'messages are dropped'}`,
+        )
+      }
+      const damaged = queue.ledger.dropped.get('damage') ?? 0
+      if (damaged > 0) reasons.push(`queue ${queue.name}: ${damaged} messages were lost to damage of the store`)
+    }
+    if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
+    const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'
+    return { status, reasons: [...blocking, ...reasons] }
+  }
+
+  *clients(): Iterable<ClientSummary> {
+    for (const client of this.#parts.mqtt.clients()) yield summary(client)
+  }
+
+  client(id: ClientId): ClientDetail | undefined {
+    const client = this.#parts.mqtt.client(id)
+    if (client === undefined) return undefined
+    return { ...summary(client), filters: client.filters.map(({ filter, qos }) => ({ filter, qos })) }
+  }
+
+  kick(id: ClientId): boolean {
+    return this.#parts.mqtt.kick(id)
+  }
+
+  *queues(): Iterable<QueueStatus> {
+    for (const queue of this.#parts.topology.queues()) yield this.#queueStatus(queue)
+  }
+
+  queue(name: QueueName): QueueStatus | undefined {
+    for (const queue of this.#parts.topology.queues()) if (queue.name === name) return this.#queueStatus(queue)
+    return undefined
+  }
+
+  #queueStatus(queue: Queue): QueueStatus {
+    const { limits } = queue
+    return {
+      name: queue.name,
+      origin: this.#parts.topology.originOf(queue.name),
+      depth: queue.depth,
+      bytes: queue.bytes,
+      in_flight: queue.inFlight,
+      oldest_age_ms: this.#oldestAgeMs(queue),
+      limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
+      ledger: queue.ledger.figures(),
+    }
+  }
+
+  #oldestAgeMs(queue: Queue): number | null {
+    const { oldest } = queue
+    return oldest === null ? null : Math.round(this.#parts.identities.ageMs(oldest.bytes, oldest.at))
+  }
+
+  *routes(): Iterable<RouteStatus> {
+    const parked = new Map<string, string>()
+    for (const upstream of this.#parts.upstreams) {
+      for (const route of upstream.status().routes) {
+        if (route.parked !== null) parked.set(route.name, route.parked.reason)
+      }
+    }
+    for (const route of this.#parts.config.routes) {
+      const outbox = this.#parts.topology.queue(route.name)
+      yield {
+        name: route.name,
+        from: route.from,
+        upstream: route.upstream,
+        exchange: route.exchange.name,
+        routing_key: route.routingKey,
+        qos0: route.qos0,
+        outbox: outbox.name,
+        depth: outbox.depth,
+        bytes: outbox.bytes,
+        oldest_age_ms: this.#oldestAgeMs(outbox),
+        parked: parked.get(route.name) ?? null,
+      }
+    }
+  }
+
+  *upstreams(): Iterable<UpstreamStatus> {
+    for (const upstream of this.#parts.upstreams) yield this.#upstreamStatus(upstream)
+  }
+
+  upstream(name: ConfiguredName): UpstreamStatus | undefined {
+    const upstream = this.#parts.upstreams.find(candidate => candidate.name === name)
+    return upstream === undefined ? undefined : this.#upstreamStatus(upstream)
+  }
+
+  #upstreamStatus(upstream: Upstream): UpstreamStatus {
+    const status = upstream.status()
+    const isForwarding = status.state === 'forwarding'
+    return {
+      name: status.name,
+      url: status.url,
+      state: status.state,
+      since: status.since,
+      cause: isForwarding ? null : (status.blockedReason ?? status.lastError?.message ?? null),
+      retry_in_ms:
+        status.retryAt === null
+          ? null
+          : Math.max(0, Math.round(Date.parse(status.retryAt) - this.#parts.clock.wallMs())),
+      routes: status.routes.map(route => route.name),
+      unconfirmed: status.unconfirmed,
+      confirmed: status.confirmed,
+      connects: status.connects,
+    }
+  }
+
+  pauseUpstream(name: ConfiguredName): void {
+    this.#upstream(name).pause()
+  }
+
+  resumeUpstream(name: ConfiguredName): void {
+    this.#upstream(name).resume()
+  }
+
+  #upstream(name: ConfiguredName): Upstream {
+    const upstream = this.#parts.upstreams.find(candidate => candidate.name === name)
+    if (upstream === undefined) throw new TypeError(`upstream ${name} was not looked up before`)
+    return upstream
+  }
+
+  publish({ topic, payload, qos }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
+    return this.#parts.router.publish({
+      exchange: MQTT_EXCHANGE,
+      key: topic,
+      qos,
+      retain: false,
+      dup: false,
+      priority: 0,
+      clientId: '',
+      user: '',
+      expiryMs: null,
+      propertiesTag: PropertiesTag.none,
+      properties: NO_BYTES,
+      payload,
+    })
+  }
+}
+
+function diskUse(store: Store): { used_bytes: number; free_bytes: number } {
+  const { usedBytes, freeBytes } = store.disk
+  return { used_bytes: usedBytes, free_bytes: freeBytes }
+}
+
+function summary(client: ClientInfo): ClientSummary {
+  return {
+    id: client.id,
+    protocol: `mqtt ${client.version}`,
+    address: client.address,
+    connected_at: new Date(client.connectedAtMs).toISOString(),
+    keep_alive_s: client.keepAliveS,
+    subscriptions: client.filters.length,
+    queued: client.queued,
+    in_flight: client.inFlight,
+    received: client.received,
+    delivered: client.sent,
+    dropped: client.dropped,
+  }
+}

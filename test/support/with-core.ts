@@ -1,0 +1,116 @@
+import pino from 'pino'
+import { type Clock, systemClock } from '../../src/core/clock.ts'
+import { CommitSchedule, type CommitStore } from '../../src/core/commit-schedule.ts'
+import { TopicExchange } from '../../src/core/exchange.ts'
+import { Identities } from '../../src/core/identity.ts'
+import { MemoryBudget } from '../../src/core/memory.ts'
+import type { Queue, QueueLimits } from '../../src/core/queue.ts'
+import { Router } from '../../src/core/router.ts'
+import { Tickets } from '../../src/core/tickets.ts'
+import { MQTT_DIALECT } from '../../src/core/topic-tree.ts'
+import { Topology } from '../../src/core/topology.ts'
+import { MQTT_EXCHANGE } from '../../src/model/message.ts'
+import { Store } from '../../src/store/store.ts'
+import type { Commit } from '../../src/store/types.ts'
+import { WIDE_LIMITS } from './messages.ts'
+
+/** The real store with a gate before its commits: what a slow or stuck disk looks like to everything above. */
+export class GatedStore implements CommitStore {
+  readonly #store: Store
+  #gate: Promise<void> = Promise.resolve()
+  #open: () => void = () => undefined
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  get nextCommit(): number {
+    return this.#store.nextCommit
+  }
+
+  holdCommits(): void {
+    this.#gate = new Promise(open => {
+      this.#open = open
+    })
+  }
+
+  releaseCommits(): void {
+    this.#open()
+  }
+
+  async commit(commit: Commit): Promise<void> {
+    await this.#gate
+    await this.#store.commit(commit)
+  }
+}
+
+/** Store and core of a gateway on a directory, without listeners: for tests of what queues and acknowledgements promise. */
+export class CoreUnderTest {
+  readonly store: Store
+  readonly gate: GatedStore
+  readonly schedule: CommitSchedule
+  readonly topology: Topology
+  readonly router: Router
+  readonly memory: MemoryBudget
+  readonly identities: Identities
+
+  private constructor(store: Store, clock: Clock, memoryBytes: number) {
+    this.store = store
+    this.gate = new GatedStore(store)
+    this.memory = new MemoryBudget(memoryBytes)
+    const tickets = new Tickets()
+    const { memory } = this
+    this.schedule = new CommitSchedule({
+      store: this.gate,
+      tickets,
+      bufferedMs: 50,
+      monotonicMs: clock.monotonicMs,
+    })
+    this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock })
+    this.router = new Router({
+      exchanges: [new TopicExchange(MQTT_EXCHANGE, MQTT_DIALECT)],
+      tickets,
+      schedule: this.schedule,
+      memory,
+      clock,
+      boot: store.boot,
+      commitIntervalMs: 50,
+      refusal: () => store.refusal,
+    })
+    this.identities = new Identities(store.boot, boot => store.bootRecord(boot), clock)
+  }
+
+  static async open(
+    directory: string,
+    { clock = systemClock, memoryBytes = 64 * 1024 ** 2 }: { clock?: Clock; memoryBytes?: number } = {},
+  ): Promise<CoreUnderTest> {
+    const store = await Store.open({
+      directory,
+      gateway: 'gw-test',
+      diskBytes: 8 * 1024 ** 3,
+      diskFreeMinBytes: 1024 ** 2,
+      log: pino({ level: 'silent' }),
+      wallMs: clock.wallMs,
+      monotonicMs: clock.monotonicMs,
+    })
+    const core = new CoreUnderTest(store, clock, memoryBytes)
+    await core.topology.load()
+    return core
+  }
+
+  /** A durable queue bound to a filter. */
+  async queue(name: string, pattern: string, limits: QueueLimits = WIDE_LIMITS): Promise<Queue> {
+    const queue = await this.topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer' })
+    this.router.bind(MQTT_EXCHANGE, { pattern, destination: { live: null, queue }, maxQos: 2, note: 0 })
+    return queue
+  }
+
+  async close(): Promise<void> {
+    await this.schedule.stop()
+    await this.store.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
