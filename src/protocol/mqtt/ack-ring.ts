@@ -1,0 +1,57 @@
+const FIRST_CAPACITY = 8
+
+/**
+ * Publishes of one connection that have not been answered, in order of arrival: packet id, ticket (0: safe already), answer (one byte,
+ * see reply-code.ts). Grows by doubling; the connection never puts in more than `limits.receive_max`.
+ */
+export class AckRing {
+  count = 0
+  #head = 0
+  #ids = new Uint16Array(0)
+  #tickets = new Float64Array(0)
+  #answers = new Uint8Array(0)
+
+  get headId(): number {
+    return this.#ids[this.#head] ?? 0
+  }
+
+  get headTicket(): number {
+    return this.#tickets[this.#head] ?? 0
+  }
+
+  get headAnswer(): number {
+    return this.#answers[this.#head] ?? 0
+  }
+
+  push(id: number, ticket: number, answer: number): void {
+    if (this.count === this.#ids.length) this.#grow()
+    const slot = (this.#head + this.count) & (this.#ids.length - 1)
+    this.#ids[slot] = id
+    this.#tickets[slot] = ticket
+    this.#answers[slot] = answer
+    this.count++
+  }
+
+  /** Drops the oldest. */
+  shift(): void {
+    this.#head = (this.#head + 1) & (this.#ids.length - 1)
+    this.count--
+  }
+
+  #grow(): void {
+    const capacity = Math.max(FIRST_CAPACITY, this.#ids.length * 2)
+    const ids = new Uint16Array(capacity)
+    const tickets = new Float64Array(capacity)
+    const answers = new Uint8Array(capacity)
+    for (let n = 0; n < this.count; n++) {
+      const slot = (this.#head + n) & (this.#ids.length - 1)
+      ids[n] = this.#ids[slot] ?? 0
+      tickets[n] = this.#tickets[slot] ?? 0
+      answers[n] = this.#answers[slot] ?? 0
+    }
+    this.#head = 0
+    this.#ids = ids
+    this.#tickets = tickets
+    this.#answers = answers
+  }
+}

@@ -1,0 +1,81 @@
+import { randomUUID } from 'node:crypto'
+import { type ConnectPacket, encode } from './control-packet.ts'
+import type { MqttLimits } from './limits.ts'
+import { ProtocolError, Reason } from './protocol-error.ts'
+import { ConnackReturn } from './reply-code.ts'
+import { checkWill } from './will.ts'
+
+/** CONNACK return codes for those who don't speak 5.0; where there is none the connection is closed without a word. */
+const RETURN_CODES = new Map<Reason, ConnackReturn>([
+  [Reason.unsupportedProtocolVersion, ConnackReturn.unacceptableProtocolVersion],
+  [Reason.clientIdentifierNotValid, ConnackReturn.identifierRejected],
+  [Reason.serverUnavailable, ConnackReturn.serverUnavailable],
+  [Reason.quotaExceeded, ConnackReturn.serverUnavailable],
+  [Reason.notAuthorized, ConnackReturn.notAuthorized],
+])
+
+/** What a client is told in CONNACK and held to afterwards. */
+export interface Terms {
+  readonly clientId: string
+  /** Silence after which it is taken for dead, milliseconds: one and a half keep alives [MQTT-3.1.2-22]; 0: never. */
+  readonly silenceMs: number
+  readonly keepAliveS: number
+}
+
+/** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK. */
+export function agreeOn(
+  connect: ConnectPacket,
+  { limits, allowAnonymous }: { limits: MqttLimits; allowAnonymous: boolean },
+): Terms {
+  const { version, clientId } = connect
+  if (clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
+    throw new ProtocolError(Reason.clientIdentifierNotValid, 'an empty client identifier') // 3.1.1 [MQTT-3.1.3-8]
+  }
+  if (connect.authenticationMethod !== null) {
+    throw new ProtocolError(Reason.badAuthenticationMethod, 'there is no such authentication method')
+  }
+  // Users are not built yet: names and passwords cannot be checked, so either everybody may come in or nobody.
+  if (!allowAnonymous) throw new ProtocolError(Reason.notAuthorized, 'anonymous clients are not allowed')
+  if (connect.will !== null) checkWill(connect.will, version, limits.topicLevels)
+  const mostS = Math.max(1, Math.floor(limits.keepAliveMaxMs / 1000))
+  const asked = connect.keepAliveS
+  const isCut = version === 5 && limits.keepAliveMaxMs > 0 && (asked === 0 || asked > mostS)
+  const keepAliveS = isCut ? mostS : asked
+  return { clientId: clientId === '' ? `auto-${randomUUID()}` : clientId, keepAliveS, silenceMs: keepAliveS * 1500 } // [MQTT-3.1.3-6]
+}
+
+/** CONNACK for a client that is let in. */
+export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: MqttLimits): Buffer {
+  // Sessions end with their connection, whatever was asked for: there is never one to go on with [MQTT-3.2.2-2].
+  const sessionPresent = false
+  if (connect.version !== 5) return encode({ cmd: 'connack', sessionPresent, returnCode: ConnackReturn.accepted }, 4)
+  return encode(
+    {
+      cmd: 'connack',
+      sessionPresent,
+      reasonCode: Reason.success,
+      properties: {
+        ...(connect.sessionExpiryS > 0 && { sessionExpiryInterval: 0 }),
+        receiveMaximum: limits.receiveMax,
+        maximumQoS: 1,
+        retainAvailable: false,
+        maximumPacketSize: limits.packetBytes,
+        ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
+        wildcardSubscriptionAvailable: true,
+        subscriptionIdentifiersAvailable: false,
+        sharedSubscriptionAvailable: false,
+        ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.1.2-21]
+      },
+    },
+    5,
+  )
+}
+
+/** CONNACK for a client that is not let in, in the form of `level`; null where that version has no code for the reason. */
+export function connackRefused(reason: Reason, level: number, why: string): Buffer | null {
+  if (level >= 5) {
+    return encode({ cmd: 'connack', sessionPresent: false, reasonCode: reason, properties: { reasonString: why } }, 5)
+  }
+  const returnCode = RETURN_CODES.get(reason)
+  return returnCode === undefined ? null : encode({ cmd: 'connack', sessionPresent: false, returnCode }, 4)
+}

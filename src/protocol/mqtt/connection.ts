@@ -1,0 +1,476 @@
+/*
+ * One client's socket: CONNECT first, then its packets by type, until it ends.
+ *
+ *     awaiting-connect ──CONNECT──▶ connected ──▶ closing (last packet on its way) ──▶ closed
+ *            └───────────────────────────────────────▲
+ *
+ * The session, its bindings and its tickets end when `connected` is left, whatever the socket does after that. An error of the client
+ * ends its connection and nothing else.
+ */
+import type { Duplex } from 'node:stream'
+import type { Clock } from '../../core/clock.ts'
+import type { MemoryBudget } from '../../core/memory.ts'
+import type { Router } from '../../core/router.ts'
+import type { Topology } from '../../core/topology.ts'
+import type { Logger } from '../../telemetry/log.ts'
+import { agreeOn, connackAccepted, connackRefused, type Terms } from './connect.ts'
+import {
+  type ConnectPacket,
+  checkPuback,
+  connectLevel,
+  encode,
+  readConnect,
+  readDisconnect,
+  UnsupportedVersion,
+} from './control-packet.ts'
+import type { MqttCounters } from './counters.ts'
+import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
+import {
+  CONNECT_DEADLINE_MS,
+  CONNECT_PACKET_BYTES,
+  LINGER_MS,
+  type MqttLimits,
+  RETRY_INTERVAL_MS,
+  WRITE_DEADLINE_MS,
+} from './limits.ts'
+import { Output, type OutputOwner } from './output.ts'
+import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { type Gathering, Publishing } from './publish.ts'
+import { Session } from './session.ts'
+import { subscribe, unsubscribe } from './subscribe.ts'
+import type { Timed, TimerWheel } from './timer-wheel.ts'
+import { publishWill } from './will.ts'
+
+/** A byte stream from a client, with its address where there is one. */
+export type Socket = Duplex & { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }
+
+/** What all connections of a server share. */
+export interface ConnectionHost {
+  readonly router: Router
+  readonly topology: Topology
+  readonly memory: MemoryBudget
+  readonly limits: MqttLimits
+  readonly log: Logger
+  readonly clock: Clock
+  readonly allowAnonymous: boolean
+  readonly counters: MqttCounters
+  readonly wheel: TimerWheel
+  readonly gathering: Gathering
+  readonly incomplete: IncompleteBytes
+  /** Takes the client in under its id, ending an older connection of it; throws ProtocolError if there are too many. */
+  enter(clientId: string, connection: Connection): void
+  /** The client of this connection is gone. */
+  leave(clientId: string, connection: Connection): void
+  /** The socket is closed. */
+  closed(connection: Connection): void
+  /** Calls `connection.retry()` in the next turn. */
+  retrySoon(connection: Connection): void
+}
+
+/** Everything that exists only between CONNACK and the end. */
+interface Client {
+  readonly connect: ConnectPacket
+  readonly terms: Terms
+  readonly session: Session
+  readonly publishing: Publishing
+  readonly connectedAtMs: number
+}
+
+type State =
+  | { readonly kind: 'awaiting-connect'; readonly sinceMs: number }
+  | { readonly kind: 'connected'; readonly client: Client }
+  | { readonly kind: 'closing' }
+  | { readonly kind: 'closed' }
+
+const PINGRESP = Buffer.from([PacketType.pingresp << 4, 0])
+/** Lower half of the first byte, by packet type [MQTT-2.1.3-1]. */
+const SUBSCRIBE_FLAGS = 2
+
+/** How a connection ends. */
+interface Ending {
+  /** What a 5.0 client is told; null: nothing, it left by itself. */
+  readonly reason: Reason | null
+  /** For the log. */
+  readonly why: string
+  readonly isWillDue: boolean
+}
+
+export class Connection implements Timed, OutputOwner {
+  wheelSlot = -1
+
+  readonly #host: ConnectionHost
+  readonly #socket: Socket
+  readonly #address: string
+  readonly #frames: FrameReader
+  readonly #output: Output
+  #state: State
+  #isFirstChunk = true
+  #lastReceivedMs: number
+  /** While the output is full: when it last took something, and how much it had taken in all. */
+  #stuckSinceMs = 0
+  #stuckAtBytes = 0
+
+  constructor(socket: Socket, host: ConnectionHost) {
+    this.#socket = socket
+    this.#host = host
+    this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
+    this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, host.limits.packetBytes), host.incomplete)
+    this.#output = new Output(socket, host.memory, host.limits.outputPerClientBytes, this)
+    const nowMs = host.clock.monotonicMs()
+    this.#lastReceivedMs = nowMs
+    this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
+    host.wheel.schedule(this, nowMs + CONNECT_DEADLINE_MS)
+    socket.on('data', chunk => this.#received(chunk))
+    socket.on('end', () => this.#end({ reason: null, why: 'closed by the client', isWillDue: true }))
+    socket.on('error', error => this.#end({ reason: null, why: error.message, isWillDue: true }))
+    socket.on('close', () => this.#closed())
+  }
+
+  get address(): string {
+    return this.#address
+  }
+
+  /** The client, once it is connected and until it is gone. */
+  get client(): Client | null {
+    return this.#state.kind === 'connected' ? this.#state.client : null
+  }
+
+  get outputBytes(): number {
+    return this.#output.pendingBytes
+  }
+
+  // ---- input
+
+  #received(chunk: Buffer): void {
+    const { counters, clock } = this.#host
+    counters.bytesIn += chunk.length
+    if (this.#state.kind === 'closing' || this.#state.kind === 'closed') return
+    this.#lastReceivedMs = clock.monotonicMs()
+    if (this.#isFirstChunk) {
+      this.#isFirstChunk = false
+      if (chunk[0] !== PacketType.connect << 4) {
+        // [MQTT-3.1.0-1]
+        this.#end({ reason: null, why: 'the first packet is not CONNECT', isWillDue: false })
+        return
+      }
+    }
+    this.#guarded(() => {
+      this.#frames.push(chunk)
+      this.#read()
+    })
+  }
+
+  /** Runs what may find the client at fault: that ends this connection, with the reason. */
+  #guarded(read: () => void): void {
+    try {
+      read()
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#host.counters.protocolErrors++
+      this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
+    }
+  }
+
+  /** Reads frames until there are none, the input is held, or the connection ends. */
+  #read(): void {
+    const frames = this.#frames
+    do {
+      while (frames.next()) {
+        const state = this.#state
+        if (state.kind === 'connected') {
+          const { publishing } = state.client
+          if (frames.first >> 4 === PacketType.publish) {
+            publishing.frame()
+          } else {
+            publishing.flush()
+            if (!publishing.isHeld) this.#control(state.client)
+          }
+          if (publishing.isHeld) break
+        } else if (state.kind === 'awaiting-connect') {
+          this.#connect()
+        } else {
+          return
+        }
+      }
+      this.client?.publishing.flush()
+      if (this.client?.publishing.isHeld === true) {
+        this.#pause()
+        break
+      }
+    } while (frames.nextSource())
+    this.client?.session.pump()
+  }
+
+  #pause(): void {
+    this.#socket.pause()
+    this.#host.wheel.schedule(this, this.#host.clock.monotonicMs() + RETRY_INTERVAL_MS)
+  }
+
+  /** Tries again what was held back. */
+  retry(): void {
+    const { client } = this
+    if (client === null || !client.publishing.isHeld || !client.publishing.release()) return
+    // The silence was ours.
+    this.#lastReceivedMs = this.#host.clock.monotonicMs()
+    this.#guarded(() => this.#read())
+    if (this.client !== null && !client.publishing.isHeld) this.#socket.resume()
+  }
+
+  #connect(): void {
+    const { bytes, first, body, end } = this.#frames
+    let level = connectLevel(bytes, body, end)
+    try {
+      if (first !== PacketType.connect << 4) throw malformed('reserved flags of CONNECT are set') // [MQTT-2.1.3-1]
+      const connect = readConnect(bytes, body, end)
+      level = connect.version
+      const terms = agreeOn(connect, this.#host)
+      this.#host.enter(terms.clientId, this)
+      this.#accepted(connect, terms)
+    } catch (error) {
+      if (error instanceof UnsupportedVersion) {
+        // [MQTT-3.1.2-2]; a level above 5 is a later version, whose CONNACK most likely still looks like that of 5.0.
+        this.#refuse(Reason.unsupportedProtocolVersion, error.level > 5 && error.level < 0x80 ? 5 : 4, error.message)
+      } else if (error instanceof ProtocolError) {
+        this.#refuse(error.reason, level, error.message)
+      } else {
+        throw error
+      }
+    }
+  }
+
+  #accepted(connect: ConnectPacket, terms: Terms): void {
+    const { router, topology, limits, counters, clock, log, gathering } = this.#host
+    const { clientId } = terms
+    const output = this.#output
+    const session = new Session({ clientId, connect, router, topology, limits, counters, clock, output })
+    const publishing = new Publishing({
+      router,
+      connect,
+      clientId,
+      frames: this.#frames,
+      output,
+      limits,
+      counters,
+      clock,
+      gathering,
+      onRelief: () => this.#host.retrySoon(this),
+    })
+    this.#frames.packetBytes = limits.packetBytes
+    this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }
+    counters.connected++
+    log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
+    this.#send(connackAccepted(connect, terms, limits))
+    this.#scheduleNext(clock.monotonicMs())
+  }
+
+  #refuse(reason: Reason, level: number, why: string): void {
+    const packet = connackRefused(reason, level, why)
+    if (packet !== null) this.#send(packet)
+    this.#end({ reason: null, why, isWillDue: false })
+  }
+
+  #control(client: Client): void {
+    const { bytes, first, body, end } = this.#frames
+    const { connect, session } = client
+    const { version } = connect
+    switch (first >> 4) {
+      case PacketType.puback:
+        expectFlags(first, 0)
+        if (end - body === 2) session.acknowledge(((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
+        else this.#longPuback(client)
+        return
+      case PacketType.subscribe:
+        expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.8.1-1]
+        this.#send(subscribe(session, this.#frames, version))
+        return
+      case PacketType.unsubscribe:
+        expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.10.1-1]
+        this.#send(unsubscribe(session, this.#frames, version))
+        return
+      case PacketType.pingreq:
+        expectFlags(first, 0)
+        if (end !== body) throw malformed('PINGREQ with a body')
+        this.#send(PINGRESP) // [MQTT-3.12.4-1]
+        return
+      case PacketType.disconnect: {
+        expectFlags(first, 0) // [MQTT-3.14.1-1]
+        const { reason } = readDisconnect(bytes, body, end, { version, sessionExpiryS: connect.sessionExpiryS })
+        // [MQTT-3.14.4-3]: only a normal DISCONNECT discards the will.
+        this.#end({ reason: null, why: 'disconnected', isWillDue: reason !== Reason.success })
+        return
+      }
+      default:
+        // A second CONNECT [MQTT-3.1.0-2], QoS 2 handshakes of messages never taken, AUTH without a method, packets only a server sends.
+        throw new ProtocolError(Reason.protocolError, `a packet of type ${first >> 4} has no place here`)
+    }
+  }
+
+  #longPuback({ connect, session }: Client): void {
+    const { bytes, body, end } = this.#frames
+    if (connect.version !== 5) throw malformed('PUBACK with a wrong length')
+    checkPuback(bytes, body, end)
+    // A refusal is an acknowledgement too: it is not sent again [MQTT-4.4.0-2].
+    session.acknowledge(bytes.readUInt16BE(body))
+  }
+
+  // ---- output
+
+  #send(packet: Buffer): void {
+    this.#output.append(packet, 0, packet.length)
+    this.#output.control(packet.length)
+  }
+
+  outputFilled(): void {
+    const nowMs = this.#host.clock.monotonicMs()
+    this.#stuckSinceMs = nowMs
+    this.#stuckAtBytes = this.#output.writtenBytes
+    this.#scheduleNext(nowMs)
+  }
+
+  outputDrained(): void {
+    this.client?.session.outputDrained()
+  }
+
+  outputOverrun(): void {
+    this.#host.counters.slowClients++
+    this.#end({ reason: null, why: 'the client does not read its acknowledgements', isWillDue: true })
+  }
+
+  // ---- time
+
+  timeReached(nowMs: number): void {
+    const state = this.#state
+    switch (state.kind) {
+      case 'awaiting-connect':
+        this.#end({ reason: null, why: 'no CONNECT in time', isWillDue: false })
+        return
+      case 'connected':
+        this.#checkDeadlines(state.client, nowMs)
+        return
+      case 'closing':
+        this.#socket.destroy()
+        return
+      case 'closed':
+        return
+      default:
+        state satisfies never
+    }
+  }
+
+  #checkDeadlines({ publishing, terms }: Client, nowMs: number): void {
+    const { counters, limits, router } = this.#host
+    const { hold } = publishing
+    if (hold.kind === 'refused' || hold.kind === 'memory') {
+      if (nowMs - hold.sinceMs >= limits.refuseDisconnectAfterMs) {
+        const cause = hold.kind === 'refused' ? hold.code : 'MEMORY_FULL'
+        this.#end({ reason: Reason.quotaExceeded, why: `held back for too long: ${cause}`, isWillDue: true })
+        return
+      }
+      this.retry()
+    } else if (hold.kind === 'none' && terms.silenceMs > 0 && nowMs - this.#lastReceivedMs >= terms.silenceMs) {
+      counters.keepAliveTimeouts++
+      this.#end({ reason: Reason.keepAliveTimeout, why: 'keep alive timeout', isWillDue: true }) // [MQTT-3.1.2-22]
+      return
+    }
+    if (this.#output.isFull) {
+      if (this.#output.writtenBytes !== this.#stuckAtBytes) {
+        this.#stuckSinceMs = nowMs
+        this.#stuckAtBytes = this.#output.writtenBytes
+      } else if (router.mustPause && nowMs - this.#stuckSinceMs >= WRITE_DEADLINE_MS) {
+        counters.slowClients++
+        this.#end({ reason: null, why: 'the client reads nothing while memory is short', isWillDue: true })
+        return
+      }
+    }
+    this.#scheduleNext(nowMs)
+  }
+
+  #scheduleNext(nowMs: number): void {
+    const { client } = this
+    if (client === null) return
+    let dueMs = Number.POSITIVE_INFINITY
+    if (client.publishing.isHeld) dueMs = nowMs + RETRY_INTERVAL_MS
+    else if (client.terms.silenceMs > 0) dueMs = this.#lastReceivedMs + client.terms.silenceMs
+    if (this.#output.isFull) dueMs = Math.min(dueMs, nowMs + WRITE_DEADLINE_MS / 10)
+    if (dueMs < Number.POSITIVE_INFINITY) this.#host.wheel.schedule(this, dueMs)
+    else this.#host.wheel.cancel(this)
+  }
+
+  // ---- the end
+
+  /** Another connection has come with the same client id [MQTT-3.1.4-3]. */
+  takenOver(): void {
+    this.#host.counters.takenOver++
+    this.#end({ reason: Reason.sessionTakenOver, why: 'taken over by a new connection', isWillDue: true })
+  }
+
+  /** An operator wants it gone. */
+  kick(): void {
+    this.#end({ reason: Reason.administrativeAction, why: 'disconnected by an operator', isWillDue: true })
+  }
+
+  /** The gateway stops. */
+  stop(): void {
+    this.#end({ reason: Reason.serverShuttingDown, why: 'the gateway is stopping', isWillDue: true })
+  }
+
+  #end({ reason, why, isWillDue }: Ending): void {
+    const state = this.#state
+    if (state.kind === 'closing' || state.kind === 'closed') return
+    this.#state = { kind: 'closing' }
+    const { counters, log, wheel, clock } = this.#host
+    if (state.kind === 'connected') {
+      this.#endClient(state.client, isWillDue)
+      log.info({ client: state.client.terms.clientId, address: this.#address, reason: why }, 'client disconnected')
+      if (reason !== null && state.client.connect.version === 5 && !this.#output.isFull) {
+        const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5)
+        this.#output.append(packet, 0, packet.length)
+      }
+    } else {
+      counters.refusedConnections++
+      log.debug({ address: this.#address, reason: why }, 'connection refused')
+    }
+    this.#frames.close()
+    if (this.#output.isFull) {
+      this.#socket.destroy()
+      return
+    }
+    this.#output.end()
+    // What is still unread would make the kernel reset the connection, and the last packet with it: read on and throw away.
+    this.#socket.resume()
+    wheel.schedule(this, clock.monotonicMs() + LINGER_MS)
+  }
+
+  #endClient({ connect, terms, session, publishing }: Client, isWillDue: boolean): void {
+    const { router, counters, log } = this.#host
+    publishing.close()
+    session.close()
+    this.#host.leave(terms.clientId, this)
+    if (connect.will === null || !isWillDue) return
+    // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
+    void publishWill(router, connect.will, { clientId: terms.clientId, connect }).then(refusal => {
+      if (refusal === null) return
+      counters.willsRefused++
+      log.warn({ client: terms.clientId, code: refusal.code }, 'a will could not be published')
+    })
+  }
+
+  #closed(): void {
+    this.#end({ reason: null, why: 'connection lost', isWillDue: true })
+    this.#state = { kind: 'closed' }
+    this.#host.counters.bytesOut += this.#output.writtenBytes
+    this.#output.close()
+    this.#frames.close()
+    this.#host.wheel.cancel(this)
+    this.#host.closed(this)
+  }
+}
+
+function expectFlags(first: number, flags: number): void {
+  if ((first & 15) !== flags) throw malformed('reserved flags of a packet are wrong') // [MQTT-2.1.3-1]
+}
+
+/** As operators say it. */
+export function versionName(version: number): string {
+  return version === 5 ? '5.0' : version === 4 ? '3.1.1' : '3.1'
+}

@@ -1,0 +1,37 @@
+/** Plain numbers counted where things happen and read when metrics are scraped. By QoS: index 0 and 1. */
+export class MqttCounters {
+  /** Connections accepted by CONNACK, since start. */
+  connected = 0
+  /** Connections that ended without one. */
+  refusedConnections = 0
+  /** Connections that ended because the client broke the protocol or asked for what isn't there. */
+  protocolErrors = 0
+  takenOver = 0
+  keepAliveTimeouts = 0
+  /** Clients closed because they did not read what they were sent. */
+  slowClients = 0
+  bytesIn = 0
+  bytesOut = 0
+  /** PUBLISH packets taken in, by QoS. */
+  readonly messagesIn: [number, number] = [0, 0]
+  /** PUBLISH packets handed to outputs, by QoS. */
+  readonly messagesOut: [number, number] = [0, 0]
+  /** QoS 1 publishes refused before the acknowledgement; one held back counts each time it is tried. */
+  refusedPublishes = 0
+  /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes. */
+  readonly droppedBy = { output_full: 0, too_large: 0 }
+  /** 3.1.1 publishes with the retain flag: delivered, not retained. */
+  retainIgnored = 0
+  /** Acknowledgements of packet ids that are not in flight. */
+  unknownAcks = 0
+  /** Wills that could not be published. */
+  willsRefused = 0
+
+  get dropped(): number {
+    return this.droppedBy.output_full + this.droppedBy.too_large
+  }
+
+  get sentMessages(): number {
+    return this.messagesOut[0] + this.messagesOut[1]
+  }
+}

@@ -1,0 +1,208 @@
+import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+
+const NOTHING = Buffer.alloc(0)
+const FIRST_REST_BYTES = 64
+
+/** Types of control packets, the upper half of the first byte (section 2.1.2). */
+export const PacketType = {
+  connect: 1,
+  connack: 2,
+  publish: 3,
+  puback: 4,
+  subscribe: 8,
+  suback: 9,
+  unsubscribe: 10,
+  unsuback: 11,
+  pingreq: 12,
+  pingresp: 13,
+  disconnect: 14,
+  auth: 15,
+} as const
+
+/** Bytes held for packets that have begun and not ended, over all connections of a server. */
+export interface IncompleteBytes {
+  used: number
+  readonly limit: number
+}
+
+/**
+ * Finds the packets in what a socket hands over. The frames lie in one of two sources: a packet begun in an earlier chunk is completed
+ * in a small buffer of its own (`rest`), everything else stays where it is in the chunk. Per chunk:
+ *
+ *     frames.push(chunk)
+ *     do { while (frames.next()) …frames.first, .body, .end in frames.bytes… } while (frames.nextSource())
+ *
+ * `bytes` changes only in `nextSource`, so whoever gathers runs of frames hands them on before it. Nothing read is lost when the
+ * caller stops in between (`rewind`) and goes on later without a push.
+ */
+export class FrameReader {
+  /** The source of the current frame. */
+  bytes: Buffer = NOTHING
+  /** Offset of the first byte of the current frame, its first byte, where its variable header begins, where it ends. */
+  start = 0
+  first = 0
+  body = 0
+  end = 0
+  /** Largest packet accepted now, fixed header included. */
+  packetBytes: number
+
+  readonly #incomplete: IncompleteBytes
+  #at = 0
+  #filled = 0
+  #chunk: Buffer = NOTHING
+  #chunkAt = 0
+  #isInRest = false
+  #rest: Buffer = NOTHING
+  #restUsed = 0
+
+  constructor(packetBytes: number, incomplete: IncompleteBytes) {
+    this.packetBytes = packetBytes
+    this.#incomplete = incomplete
+  }
+
+  /** Takes the next chunk; all frames of the one before have been read. The chunk is not touched after the last `nextSource`. */
+  push(chunk: Buffer): void {
+    this.#chunk = chunk
+    this.#chunkAt = 0
+    if (this.#restUsed > 0) {
+      this.#isInRest = true
+      this.#completeRest()
+      this.bytes = this.#rest
+      this.#filled = this.#restUsed
+    } else {
+      this.#isInRest = false
+      this.bytes = chunk
+      this.#filled = chunk.length
+    }
+    this.#at = 0
+  }
+
+  /** Steps to the next whole frame of this source; false if there is none left in it. */
+  next(): boolean {
+    const bytes = this.bytes
+    const filled = this.#filled
+    const at = this.#at
+    if (filled - at < 2) return false
+    let body = at + 2
+    let length = bytes[at + 1] ?? 0
+    if (length > 0x7f) {
+      length &= 0x7f
+      let factor = 128
+      for (;;) {
+        if (body === at + 5) throw malformed('remaining length is longer than four bytes')
+        if (body === filled) return false
+        const byte = bytes[body++] ?? 0
+        length += (byte & 0x7f) * factor
+        if (byte < 0x80) break
+        factor *= 128
+      }
+    }
+    const end = body + length
+    if (end - at > this.packetBytes) {
+      throw new ProtocolError(
+        Reason.packetTooLarge,
+        `a packet of ${end - at} bytes is over the limit of ${this.packetBytes}`,
+      )
+    }
+    if (end > filled) return false
+    this.start = at
+    this.first = bytes[at] ?? 0
+    this.body = body
+    this.end = end
+    this.#at = end
+    return true
+  }
+
+  /** Goes on to the chunk after the completed packet; false at the end, with the beginning of an unfinished packet kept. */
+  nextSource(): boolean {
+    if (this.#isInRest) {
+      if (this.#at < this.#restUsed) {
+        this.#chunk = NOTHING
+        return false
+      }
+      this.#dropRest()
+      this.#isInRest = false
+      this.bytes = this.#chunk
+      this.#at = this.#chunkAt
+      this.#filled = this.#chunk.length
+      return true
+    }
+    if (this.#at < this.#filled) this.#keepRest()
+    this.bytes = NOTHING
+    this.#chunk = NOTHING
+    this.#at = 0
+    this.#filled = 0
+    return false
+  }
+
+  /** Makes the frame that begins at `start` of this source the next one again. */
+  rewind(start: number): void {
+    this.#at = start
+  }
+
+  /** Gives back what it holds; nothing is read after. */
+  close(): void {
+    this.#dropRest()
+    this.bytes = NOTHING
+    this.#chunk = NOTHING
+    this.#at = 0
+    this.#filled = 0
+  }
+
+  #keepRest(): void {
+    const bytes = this.#filled - this.#at
+    this.#growRest(bytes)
+    this.#chunk.copy(this.#rest, 0, this.#at, this.#filled)
+    this.#restUsed = bytes
+  }
+
+  #dropRest(): void {
+    this.#incomplete.used -= this.#rest.length
+    this.#rest = NOTHING
+    this.#restUsed = 0
+  }
+
+  /** Moves from the chunk what completes the packet in `rest`, no more. */
+  #completeRest(): void {
+    for (;;) {
+      const missing = this.#missing()
+      const copied = Math.min(missing, this.#chunk.length - this.#chunkAt)
+      if (copied === 0) return
+      this.#growRest(this.#restUsed + copied)
+      this.#chunk.copy(this.#rest, this.#restUsed, this.#chunkAt, this.#chunkAt + copied)
+      this.#restUsed += copied
+      this.#chunkAt += copied
+    }
+  }
+
+  /** Bytes the packet in `rest` still lacks; 1 while its length is not known yet. A wrong or too large length counts as complete: `next` says so. */
+  #missing(): number {
+    let length = 0
+    let factor = 1
+    for (let at = 1; at < 5; at++) {
+      if (at === this.#restUsed) return 1
+      const byte = this.#rest[at] ?? 0
+      length += (byte & 0x7f) * factor
+      factor *= 128
+      if (byte < 0x80) {
+        const total = at + 1 + length
+        return total > this.packetBytes ? 0 : total - this.#restUsed
+      }
+    }
+    return 0
+  }
+
+  /** Grows by doubling, so that a large packet in small pieces costs linear time and a large announced length costs nothing. */
+  #growRest(needed: number): void {
+    if (needed <= this.#rest.length) return
+    const capacity = Math.max(FIRST_REST_BYTES, needed, Math.min(this.#rest.length * 2, this.packetBytes))
+    const used = this.#incomplete.used - this.#rest.length + capacity
+    if (used > this.#incomplete.limit) {
+      throw new ProtocolError(Reason.quotaExceeded, 'unfinished packets of all clients hold too much memory')
+    }
+    this.#incomplete.used = used
+    const grown = Buffer.allocUnsafeSlow(capacity)
+    this.#rest.copy(grown, 0, 0, this.#restUsed)
+    this.#rest = grown
+  }
+}

@@ -1,0 +1,31 @@
+import type { Config } from '../../config/schema.ts'
+
+/** The part of `limits` in the configuration that MQTT clients are held to; each key's answer is documented there. */
+export type MqttLimits = Omit<Config['limits'], 'memoryBytes'>
+
+/** A connection that has not sent a whole CONNECT by then is closed. */
+export const CONNECT_DEADLINE_MS = 10_000
+
+/** Before CONNECT is accepted no packet may be larger: whoever is not known yet gets little memory. */
+export const CONNECT_PACKET_BYTES = 16 * 1024
+
+/**
+ * Bytes of packets that have begun and not ended, all connections together. Beyond it, the connection that wants more is
+ * closed (5.0: DISCONNECT 0x97): otherwise 2,000 clients could hold 2,000 times `limits.packet`.
+ */
+export const INCOMPLETE_PACKETS_BYTES = 16 * 1024 * 1024
+
+/** Acknowledgements and answers that may pile up beyond `limits.output_per_client` before a client that doesn't read is closed. */
+export const CONTROL_ROOM_BYTES = 64 * 1024
+
+/** How often a held message is tried again when nothing calls earlier. */
+export const RETRY_INTERVAL_MS = 250
+
+/** How long a closing connection may take to read the last packet. */
+export const LINGER_MS = 1_000
+
+/** While `limits.memory` is reached, a client that has not taken a byte of its full output for so long is closed. */
+export const WRITE_DEADLINE_MS = 10_000
+
+/** Connections beyond `limits.clients` that may be open at once, to be told in CONNACK why they can't come in, or to take a session over. */
+export const UNIDENTIFIED_CONNECTIONS = 256

@@ -1,0 +1,219 @@
+import type { Duplex } from 'node:stream'
+import type { MemoryBudget } from '../../core/memory.ts'
+import { CONTROL_ROOM_BYTES } from './limits.ts'
+
+const SMALL_BLOCK_BYTES = 4 * 1024
+const LARGE_BLOCK_BYTES = 64 * 1024
+const POOLED_SMALL = 512
+const POOLED_LARGE = 64
+/** Gathered this much, it is written at once: libuv may read 2 MB from one socket before the turn ends. */
+const WRITE_AT_BYTES = 256 * 1024
+/** Longest piece `reserve` gives: every fixed header with packet id and property length fits. */
+export const RESERVE_BYTES = 16
+
+const NOTHING = Buffer.alloc(0)
+const smallPool: Buffer[] = []
+const largePool: Buffer[] = []
+/** Outputs with something gathered in this turn. */
+let dirty: Output[] = []
+
+/** What a connection wants to know of its output. */
+export interface OutputOwner {
+  /** It has become full. */
+  outputFilled(): void
+  /** It was full and has room again. */
+  outputDrained(): void
+  /** The client does not even take its acknowledgements: close it. */
+  outputOverrun(): void
+}
+
+/**
+ * Bytes on their way to one client, gathered over one turn of the event loop and written in one piece. The bytes lie in blocks, of
+ * which an idle connection holds none. One write is under way at a time; what comes meanwhile is gathered behind it.
+ *
+ * Full means `limits.output_per_client` is reached: messages stay out then (who writes them asks `isFull` first), acknowledgements and
+ * answers still find room for CONTROL_ROOM_BYTES more. So it holds the limit, one message or run over it, and that room at most.
+ */
+export class Output {
+  /** Where `reserve` made room: write to `block` from `used` on, then `commit`. */
+  block: Buffer = NOTHING
+  used = 0
+  /** Bytes gathered and not yet taken by the socket. */
+  pendingBytes = 0
+  /** Bytes the socket has taken in all. */
+  writtenBytes = 0
+
+  readonly #socket: Duplex
+  readonly #memory: MemoryBudget
+  readonly #limitBytes: number
+  readonly #writeAtBytes: number
+  readonly #owner: OutputOwner
+  /** Blocks before the current one, and how much of each is used. */
+  #full: Buffer[] = []
+  #fullUsed: number[] = []
+  #writing: Buffer[] = []
+  #writingBytes = 0
+  #heldBytes = 0
+  #controlBytes = 0
+  #isFull = false
+  #isDirty = false
+  #isEnding = false
+  #isClosed = false
+  readonly #onWritten = () => this.#written()
+
+  constructor(socket: Duplex, memory: MemoryBudget, limitBytes: number, owner: OutputOwner) {
+    this.#socket = socket
+    this.#memory = memory
+    this.#limitBytes = limitBytes
+    this.#writeAtBytes = Math.min(WRITE_AT_BYTES, limitBytes / 2)
+    this.#owner = owner
+  }
+
+  /** No room for messages until `outputDrained`, which comes at half the limit. */
+  get isFull(): boolean {
+    return this.#isFull
+  }
+
+  /** Makes room for up to RESERVE_BYTES in one piece. */
+  reserve(bytes: number): void {
+    if (this.block.length - this.used < bytes) this.#nextBlock()
+  }
+
+  /** Takes the bytes written behind `used`. */
+  commit(bytes: number): void {
+    this.used += bytes
+    this.#gathered(bytes)
+  }
+
+  /** Copies source[from, to) in. */
+  append(source: Buffer, from: number, to: number): void {
+    let at = from
+    while (at < to) {
+      if (this.used === this.block.length) this.#nextBlock()
+      const copied = Math.min(to - at, this.block.length - this.used)
+      source.copy(this.block, this.used, at, at + copied)
+      this.used += copied
+      at += copied
+    }
+    this.#gathered(to - from)
+  }
+
+  /** Counts an acknowledgement or answer of so many bytes, just committed or appended, against the room for those. */
+  control(bytes: number): void {
+    if (!this.#isFull) return
+    this.#controlBytes += bytes
+    if (this.#controlBytes > CONTROL_ROOM_BYTES && !this.#isClosed) this.#owner.outputOverrun()
+  }
+
+  /** Writes what has been gathered, unless a write is under way; then it goes after that one. */
+  flush(): void {
+    this.#isDirty = false
+    if (this.#writing.length > 0 || this.#isClosed || this.pendingBytes === 0) return
+    const blocks = this.#full
+    const lengths = this.#fullUsed
+    if (this.used > 0) {
+      blocks.push(this.block)
+      lengths.push(this.used)
+    }
+    this.block = NOTHING
+    this.used = 0
+    this.#full = []
+    this.#fullUsed = []
+    this.#writing = blocks
+    this.#writingBytes = this.pendingBytes
+    const last = blocks.length - 1
+    if (last > 0) this.#socket.cork()
+    for (let n = 0; n < last; n++) this.#socket.write((blocks[n] ?? NOTHING).subarray(0, lengths[n]))
+    this.#socket.write((blocks[last] ?? NOTHING).subarray(0, lengths[last]), this.#onWritten)
+    if (last > 0) this.#socket.uncork()
+  }
+
+  /** Ends the stream behind everything gathered so far. */
+  end(): void {
+    this.#isEnding = true
+    this.flush()
+    if (this.pendingBytes === this.#writingBytes) this.#socket.end()
+  }
+
+  /** Drops what is left and gives its memory back. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    // Blocks under way still belong to the socket and go to the collector, not to the pool.
+    this.#memory.give(this.#heldBytes)
+    this.#heldBytes = 0
+    this.block = NOTHING
+    this.used = 0
+    this.#full = []
+    this.#fullUsed = []
+    this.#writing = []
+    this.pendingBytes = 0
+  }
+
+  #gathered(bytes: number): void {
+    this.pendingBytes += bytes
+    if (!this.#isDirty) {
+      this.#isDirty = true
+      if (dirty.length === 0) setImmediate(flushDirty)
+      dirty.push(this)
+    }
+    if (this.pendingBytes >= this.#writeAtBytes && this.#writing.length === 0) this.flush()
+    if (this.pendingBytes >= this.#limitBytes && !this.#isFull && !this.#isClosed) {
+      this.#isFull = true
+      this.#owner.outputFilled()
+    }
+  }
+
+  #nextBlock(): void {
+    if (this.#isClosed) {
+      // Whoever still writes in this turn writes into a block that goes nowhere.
+      this.block = Buffer.allocUnsafe(LARGE_BLOCK_BYTES)
+      this.used = 0
+      return
+    }
+    const isFirst = this.block.length === 0
+    if (!isFirst) {
+      this.#full.push(this.block)
+      this.#fullUsed.push(this.used)
+    }
+    const isSmall = isFirst && this.pendingBytes === 0
+    this.block = isSmall
+      ? (smallPool.pop() ?? Buffer.allocUnsafeSlow(SMALL_BLOCK_BYTES))
+      : (largePool.pop() ?? Buffer.allocUnsafeSlow(LARGE_BLOCK_BYTES))
+    this.used = 0
+    this.#heldBytes += this.block.length
+    this.#memory.take(this.block.length)
+  }
+
+  #written(): void {
+    if (this.#isClosed) return
+    for (const block of this.#writing) {
+      this.#heldBytes -= block.length
+      this.#memory.give(block.length)
+      if (block.length === SMALL_BLOCK_BYTES) {
+        if (smallPool.length < POOLED_SMALL) smallPool.push(block)
+      } else if (largePool.length < POOLED_LARGE) {
+        largePool.push(block)
+      }
+    }
+    this.#writing = []
+    this.pendingBytes -= this.#writingBytes
+    this.writtenBytes += this.#writingBytes
+    this.#writingBytes = 0
+    if (this.#isFull && this.pendingBytes <= this.#limitBytes / 2) {
+      this.#isFull = false
+      this.#controlBytes = 0
+      this.#owner.outputDrained()
+    }
+    if (this.pendingBytes === 0) return
+    this.flush()
+    if (this.#isEnding) this.#socket.end()
+  }
+}
+
+/** Once per turn: one write per output, whatever it gathered. */
+function flushDirty(): void {
+  const outputs = dirty
+  dirty = []
+  for (const output of outputs) output.flush()
+}

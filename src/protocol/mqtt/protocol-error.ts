@@ -1,0 +1,47 @@
+/** Reason codes of MQTT 5.0 that Sluice sends (section 2.4); 3.1.1 knows only those of CONNACK_RETURN and SUBACK failure. */
+export const Reason = {
+  success: 0x00,
+  disconnectWithWill: 0x04,
+  noMatchingSubscribers: 0x10,
+  noSubscriptionExisted: 0x11,
+  unspecified: 0x80,
+  malformedPacket: 0x81,
+  protocolError: 0x82,
+  implementationSpecific: 0x83,
+  unsupportedProtocolVersion: 0x84,
+  clientIdentifierNotValid: 0x85,
+  notAuthorized: 0x87,
+  serverUnavailable: 0x88,
+  serverShuttingDown: 0x8b,
+  badAuthenticationMethod: 0x8c,
+  keepAliveTimeout: 0x8d,
+  sessionTakenOver: 0x8e,
+  topicFilterInvalid: 0x8f,
+  topicNameInvalid: 0x90,
+  receiveMaximumExceeded: 0x93,
+  topicAliasInvalid: 0x94,
+  packetTooLarge: 0x95,
+  quotaExceeded: 0x97,
+  administrativeAction: 0x98,
+  retainNotSupported: 0x9a,
+  qosNotSupported: 0x9b,
+  sharedSubscriptionsNotSupported: 0x9e,
+  subscriptionIdentifiersNotSupported: 0xa1,
+} as const
+export type Reason = (typeof Reason)[keyof typeof Reason]
+
+/** The client broke the protocol or asked for what isn't there: its connection ends with this reason, nobody else notices. */
+export class ProtocolError extends Error {
+  readonly reason: Reason
+
+  constructor(reason: Reason, message: string) {
+    super(message)
+    this.name = 'ProtocolError'
+    this.reason = reason
+  }
+}
+
+/** The bytes cannot be parsed as the standard says (5.0 section 4.13.1). */
+export function malformed(message: string): ProtocolError {
+  return new ProtocolError(Reason.malformedPacket, message)
+}

@@ -1,0 +1,280 @@
+/*
+ * PUBLISH frames as bytes: which topic they carry (remembered per connection, compared as bytes), and how one is written for a
+ * receiver: patched from another's frame or from a record, never decoded.
+ */
+import type { Route, Router } from '../../core/router.ts'
+import type { Run } from '../../core/run.ts'
+import type { QoS } from '../../model/message.ts'
+import {
+  MQTT_EXCHANGE,
+  PropertiesTag,
+  type RecordPrefix,
+  recordBytes,
+  recordKeyAt,
+  recordKeyBytes,
+  recordPayloadAt,
+  recordPrefix,
+  recordPropertiesAt,
+  recordPropertiesTag,
+} from '../../model/message.ts'
+import type { Version } from './control-packet.ts'
+import { PacketType } from './frame.ts'
+import { type Output, RESERVE_BYTES } from './output.ts'
+import { Property, PropertyScan } from './properties.ts'
+import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { decodeText } from './text.ts'
+import { checkTopic } from './topic.ts'
+
+/** First byte of a PUBLISH: 0011 dup qos qos retain. */
+export const PUBLISH = PacketType.publish << 4
+export const PUBLISH_DUP = 8
+export const PUBLISH_RETAIN = 1
+export const publishQos = (first: number): QoS | 3 => ((first >> 1) & 3) as QoS | 3
+
+/** The wire form of a run's frames (Run.form): 3.1 and 3.1.1 write PUBLISH alike. */
+export const FORM_V3 = 4
+export const FORM_V5 = 5
+export const formOf = (version: Version): number => (version === 5 ? FORM_V5 : FORM_V3)
+
+/** How many topics a connection remembers. */
+const REMEMBERED_TOPICS = 4
+
+/** What is known of PUBLISH frames with one first byte and one topic. */
+export interface RememberedTopic {
+  readonly first: number
+  readonly bytes: Buffer
+  readonly topic: string
+  readonly prefix: RecordPrefix
+  route: Route
+}
+
+/** Who publishes, for the stored form. */
+export interface Origin {
+  readonly version: Version
+  readonly clientId: string
+  readonly user: string
+}
+
+/**
+ * The last few topics of a connection with their routes. Only a topic that isn't among them is decoded and checked: UTF-8, U+0000, wildcards,
+ * levels are paid once per topic and not once per message.
+ */
+export class TopicMemo {
+  readonly #router: Router
+  readonly #origin: Origin
+  readonly #levels: number
+  readonly #remembered: RememberedTopic[] = []
+  #oldest = 0
+
+  constructor(router: Router, origin: Origin, levels: number) {
+    this.#router = router
+    this.#origin = origin
+    this.#levels = levels
+  }
+
+  /** The topic at bytes[from, to) with a route that is valid now; throws ProtocolError if it is no topic. */
+  find(first: number, bytes: Buffer, from: number, to: number): RememberedTopic {
+    for (const known of this.#remembered) {
+      if (known.first !== first || !isTopicAt(known.bytes, bytes, from, to)) continue
+      if (known.route.version !== this.#router.version) known.route = this.#router.route(MQTT_EXCHANGE, known.topic)
+      return known
+    }
+    const found = this.#decode(first, bytes, from, to)
+    this.#remembered[this.#oldest] = found
+    this.#oldest = (this.#oldest + 1) % REMEMBERED_TOPICS
+    return found
+  }
+
+  #decode(first: number, bytes: Buffer, from: number, to: number): RememberedTopic {
+    const topic = decodeText(bytes, from, to)
+    if (topic === null) throw malformed('the topic is not valid UTF-8')
+    const { version, clientId, user } = this.#origin
+    if (topic === '' && version === 5) {
+      // Topic Alias Maximum is 0: there is no alias it could stand for.
+      throw new ProtocolError(Reason.protocolError, 'an empty topic without a topic alias')
+    }
+    checkTopic(topic, this.#levels)
+    return {
+      first,
+      bytes: Buffer.from(bytes.subarray(from, to)),
+      topic,
+      prefix: recordPrefix({
+        exchange: MQTT_EXCHANGE,
+        key: topic,
+        qos: publishQos(first) as QoS,
+        retain: (first & PUBLISH_RETAIN) !== 0,
+        dup: (first & PUBLISH_DUP) !== 0,
+        priority: 0,
+        clientId,
+        user,
+        propertiesTag: version === 5 ? PropertiesTag.mqtt5 : PropertiesTag.none,
+      }),
+      route: this.#router.route(MQTT_EXCHANGE, topic),
+    }
+  }
+}
+
+/** Topics of one device differ in their tails, so they are compared from there. */
+export function isTopicAt(topic: Buffer, bytes: Buffer, from: number, to: number): boolean {
+  let n = topic.length
+  if (n !== to - from) return false
+  while (n-- > 0) if (topic[n] !== bytes[from + n]) return false
+  return true
+}
+
+/** Writes PUBLISH packets to one client in its version. */
+export class PublishWriter {
+  readonly #output: Output
+  readonly #form: number
+  /** Largest packet the client takes [MQTT-3.1.2-24]. */
+  readonly #maximumPacketSize: number
+
+  constructor(output: Output, version: Version, maximumPacketSize: number) {
+    this.#output = output
+    this.#form = formOf(version)
+    this.#maximumPacketSize = maximumPacketSize
+  }
+
+  /**
+   * A run at QoS 0. Frames that already are what the client gets (same form, no packet id, retain flag clear) go as one slice,
+   * others with a new header. Returns how many were too large for the client.
+   */
+  writeRun(run: Run, topic: Buffer): number {
+    const isSame = run.form === this.#form && run.qos === 0 && !run.retain
+    if (isSame && this.#maximumPacketSize === Number.POSITIVE_INFINITY) {
+      this.#output.append(run.bytes, run.starts[0] ?? 0, run.ends[run.count - 1] ?? 0)
+      return 0
+    }
+    let tooLarge = 0
+    for (let i = 0; i < run.count; i++) {
+      const end = run.ends[i] ?? 0
+      const start = run.starts[i] ?? 0
+      if (isSame && end - start <= this.#maximumPacketSize) {
+        this.#output.append(run.bytes, start, end)
+        continue
+      }
+      const payload = run.payloads[i] ?? 0
+      const isOwnProperties = this.#form === FORM_V5 && run.propertiesTag === PropertiesTag.mqtt5
+      const properties = isOwnProperties ? (run.properties[i] ?? 0) : payload
+      if (!this.#header(PUBLISH, topic, 0, topic.length, 0, payload - properties, end - payload)) {
+        tooLarge++
+        continue
+      }
+      this.#output.append(run.bytes, properties, end)
+    }
+    return tooLarge
+  }
+
+  /**
+   * A record at QoS 1. `expiryS` is what is left of its message expiry in seconds, 0: it has none. False, and nothing written, if it is
+   * too large for the client. Positional because it is called for every message.
+   */
+  writeRecord(bytes: Buffer, at: number, packetId: number, isDup: boolean, expiryS: number): boolean {
+    const payload = recordPayloadAt(bytes, at)
+    const end = at + recordBytes(bytes, at)
+    const isOwnProperties = this.#form === FORM_V5 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
+    const properties = isOwnProperties ? recordPropertiesAt(bytes, at) : payload
+    const topic = recordKeyAt(bytes, at)
+    const topicEnd = topic + recordKeyBytes(bytes, at)
+    const first = PUBLISH | 2 | (isDup ? PUBLISH_DUP : 0)
+    if (!this.#header(first, bytes, topic, topicEnd, packetId, payload - properties, end - payload)) return false
+    if (expiryS > 0 && isOwnProperties) {
+      this.#agedProperties(bytes, properties, payload, expiryS)
+      this.#output.append(bytes, payload, end)
+    } else {
+      this.#output.append(bytes, properties, end)
+    }
+    return true
+  }
+
+  /** Everything before the properties; packet id 0: none (QoS 0). False if the packet would be too large for the client. */
+  #header(
+    first: number,
+    topic: Buffer,
+    topicFrom: number,
+    topicTo: number,
+    packetId: number,
+    propertiesBytes: number,
+    payloadBytes: number,
+  ): boolean {
+    const isV5 = this.#form === FORM_V5
+    const topicBytes = topicTo - topicFrom
+    const remaining =
+      2 +
+      topicBytes +
+      (packetId === 0 ? 0 : 2) +
+      (isV5 ? varintBytes(propertiesBytes) + propertiesBytes : 0) +
+      payloadBytes
+    if (1 + varintBytes(remaining) + remaining > this.#maximumPacketSize) return false
+    const output = this.#output
+    output.reserve(RESERVE_BYTES)
+    let { block, used } = output
+    let at = used
+    block[at++] = first
+    at = writeVarint(block, at, remaining)
+    block[at++] = topicBytes >> 8
+    block[at++] = topicBytes
+    output.commit(at - used)
+    output.append(topic, topicFrom, topicTo)
+    if (packetId === 0 && !isV5) return true
+    output.reserve(RESERVE_BYTES)
+    block = output.block
+    used = output.used
+    at = used
+    if (packetId !== 0) {
+      block[at++] = packetId >> 8
+      block[at++] = packetId
+    }
+    if (isV5) at = writeVarint(block, at, propertiesBytes)
+    output.commit(at - used)
+    return true
+  }
+
+  /** The properties with the message expiry that is left [MQTT-3.3.2-6]. */
+  #agedProperties(bytes: Buffer, from: number, to: number, seconds: number): void {
+    expiryScan.scan(bytes, from, to, PacketType.publish)
+    const at = expiryScan.start(Property.messageExpiryInterval)
+    const output = this.#output
+    output.append(bytes, from, at)
+    output.reserve(RESERVE_BYTES)
+    const { block, used } = output
+    block[used] = Property.messageExpiryInterval
+    block[used + 1] = seconds >>> 24
+    block[used + 2] = seconds >>> 16
+    block[used + 3] = seconds >>> 8
+    block[used + 4] = seconds
+    output.commit(5)
+    output.append(bytes, expiryScan.end(Property.messageExpiryInterval), to)
+  }
+}
+
+const expiryScan = new PropertyScan()
+
+/** Bytes a number takes as variable byte integer. */
+export function varintBytes(value: number): number {
+  return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
+}
+
+/** Writes a variable byte integer; returns the offset behind it. */
+export function writeVarint(bytes: Buffer, at: number, value: number): number {
+  let rest = value
+  let to = at
+  while (rest > 0x7f) {
+    bytes[to++] = (rest & 0x7f) | 0x80
+    rest >>>= 7
+  }
+  bytes[to++] = rest
+  return to
+}
+
+let lastKey = ''
+let lastTopic: Buffer = Buffer.alloc(0)
+
+/** The topic as bytes; the same one is asked for once per receiver of a run. */
+export function topicBytes(key: string): Buffer {
+  if (key !== lastKey) {
+    lastKey = key
+    lastTopic = Buffer.from(key)
+  }
+  return lastTopic
+}

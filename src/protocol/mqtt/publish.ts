@@ -1,0 +1,392 @@
+/*
+ * PUBLISH from a client, and the answers to it.
+ *
+ * Invariants
+ * - Frames are gathered into runs of one first byte and topic, in order, and a run is handed to the router before anything else of the
+ *   connection is looked at, and before its source of bytes goes away.
+ * - PUBACKs leave in order of arrival, each when its message and all earlier ones of the connection are safe.
+ * - What the router refuses and MQTT 3.1.1 has no word for is not dropped: the reader is set back to that frame and the connection
+ *   reads nothing more until it is accepted (design.md section 2).
+ */
+import type { Clock } from '../../core/clock.ts'
+import type { Publisher } from '../../core/consumer.ts'
+import type { PublisherHandle, Router } from '../../core/router.ts'
+import { createRun, RUN_CAPACITY, type Run } from '../../core/run.ts'
+import type { ErrorCode } from '../../model/error.ts'
+import { MQTT_EXCHANGE, PropertiesTag, recordPrefix } from '../../model/message.ts'
+import { AckRing } from './ack-ring.ts'
+import { type ConnectPacket, checkResponseTopic, encode } from './control-packet.ts'
+import type { MqttCounters } from './counters.ts'
+import { type FrameReader, PacketType } from './frame.ts'
+import type { MqttLimits } from './limits.ts'
+import type { Output } from './output.ts'
+import { Property, PropertyScan, readVarint, varintEnd } from './properties.ts'
+import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import {
+  FORM_V5,
+  formOf,
+  isTopicAt,
+  PUBLISH_DUP,
+  PUBLISH_RETAIN,
+  publishQos,
+  type RememberedTopic,
+  TopicMemo,
+} from './publish-frame.ts'
+import { ANSWER_NO_SUBSCRIBERS, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
+
+const PUBACK = PacketType.puback << 4
+
+/** Why nothing is read from a connection. */
+export type Hold =
+  | { readonly kind: 'none' }
+  /** A 3.1.1 client has `limits.receive_max` publishes unanswered: until one is answered. */
+  | { readonly kind: 'acks' }
+  /** A publish was refused and 3.1.1 cannot say so: until it is accepted, or `limits.refuse_disconnect_after`. */
+  | { readonly kind: 'refused'; readonly sinceMs: number; readonly code: ErrorCode }
+  /** `limits.memory` is reached. */
+  | { readonly kind: 'memory'; readonly sinceMs: number }
+
+const NO_HOLD: Hold = { kind: 'none' }
+
+/** The run being gathered and its packet ids: one for all connections, since a run never outlives the reading of one chunk. */
+export interface Gathering {
+  readonly run: Run
+  readonly packetIds: Uint16Array
+}
+
+export function createGathering(): Gathering {
+  const prefix = recordPrefix({
+    exchange: MQTT_EXCHANGE,
+    key: '',
+    qos: 0,
+    retain: false,
+    dup: false,
+    priority: 0,
+    clientId: '',
+    user: '',
+    propertiesTag: PropertiesTag.none,
+  })
+  return { run: createRun(0, prefix), packetIds: new Uint16Array(RUN_CAPACITY) }
+}
+
+const scan = new PropertyScan()
+
+export class Publishing implements Publisher {
+  /** Messages taken in. */
+  received = 0
+
+  readonly #router: Router
+  readonly #handle: PublisherHandle
+  readonly #frames: FrameReader
+  readonly #output: Output
+  readonly #limits: MqttLimits
+  readonly #counters: MqttCounters
+  readonly #clock: Clock
+  readonly #onRelief: () => void
+  readonly #isV5: boolean
+  readonly #wantsReasonStrings: boolean
+  readonly #maximumPacketSize: number
+  readonly #memo: TopicMemo
+  readonly #run: Run
+  readonly #packetIds: Uint16Array
+  readonly #acks = new AckRing()
+  /** Topic of the run being gathered; null: none is. */
+  #gathered: RememberedTopic | null = null
+  #hold: Hold = NO_HOLD
+  /** Since when the oldest refused message has been refused; null: none is. */
+  #refusedSinceMs: number | null = null
+
+  constructor({
+    router,
+    connect,
+    clientId,
+    frames,
+    output,
+    limits,
+    counters,
+    clock,
+    gathering,
+    onRelief,
+  }: {
+    router: Router
+    connect: ConnectPacket
+    clientId: string
+    frames: FrameReader
+    output: Output
+    limits: MqttLimits
+    counters: MqttCounters
+    clock: Clock
+    gathering: Gathering
+    /** What was held back may be tried again; not called while a run is under way, so it must not read at once. */
+    onRelief: () => void
+  }) {
+    this.#router = router
+    this.#frames = frames
+    this.#output = output
+    this.#limits = limits
+    this.#counters = counters
+    this.#clock = clock
+    this.#onRelief = onRelief
+    this.#isV5 = connect.version === 5
+    this.#wantsReasonStrings = connect.wantsReasonStrings
+    this.#maximumPacketSize = connect.maximumPacketSize
+    this.#memo = new TopicMemo(
+      router,
+      { version: connect.version, clientId, user: connect.user ?? '' },
+      limits.topicLevels,
+    )
+    this.#run = gathering.run
+    this.#packetIds = gathering.packetIds
+    this.#handle = router.register(this)
+  }
+
+  get hold(): Hold {
+    return this.#hold
+  }
+
+  get isHeld(): boolean {
+    return this.#hold !== NO_HOLD
+  }
+
+  /** Publishes not answered yet. */
+  get unanswered(): number {
+    return this.#acks.count
+  }
+
+  /** The reader's current frame, a PUBLISH, joins the run or begins the next one. Look at `isHeld` after it. */
+  frame(): void {
+    const { bytes, start, first, body, end } = this.#frames
+    const run = this.#run
+    const topicFrom = body + 2
+    const topicTo = topicFrom + (((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
+    if (topicTo > end) throw malformed('the topic ends behind the packet')
+    const gathered = this.#gathered
+    if (
+      gathered !== null &&
+      (gathered.first !== first || run.count === RUN_CAPACITY || !isTopicAt(gathered.bytes, bytes, topicFrom, topicTo))
+    ) {
+      this.flush()
+      if (this.isHeld) return
+    }
+    const qos = publishQos(first)
+    if (qos === 1 && this.#gatheredCount() + this.#acks.count >= this.#limits.receiveMax && !this.#makeRoom(start))
+      return
+    if (this.#gathered === null) this.#begin(first, topicFrom, topicTo)
+
+    let at = topicTo
+    const n = run.count
+    if (qos === 1) {
+      const packetId = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
+      at += 2
+      if (at > end) throw malformed('a PUBLISH without packet identifier') // [MQTT-2.2.1-2]
+      if (packetId === 0) throw malformed('packet identifier 0') // [MQTT-2.2.1-3]
+      this.#packetIds[n] = packetId
+    }
+    if (this.#isV5) {
+      if (bytes[at] === 0 && at < end) {
+        at++
+        run.properties[n] = at
+        run.expiries[n] = 0
+      } else {
+        const properties = varintEnd(bytes, at, end)
+        const payload = properties + readVarint(bytes, at)
+        if (payload > end) throw malformed('the properties end behind the packet')
+        run.properties[n] = properties
+        this.#properties(n, properties, payload)
+        at = payload
+      }
+    } else {
+      run.properties[n] = at
+    }
+    run.starts[n] = start
+    run.payloads[n] = at
+    run.ends[n] = end
+    run.count = n + 1
+  }
+
+  #gatheredCount(): number {
+    return this.#gathered === null ? 0 : this.#run.count
+  }
+
+  /** Hands on what is gathered so that it may be answered; false if the frame at `start` has to wait. */
+  #makeRoom(start: number): boolean {
+    this.flush()
+    if (this.isHeld) return false
+    if (this.#acks.count < this.#limits.receiveMax) return true
+    if (this.#isV5) {
+      throw new ProtocolError(Reason.receiveMaximumExceeded, 'more unacknowledged publishes than the receive maximum') // [MQTT-3.3.4-7]
+    }
+    this.#hold = { kind: 'acks' }
+    this.#frames.rewind(start)
+    return false
+  }
+
+  #begin(first: number, topicFrom: number, topicTo: number): void {
+    const qos = publishQos(first)
+    if (qos === 3) throw malformed('a PUBLISH with QoS 3') // [MQTT-3.3.1-4]
+    if (qos === 2) throw new ProtocolError(Reason.qosNotSupported, 'QoS 2 is not supported') // [MQTT-3.2.2-11]
+    const isDup = (first & PUBLISH_DUP) !== 0
+    const isRetain = (first & PUBLISH_RETAIN) !== 0
+    if (qos === 0 && isDup) throw malformed('a PUBLISH of QoS 0 with the DUP flag') // [MQTT-3.3.1-2]
+    if (isRetain && this.#isV5) {
+      throw new ProtocolError(Reason.retainNotSupported, 'retained messages are not supported') // [MQTT-3.2.2-14]
+    }
+    const bytes = this.#frames.bytes
+    const topic = this.#memo.find(first, bytes, topicFrom, topicTo)
+    const run = this.#run
+    run.bytes = bytes
+    run.count = 0
+    run.form = formOf(this.#isV5 ? 5 : 4)
+    run.qos = qos
+    run.retain = isRetain
+    run.dup = isDup
+    run.propertiesTag = run.form === FORM_V5 ? PropertiesTag.mqtt5 : PropertiesTag.none
+    run.prefix = topic.prefix
+    run.expires = false
+    this.#gathered = topic
+  }
+
+  #properties(n: number, from: number, to: number): void {
+    const run = this.#run
+    scan.scan(run.bytes, from, to, PacketType.publish)
+    if (scan.has(Property.topicAlias)) {
+      throw new ProtocolError(Reason.topicAliasInvalid, 'topic aliases are not supported') // [MQTT-3.3.2-9]
+    }
+    if (scan.has(Property.subscriptionIdentifier)) {
+      throw new ProtocolError(Reason.protocolError, 'a subscription identifier from a client') // [MQTT-3.3.4-6]
+    }
+    checkResponseTopic(scan)
+    run.expiries[n] = 0
+    if (scan.has(Property.messageExpiryInterval)) {
+      run.expires = true
+      // 0 would mean none; what expires at once expires after a millisecond.
+      run.expiries[n] = Math.max(1, scan.number(Property.messageExpiryInterval, 0) * 1000)
+    }
+  }
+
+  /** Hands the gathered run to the router. Look at `isHeld` after it. */
+  flush(): void {
+    const topic = this.#gathered
+    if (topic === null) return
+    this.#gathered = null
+    const run = this.#run
+    const count = run.count
+    if (count === 0) return
+    const accepted = this.#router.publishRun(this.#handle, topic.route, run)
+    this.received += accepted
+    if (run.retain) this.#counters.retainIgnored += accepted
+    if (run.qos === 0) {
+      this.#counters.messagesIn[0] += accepted
+    } else {
+      this.#counters.messagesIn[1] += accepted
+      // The ack is the line after the receipt.
+      this.#answerAccepted(accepted, topic.route.isRouted ? ANSWER_SUCCESS : ANSWER_NO_SUBSCRIBERS)
+      if (accepted < count) this.#refused(accepted)
+      else this.#refusedSinceMs = null
+    }
+    if (this.#router.mustPause && !this.isHeld) {
+      this.#hold = { kind: 'memory', sinceMs: this.#clock.monotonicMs() }
+      this.#frames.rewind(run.ends[count - 1] ?? 0)
+    }
+  }
+
+  #answerAccepted(accepted: number, answer: number): void {
+    const { firstTicket } = this.#run
+    const ids = this.#packetIds
+    if (firstTicket === 0 && this.#acks.count === 0) {
+      for (let n = 0; n < accepted; n++) this.#puback(ids[n] ?? 0, answer)
+      return
+    }
+    for (let n = 0; n < accepted; n++) this.#acks.push(ids[n] ?? 0, firstTicket === 0 ? 0 : firstTicket + n, answer)
+    this.#answerSafe()
+  }
+
+  /** Message `accepted` of the run was refused, the others after it were not tried. */
+  #refused(accepted: number): void {
+    const run = this.#run
+    const code = run.refusal ?? 'QUEUE_FULL'
+    this.#counters.refusedPublishes += run.count - accepted
+    if (this.#isV5) {
+      // They go the same way at the same moment; taking a later one would break the order.
+      const answer = refusalAnswer(code)
+      for (let n = accepted; n < run.count; n++) this.#acks.push(this.#packetIds[n] ?? 0, 0, answer)
+      this.#answerSafe()
+      return
+    }
+    if (accepted > 0 || this.#refusedSinceMs === null) this.#refusedSinceMs = this.#clock.monotonicMs()
+    this.#hold = { kind: 'refused', sinceMs: this.#refusedSinceMs, code }
+    this.#frames.rewind(run.starts[accepted] ?? 0)
+  }
+
+  /** Answers what has become safe, in order of arrival, up to the first that is not. */
+  #answerSafe(): void {
+    const acks = this.#acks
+    while (acks.count > 0) {
+      const ticket = acks.headTicket
+      if (ticket !== 0 && !this.#router.isSafe(ticket)) return
+      this.#puback(acks.headId, acks.headAnswer)
+      acks.shift()
+    }
+  }
+
+  #puback(packetId: number, answer: number): void {
+    const output = this.#output
+    if (answer === ANSWER_SUCCESS || !this.#isV5) {
+      output.reserve(4)
+      const { block, used } = output
+      block[used] = PUBACK
+      block[used + 1] = 2
+      block[used + 2] = packetId >> 8
+      block[used + 3] = packetId
+      output.commit(4)
+      output.control(4)
+      return
+    }
+    const packet = this.#pubackWithReason(packetId, answer)
+    output.append(packet, 0, packet.length)
+    output.control(packet.length)
+  }
+
+  #pubackWithReason(packetId: number, answer: number): Buffer {
+    const refusal = answerRefusal(answer)
+    if (refusal === undefined)
+      return Buffer.from([PUBACK, 3, packetId >> 8, packetId & 0xff, Reason.noMatchingSubscribers])
+    if (this.#wantsReasonStrings) {
+      const packet = encode(
+        {
+          cmd: 'puback',
+          messageId: packetId,
+          reasonCode: refusal.reason,
+          properties: { reasonString: refusal.text },
+        },
+        5,
+      )
+      if (packet.length <= this.#maximumPacketSize) return packet // [MQTT-3.4.2-2]
+    }
+    return Buffer.from([PUBACK, 3, packetId >> 8, packetId & 0xff, refusal.reason])
+  }
+
+  ticketsSafe(): void {
+    this.#answerSafe()
+    if (this.#hold.kind === 'acks') this.#onRelief()
+  }
+
+  resume(): void {
+    if (this.#hold.kind === 'refused' || this.#hold.kind === 'memory') this.#onRelief()
+  }
+
+  /** Lets reading go on if the cause is gone or may be; true if it may. */
+  release(): boolean {
+    const isStillHeld =
+      (this.#hold.kind === 'acks' && this.#acks.count >= this.#limits.receiveMax) ||
+      (this.#hold.kind === 'memory' && this.#router.mustPause)
+    if (!isStillHeld) this.#hold = NO_HOLD
+    return !isStillHeld
+  }
+
+  /** The connection is over: nobody waits for its tickets any more. */
+  close(): void {
+    this.#gathered = null
+    this.#router.unregister(this.#handle)
+  }
+}

@@ -1,0 +1,62 @@
+import { ERROR_CODES, type ErrorCode } from '../../model/error.ts'
+import { Reason } from './protocol-error.ts'
+
+/** How a refused PUBLISH is answered in a PUBACK of 5.0 (section 3.4.2.1): code and reason string. */
+export interface PublishRefusal {
+  readonly reason: Reason
+  readonly text: string
+}
+
+const fault = (text: string): PublishRefusal => ({ reason: Reason.unspecified, text })
+const quota = (text: string): PublishRefusal => ({ reason: Reason.quotaExceeded, text })
+
+/** Every condition has its answer: a new code doesn't compile until it has one here. */
+export const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
+  QUEUE_FULL: quota('a queue this message must go to is full; send it again later'),
+  DISK_FULL: quota('the disk is too full to keep this message; send it again later'),
+  MEMORY_FULL: quota('the memory for messages is used up; send it again later'),
+  STORE_UNAVAILABLE: quota('messages cannot be stored now; send it again later'),
+  UPSTREAM_UNREACHABLE: quota('the upstream cannot be reached and this route does not buffer; send it again later'),
+  UPSTREAM_REFUSED: quota('the upstream refused the message'),
+  NOT_AUTHORIZED: { reason: Reason.notAuthorized, text: 'publishing to this topic is not allowed' },
+  NAME_INVALID: { reason: Reason.topicNameInvalid, text: 'the topic is not valid' },
+  STOPPING: { reason: Reason.implementationSpecific, text: 'the gateway is stopping; connect again later' },
+  QUEUE_NOT_FOUND: fault('a queue this message must go to is gone'),
+  UPSTREAM_NOT_FOUND: fault('the upstream of this route is gone'),
+  CLIENT_NOT_FOUND: fault('the client is gone'),
+  REQUEST_INVALID: fault('the message was not understood'),
+  CONFIG_INVALID: fault('the gateway is configured wrongly'),
+  CONFIG_NOT_FOUND: fault('the gateway is configured wrongly'),
+  LISTENER_PORT_IN_USE: fault('the gateway has a fault'),
+  LISTENER_FAILED: fault('the gateway has a fault'),
+  STORE_LOCKED: fault('the store is in use by another process'),
+  STORE_UNWRITABLE: fault('the store cannot be written'),
+  STORE_FORMAT_UNKNOWN: fault('the store has an unknown format'),
+}
+
+/** CONNACK return codes of 3.1 and 3.1.1 (section 3.2.2.3). */
+export const ConnackReturn = {
+  accepted: 0,
+  unacceptableProtocolVersion: 1,
+  identifierRejected: 2,
+  serverUnavailable: 3,
+  badUserNameOrPassword: 4,
+  notAuthorized: 5,
+} as const
+export type ConnackReturn = (typeof ConnackReturn)[keyof typeof ConnackReturn]
+
+/*
+ * What the ring of unanswered publishes keeps for each: one byte. 0 and 1 are answers without a refusal, the others stand for an
+ * error code.
+ */
+export const ANSWER_SUCCESS = 0
+export const ANSWER_NO_SUBSCRIBERS = 1
+const FIRST_REFUSAL = 2
+
+export const refusalAnswer = (code: ErrorCode): number => FIRST_REFUSAL + ERROR_CODES.indexOf(code)
+
+/** The refusal behind such a byte; undefined for the answers without one. */
+export function answerRefusal(answer: number): PublishRefusal | undefined {
+  const code = ERROR_CODES[answer - FIRST_REFUSAL]
+  return code === undefined ? undefined : PUBLISH_REFUSALS[code]
+}

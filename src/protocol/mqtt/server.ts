@@ -1,0 +1,184 @@
+import type { Clock } from '../../core/clock.ts'
+import type { MemoryBudget } from '../../core/memory.ts'
+import type { Router } from '../../core/router.ts'
+import type { Topology } from '../../core/topology.ts'
+import type { Logger } from '../../telemetry/log.ts'
+import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
+import { MqttCounters } from './counters.ts'
+import type { IncompleteBytes } from './frame.ts'
+import { INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
+import { ProtocolError, Reason } from './protocol-error.ts'
+import { createGathering } from './publish.ts'
+import type { Subscription } from './session.ts'
+import { TimerWheel } from './timer-wheel.ts'
+
+/** A connected client at the moment of asking. */
+export interface ClientInfo {
+  readonly id: string
+  /** As the client calls itself; null: it gave no name. Nobody has checked it. */
+  readonly user: string | null
+  /** `3.1`, `3.1.1`, `5.0`. */
+  readonly version: string
+  readonly address: string
+  /** Wall clock, milliseconds since 1970. */
+  readonly connectedAtMs: number
+  /** Seconds in force; 0: none. */
+  readonly keepAliveS: number
+  readonly filters: readonly Subscription[]
+  /** QoS 1 messages waiting for it, without those in flight. */
+  readonly queued: number
+  readonly inFlight: number
+  readonly outputBytes: number
+  /** Messages taken from it, handed to its output, and of QoS 0 withheld from it. */
+  readonly received: number
+  readonly sent: number
+  readonly dropped: number
+}
+
+/**
+ * All MQTT clients of the gateway, over whatever transport they come: sockets are handed in by `accept`.
+ */
+export class MqttServer {
+  readonly counters = new MqttCounters()
+
+  readonly #host: ConnectionHost
+  readonly #wheel: TimerWheel
+  readonly #connections = new Set<Connection>()
+  readonly #clients = new Map<string, Connection>()
+  #toRetry = new Set<Connection>()
+  #isStopping = false
+  #onLastClosed: (() => void) | null = null
+
+  constructor({
+    router,
+    topology,
+    memory,
+    limits,
+    log,
+    clock,
+    allowAnonymous,
+  }: {
+    router: Router
+    topology: Topology
+    memory: MemoryBudget
+    limits: MqttLimits
+    log: Logger
+    clock: Clock
+    /** Users are not built yet: false lets nobody in. */
+    allowAnonymous: boolean
+  }) {
+    this.#wheel = new TimerWheel(clock)
+    const incomplete: IncompleteBytes = { used: 0, limit: INCOMPLETE_PACKETS_BYTES }
+    this.#host = {
+      router,
+      topology,
+      memory,
+      limits,
+      log,
+      clock,
+      allowAnonymous,
+      counters: this.counters,
+      wheel: this.#wheel,
+      gathering: createGathering(),
+      incomplete,
+      enter: (clientId, connection) => this.#enter(clientId, connection),
+      leave: (clientId, connection) => this.#leave(clientId, connection),
+      closed: connection => this.#closed(connection),
+      retrySoon: connection => this.#retrySoon(connection),
+    }
+  }
+
+  get clientCount(): number {
+    return this.#clients.size
+  }
+
+  /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
+  accept(socket: Socket): void {
+    if (this.#isStopping || this.#connections.size >= this.#host.limits.clients + UNIDENTIFIED_CONNECTIONS) {
+      this.counters.refusedConnections++
+      socket.destroy()
+      return
+    }
+    this.#connections.add(new Connection(socket, this.#host))
+  }
+
+  *clients(): Iterable<ClientInfo> {
+    for (const connection of this.#clients.values()) {
+      const info = describe(connection)
+      if (info !== undefined) yield info
+    }
+  }
+
+  client(clientId: string): ClientInfo | undefined {
+    const connection = this.#clients.get(clientId)
+    return connection === undefined ? undefined : describe(connection)
+  }
+
+  /** Disconnects a client; false if there is none of that id. */
+  kick(clientId: string): boolean {
+    const connection = this.#clients.get(clientId)
+    connection?.kick()
+    return connection !== undefined
+  }
+
+  /** Tells every client that the gateway stops and closes it; resolves when all are closed. New ones are refused from now on. */
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    const lastClosed = new Promise<void>(resolve => {
+      this.#onLastClosed = resolve
+    })
+    for (const connection of this.#connections) connection.stop()
+    if (this.#connections.size > 0) await lastClosed
+    this.#wheel.stop()
+  }
+
+  #enter(clientId: string, connection: Connection): void {
+    const existing = this.#clients.get(clientId)
+    if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
+      throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
+    }
+    existing?.takenOver()
+    this.#clients.set(clientId, connection)
+  }
+
+  #leave(clientId: string, connection: Connection): void {
+    if (this.#clients.get(clientId) === connection) this.#clients.delete(clientId)
+  }
+
+  #closed(connection: Connection): void {
+    this.#connections.delete(connection)
+    if (this.#connections.size === 0) this.#onLastClosed?.()
+  }
+
+  #retrySoon(connection: Connection): void {
+    if (this.#toRetry.size === 0) {
+      setImmediate(() => {
+        const toRetry = this.#toRetry
+        this.#toRetry = new Set()
+        for (const waiting of toRetry) waiting.retry()
+      })
+    }
+    this.#toRetry.add(connection)
+  }
+}
+
+function describe(connection: Connection): ClientInfo | undefined {
+  const { client } = connection
+  if (client === null) return undefined
+  const { connect, terms, session, publishing, connectedAtMs } = client
+  return {
+    id: terms.clientId,
+    user: connect.user,
+    version: versionName(connect.version),
+    address: connection.address,
+    connectedAtMs,
+    keepAliveS: terms.keepAliveS,
+    filters: [...session.subscriptions()],
+    queued: session.queue?.ledger.queued ?? 0,
+    inFlight: session.inFlight,
+    outputBytes: connection.outputBytes,
+    received: publishing.received,
+    sent: session.sent,
+    dropped: session.dropped,
+  }
+}
