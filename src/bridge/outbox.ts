@@ -1,0 +1,443 @@
+/*
+ * The sending side of a route: takes from the route's queue while the link forwards, and settles what the upstream confirmed.
+ *
+ * Invariants
+ * - A message is settled only by a confirm without a return. Whatever else happens it stays in the queue, in its place, and goes out
+ *   again with the same message_id.
+ * - Each route has a confirm channel of its own: AMQP answers a missing exchange or permission by closing the channel, and
+ *   that must not touch other routes.
+ * - A failure (return, nack, closed channel) is the message's own only if another message of the route has been confirmed since. Then
+ *   it is held: unsettled, at most HELD_MESSAGES of them, retried after a growing pause while the others pass it.
+ *   Where everything fails alike the route parks: all goes back to its place, and every PROBE_MS one message tries.
+ * - Probes take turns between the oldest message that failed and the next that has not been tried, so that one message
+ *   nobody wants can't keep a route parked.
+ *
+ * Giving up on a message after so many attempts belongs here too; it needs a dead-letter queue to give it to.
+ */
+import type { RouteConfig } from '../config/schema.ts'
+import type { Clock } from '../core/clock.ts'
+import type { Consumer } from '../core/consumer.ts'
+import type { Identities } from '../core/identity.ts'
+import type { Queue } from '../core/queue.ts'
+import { BrokerError } from '../model/error.ts'
+import { recordBytes, recordPayloadAt } from '../model/message.ts'
+import type { Logger } from '../telemetry/log.ts'
+import type { AmqpChannel, AmqpLink, ChannelHandlers } from './amqp-link.ts'
+import { Backoff } from './backoff.ts'
+import { Mapping, NOTE_LIVE } from './mapping.ts'
+import { type Answered, Unconfirmed } from './unconfirmed.ts'
+import type { Watchdog } from './watchdog.ts'
+import type { Sharer, Window } from './window.ts'
+
+/** Messages of one route set aside at most. Each keeps its segment in memory (256 KiB at most). */
+export const HELD_MESSAGES = 32
+/** A parked route tries one message so often. */
+export const PROBE_MS = 5000
+/** So many failures without a confirm between them park a route that has nothing else to try. */
+const FAILURES_TO_PARK = 3
+const RETRY_FIRST_MS = 1000
+const RETRY_MAX_MS = 300_000
+
+type RouteState =
+  /** The link is not up. */
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'flowing' }
+  /** Takes nothing more and waits for the confirms of what is out. */
+  | { readonly kind: 'ending' }
+  | { readonly kind: 'parked'; readonly since: number; readonly reason: string }
+
+export interface OutboxStatus {
+  readonly name: string
+  /** Name of its outbox. */
+  readonly queue: string
+  readonly state: 'idle' | 'flowing' | 'ending' | 'parked'
+  readonly parked: { readonly reason: string; readonly since: number } | null
+  readonly unconfirmed: number
+  /** Set aside after a failure of their own, to be retried. */
+  readonly held: number
+  readonly confirmed: number
+  readonly returned: number
+  readonly nacked: number
+  /** The upstream's last words about a failure; null: none so far. */
+  readonly lastFailure: { readonly reason: string; readonly at: number } | null
+}
+
+export interface OutboxOptions {
+  readonly route: Pick<RouteConfig, 'name' | 'exchange' | 'routingKey' | 'codec'>
+  readonly queue: Queue
+  readonly identities: Identities
+  readonly window: Window
+  readonly windowMessages: number
+  readonly watchdog: Watchdog
+  readonly log: Logger
+  readonly clock: Clock
+  readonly random: () => number
+  /** Room for so many messages became free in the window: every route may look again, soon. */
+  readonly roomFreed: (messages: number) => void
+}
+
+export class Outbox implements Consumer, Sharer {
+  readonly queue: Queue
+  readonly #name: string
+  readonly #exchange: RouteConfig['exchange']
+  readonly #mapping: Mapping
+  readonly #window: Window
+  readonly #windowMessages: number
+  readonly #watchdog: Watchdog
+  readonly #log: Logger
+  readonly #clock: Clock
+  readonly #roomFreed: (messages: number) => void
+  readonly #retryPause: Backoff
+
+  #state: RouteState = { kind: 'idle' }
+  #link: AmqpLink | null = null
+  #channel: AmqpChannel | null = null
+  /** Those of the youngest channel; what an earlier one still says is told apart by them. */
+  #handlers: ChannelHandlers | null = null
+  #unconfirmed: Unconfirmed
+  /** The client's buffer is full until it says drained. */
+  #isBufferFull = false
+  #headersBytes = 0
+
+  /** Positions set aside, still in flight to the queue. */
+  #held: number[] = []
+  /** Those of them that were sent again and not answered yet. */
+  readonly #retried = new Set<number>()
+  #retryTimer: NodeJS.Timeout | null = null
+  #failuresSinceConfirm = 0
+
+  #probeTimer: NodeJS.Timeout | null = null
+  #probeCredit = 0
+  #isOldestNext = true
+
+  #confirmed = 0
+  #returned = 0
+  #nacked = 0
+  #returnWords = ''
+  #lastFailure: { reason: string; at: number } | null = null
+
+  constructor(options: OutboxOptions) {
+    const { route, queue, identities, window, windowMessages, watchdog, log, clock, random, roomFreed } = options
+    this.queue = queue
+    this.#name = route.name
+    this.#exchange = route.exchange
+    this.#mapping = new Mapping({ routingKey: route.routingKey, codec: route.codec, identities })
+    this.#window = window
+    this.#windowMessages = windowMessages
+    this.#watchdog = watchdog
+    this.#log = log.child({ route: route.name })
+    this.#clock = clock
+    this.#roomFreed = roomFreed
+    this.#retryPause = new Backoff({ firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, random })
+    this.#unconfirmed = new Unconfirmed(windowMessages)
+    window.join(this)
+  }
+
+  // ---- what the window and the queue ask
+
+  get unconfirmed(): number {
+    return this.#unconfirmed.count
+  }
+
+  get isWaiting(): boolean {
+    return this.#canSend && this.queue.ledger.queued > 0
+  }
+
+  get #canSend(): boolean {
+    return (
+      this.#state.kind === 'flowing' &&
+      this.#link?.isBlocked === false &&
+      !this.#isBufferFull &&
+      this.#held.length < HELD_MESSAGES &&
+      this.#unconfirmed.hasRoom
+    )
+  }
+
+  get credit(): number {
+    if (this.#state.kind === 'parked') return this.#probeCredit
+    return this.#canSend ? this.#window.creditOf(this) : 0
+  }
+
+  deliver(bytes: Buffer, at: number, position: number, note: number): void {
+    this.#probeCredit = 0
+    const publication = this.#mapping.publicationOf(bytes, at, note, this.#headersBytes)
+    const length = recordBytes(bytes, at)
+    try {
+      const body = bytes.subarray(recordPayloadAt(bytes, at), at + length)
+      const sent = this.#channel?.publish(publication, body) ?? 'closed'
+      if (sent === 'closed') {
+        // It is in flight to the queue until the end of the link, which is on its way, gives it back.
+        this.#channel = null
+        this.#isBufferFull = true
+        return
+      }
+      if (sent === 'sent-buffer-full') this.#isBufferFull = true
+    } catch (error) {
+      this.#failed(
+        position,
+        `the message can't be expressed in AMQP: ${error instanceof Error ? error.message : error}`,
+      )
+      return
+    }
+    this.#unconfirmed.add(position, publication.messageId, length)
+    this.#window.take(length)
+    this.#watchdog.sent()
+  }
+
+  // ---- the link comes and goes
+
+  /**
+   * The link is up: opens the route's channel and begins to send, or parks if the upstream refuses channel or exchange. Never rejects: if
+   * the link ends meanwhile, `unplug` is called by whoever called this.
+   */
+  async plug(link: AmqpLink): Promise<void> {
+    this.#link = link
+    this.#headersBytes = link.headersBytes
+    this.queue.attach(this)
+    const refusal = await this.#openChannel(link)
+    if (this.#link !== link || this.#state.kind !== 'idle') return
+    if (refusal === null) this.#flow()
+    else this.#park(refusal)
+  }
+
+  /** Takes nothing more; what is out may still be confirmed. */
+  end(): void {
+    this.#stopTimers()
+    this.#setState({ kind: 'ending' })
+  }
+
+  /** The link is gone: everything unsettled goes back to its place. */
+  unplug(): void {
+    this.#stopTimers()
+    this.#link = null
+    this.#channel = null
+    this.#held = []
+    this.#retried.clear()
+    this.#forgetUnconfirmed(() => undefined)
+    this.#setState({ kind: 'idle' })
+    this.queue.detach(this)
+  }
+
+  /** The upstream blocked or unblocked the connection. */
+  blockedChanged(): void {
+    this.#tellQueue()
+  }
+
+  status(): OutboxStatus {
+    const state = this.#state
+    return {
+      name: this.#name,
+      queue: this.queue.name,
+      state: state.kind,
+      parked: state.kind === 'parked' ? { reason: state.reason, since: state.since } : null,
+      unconfirmed: this.#unconfirmed.count,
+      held: this.#held.length,
+      confirmed: this.#confirmed,
+      returned: this.#returned,
+      nacked: this.#nacked,
+      lastFailure: this.#lastFailure,
+    }
+  }
+
+  /** Null, or why the upstream refuses channel or exchange. */
+  async #openChannel(link: AmqpLink): Promise<string | null> {
+    const handlers: ChannelHandlers = {
+      acked: (tag, isMultiple) => this.#answered(handlers, tag, isMultiple, this.#onAck),
+      nacked: (tag, isMultiple) => this.#answered(handlers, tag, isMultiple, this.#onNack),
+      returned: (messageId, words) => {
+        if (this.#handlers !== handlers) return
+        this.#returnWords = words
+        this.#unconfirmed.markReturned(messageId)
+      },
+      drained: () => {
+        if (this.#handlers !== handlers) return
+        this.#isBufferFull = false
+        this.queue.pump()
+      },
+      closed: words => {
+        if (this.#handlers === handlers) this.#channelClosed(words)
+      },
+    }
+    this.#handlers = handlers
+    this.#unconfirmed = new Unconfirmed(this.#windowMessages)
+    try {
+      const channel = await link.openChannel(this.#exchange, handlers)
+      if (this.#link !== link) return null
+      if (!channel.isOpen) return this.#lastFailure?.reason ?? 'channel closed'
+      this.#channel = channel
+      this.#isBufferFull = false
+      return null
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
+      return error.message
+    }
+  }
+
+  // ---- answers
+
+  #answered(from: ChannelHandlers, tag: number, isMultiple: boolean, each: Answered): void {
+    if (this.#handlers !== from) return
+    const count = this.#unconfirmed.answer(tag, isMultiple, each)
+    if (count === 0) return
+    this.#watchdog.answered(count)
+    this.#roomFreed(count)
+  }
+
+  readonly #onAck = (position: number, bytes: number, isReturned: boolean): void => {
+    this.#window.give(bytes)
+    if (isReturned) {
+      this.#returned++
+      this.#failed(position, this.#returnWords)
+      return
+    }
+    this.#confirmed++
+    this.#failuresSinceConfirm = 0
+    this.queue.settle(position)
+    if (this.#retried.size > 0) this.#retrySucceeded(position)
+    if (this.#state.kind === 'parked') this.#unpark()
+  }
+
+  readonly #onNack = (position: number, bytes: number): void => {
+    this.#window.give(bytes)
+    this.#nacked++
+    this.#failed(position, 'the upstream could not take the message (basic.nack): a queue is full, or failing')
+  }
+
+  #failed(position: number, reason: string): void {
+    this.#failuresSinceConfirm++
+    this.#lastFailure = { reason, at: this.#clock.monotonicMs() }
+    this.#retried.delete(position)
+    if (this.#held.length >= HELD_MESSAGES) {
+      this.queue.requeue(position)
+    } else {
+      this.#held.push(position)
+    }
+    if (this.#state.kind === 'parked') {
+      this.#setState({ ...this.#state, reason })
+    } else if (this.#state.kind === 'flowing') {
+      const isAlone = this.#unconfirmed.count === 0 && this.#failuresSinceConfirm >= FAILURES_TO_PARK
+      if (isAlone || this.#held.length >= HELD_MESSAGES) this.#park(reason)
+      else this.#retryTimer ??= setTimeout(() => this.#retry(), this.#retryPause.nextMs())
+    }
+  }
+
+  #retry(): void {
+    this.#retryTimer = null
+    for (const position of this.#held) {
+      this.#retried.add(position)
+      this.queue.requeue(position)
+    }
+    this.#held = []
+    this.queue.pump()
+  }
+
+  #retrySucceeded(position: number): void {
+    this.#retried.delete(position)
+    if (this.#retried.size === 0 && this.#held.length === 0) this.#retryPause.reset()
+  }
+
+  #channelClosed(words: string): void {
+    this.#channel = null
+    this.#lastFailure = { reason: words, at: this.#clock.monotonicMs() }
+    // What was a probe is known to be the message that closed the channel. Else it may have been any.
+    const isProbe = this.#state.kind === 'parked' && this.#unconfirmed.count === 1 && this.#held.length < HELD_MESSAGES
+    this.#forgetUnconfirmed(position => {
+      if (isProbe) this.#held.push(position)
+      else this.queue.requeue(position)
+    })
+    if (this.#state.kind === 'parked') this.#setState({ ...this.#state, reason: words })
+    else if (this.#state.kind === 'flowing') this.#park(words)
+  }
+
+  #forgetUnconfirmed(each: (position: number) => void): void {
+    const count = this.#unconfirmed.clear((position, bytes) => {
+      this.#window.give(bytes)
+      each(position)
+    })
+    if (count === 0) return
+    this.#watchdog.answered(count)
+    this.#roomFreed(count)
+  }
+
+  // ---- flowing and parked
+
+  #flow(): void {
+    this.#failuresSinceConfirm = 0
+    this.#setState({ kind: 'flowing' })
+    this.#roomFreed(this.#windowMessages)
+  }
+
+  #park(reason: string): void {
+    this.#log.warn({ reason }, 'route parked: the upstream takes none of its messages; it keeps them and probes')
+    this.#stopTimers()
+    this.#setState({ kind: 'parked', since: this.#clock.monotonicMs(), reason })
+    for (const position of this.#held) this.queue.requeue(position)
+    this.#held = []
+    this.#retried.clear()
+    this.#isOldestNext = true
+    this.#probeAgain()
+  }
+
+  #unpark(): void {
+    this.#log.info('route flows again')
+    this.#stopTimers()
+    this.#retryPause.reset()
+    if (this.#held.length > 0) this.#retryTimer = setTimeout(() => this.#retry(), this.#retryPause.nextMs())
+    this.#flow()
+  }
+
+  #probeAgain(): void {
+    const link = this.#link
+    this.#probeTimer = setTimeout(() => {
+      // #probe doesn't reject. The next pause begins when it is through, unless the route is elsewhere by then.
+      void this.#probe(link).then(() => {
+        if (this.#state.kind === 'parked' && this.#link === link) this.#probeAgain()
+      })
+    }, PROBE_MS)
+  }
+
+  async #probe(link: AmqpLink | null): Promise<void> {
+    if (link === null || link.isBlocked || this.#unconfirmed.count > 0) return
+    if (this.#channel === null) {
+      const refusal = await this.#openChannel(link)
+      if (this.#link !== link || this.#state.kind !== 'parked') return
+      if (refusal !== null) {
+        this.#setState({ ...this.#state, reason: refusal })
+        return
+      }
+    }
+    if (this.queue.depth === 0) {
+      this.#unpark()
+      return
+    }
+    if (this.#held.length > 0 && (this.#isOldestNext || this.queue.ledger.queued === 0)) this.#requeueOldest()
+    this.#isOldestNext = !this.#isOldestNext
+    this.#probeCredit = 1
+    this.queue.pump()
+  }
+
+  #requeueOldest(): void {
+    const oldest = Math.min(...this.#held)
+    this.#held = this.#held.filter(position => position !== oldest)
+    this.queue.requeue(oldest)
+  }
+
+  #stopTimers(): void {
+    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer)
+    if (this.#probeTimer !== null) clearTimeout(this.#probeTimer)
+    this.#retryTimer = null
+    this.#probeTimer = null
+    this.#probeCredit = 0
+  }
+
+  #setState(state: RouteState): void {
+    this.#state = state
+    this.#tellQueue()
+  }
+
+  /** Messages accepted while the route forwards are live, the others backlog. */
+  #tellQueue(): void {
+    const isForwarding = this.#state.kind === 'flowing' && this.#link?.isBlocked === false
+    this.queue.noteNow = isForwarding ? this.queue.noteNow | NOTE_LIVE : this.queue.noteNow & ~NOTE_LIVE
+  }
+}
