@@ -58,7 +58,7 @@ export const overview = z.object({
 })
 export type Overview = z.infer<typeof overview>
 
-export const clientSummary = z.object({
+const clientSummary = z.object({
   id: z.string(),
   /** `mqtt 3.1`, `mqtt 3.1.1`, `mqtt 5.0`. */
   protocol: z.string(),
@@ -161,7 +161,6 @@ export const publishRequest = z.strictObject({
   encoding: z._default(z.enum(['utf8', 'base64']), 'utf8'),
   qos: z._default(z.union([z.literal(0), z.literal(1)]), 1),
 })
-export type PublishRequest = z.infer<typeof publishRequest>
 
 export const publishResponse = z.object({
   /** False: no subscription and no route wanted it. */

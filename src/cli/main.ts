@@ -59,6 +59,11 @@ const ENTRIES: readonly Entry[] = [
 
 /** Runs one command line and sets the exit status: 0 done, 1 the operation failed, 2 wrong usage. */
 export async function runCli(args: readonly string[]): Promise<void> {
+  process.stdout.on('error', error => {
+    // Whoever read our output has seen enough: `sluice queues | head`.
+    if ('code' in error && error.code === 'EPIPE') process.exit()
+    throw error
+  })
   try {
     await parse(args)
   } catch (error) {
@@ -76,7 +81,7 @@ async function parse(args: readonly string[]): Promise<void> {
     .description('MQTT at the edge, AMQP at the centre, nothing lost between.')
     .option('-V, --version', 'version, commit, runtime, LevelDB')
     .addHelpText('after', '\nEvery command has --help with an example.')
-    .action(() => program.error('error: a command is missing', { code: 'sluice.noCommand' }))
+    .helpCommand('help [command]', 'show the help of a command')
   const wanted = args.find(arg => !arg.startsWith('-'))
   const named = wanted === 'help' ? args[args.indexOf(wanted) + 1] : wanted
   for (const { name, summary, load } of ENTRIES) {

@@ -357,7 +357,6 @@ export interface Config extends Parsed {
 
 export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
-export type LimitsConfig = Config['limits']
 
 /** Whether an address is reachable from this machine only. */
 export function isLoopback(address: string): boolean {

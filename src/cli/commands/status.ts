@@ -101,7 +101,7 @@ export function statusScreen(
 }
 
 /** `waiting 3.2s`: what it does, and for how long where that is known. */
-export function stateText({ state, retry_in_ms }: UpstreamStatus): string {
+function stateText({ state, retry_in_ms }: UpstreamStatus): string {
   return retry_in_ms === null ? state : `${state} ${shortDuration(retry_in_ms)}`
 }
 

@@ -45,8 +45,6 @@ async function subscribe(options: SubOptions): Promise<void> {
     process.stdout.write(formatMessage(message, options))
     if (received === options.count) finish(null)
   })
-  // Whoever reads our output has seen enough (`| head`).
-  process.stdout.on('error', () => finish(null))
   process.once('SIGINT', () => finish(null))
   process.once('SIGTERM', () => finish(null))
   void client.closed.then(finish)
