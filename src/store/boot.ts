@@ -1,0 +1,55 @@
+import { randomBytes } from 'node:crypto'
+import { readU48, writeU48 } from './bytes.ts'
+
+/** One process start. Wall time of a record = its accepted-at + the offset of its boot. */
+export interface BootRecord {
+  readonly boot: number
+  /** 10 random base32 characters, never a counter: a cloned card must not repeat message ids. */
+  readonly epoch: string
+  readonly gateway: string
+  readonly wallOffsetMs: number
+  /** How far the wall clock was trusted: 0 unknown, 1 estimated, 2 synced. */
+  readonly clock: 0 | 1 | 2
+}
+
+/** Starts remembered; records accepted more starts ago than that keep their bytes but lose the epoch of their id. */
+export const MAX_BOOTS = 4096
+
+const EPOCH_BYTES = 10
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
+
+export function newEpoch(): string {
+  let epoch = ''
+  for (const byte of randomBytes(EPOCH_BYTES)) epoch += BASE32[byte & 31]
+  return epoch
+}
+
+/*
+ * WARNING: on-disk format. Little-endian: commit that wrote it (6), wall offset in milliseconds (8, IEEE double), clock (1), epoch (10, ASCII), gateway (UTF-8, rest).
+ */
+const FIXED_BYTES = 25
+
+export function encodeBoot(record: BootRecord, commit: number): Buffer {
+  const gateway = Buffer.from(record.gateway)
+  const value = Buffer.alloc(FIXED_BYTES + gateway.length)
+  writeU48(value, commit, 0)
+  value.writeDoubleLE(record.wallOffsetMs, 6)
+  value[14] = record.clock
+  value.write(record.epoch, 15, EPOCH_BYTES, 'latin1')
+  gateway.copy(value, FIXED_BYTES)
+  return value
+}
+
+/** null: damaged. */
+export function decodeBoot(boot: number, value: Buffer): { record: BootRecord; commit: number } | null {
+  const clock = value[14]
+  if (value.length < FIXED_BYTES || (clock !== 0 && clock !== 1 && clock !== 2)) return null
+  const record = {
+    boot,
+    epoch: value.toString('latin1', 15, FIXED_BYTES),
+    gateway: value.toString('utf8', FIXED_BYTES),
+    wallOffsetMs: value.readDoubleLE(6),
+    clock,
+  } as const
+  return { record, commit: readU48(value, 0) }
+}

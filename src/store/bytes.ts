@@ -1,0 +1,25 @@
+// Little-endian numbers in on-disk values. Buffer's own 48-bit readers check their bounds, which is wanted here: what is read may be damaged.
+
+export const U48_BYTES = 6
+
+export const readU48 = (bytes: Buffer, at: number): number => bytes.readUIntLE(at, U48_BYTES)
+export const writeU48 = (bytes: Buffer, value: number, at: number): number => bytes.writeUIntLE(value, at, U48_BYTES)
+
+/** How many bits are set in the first `count` bits of a bitmap (bit i is byte i >> 3, bit i & 7). */
+export function countBits(bitmap: Uint8Array, count: number): number {
+  let set = 0
+  const whole = count >> 3
+  for (let at = 0; at < whole; at++) set += BITS[bitmap[at] ?? 0] ?? 0
+  if ((count & 7) !== 0) set += BITS[(bitmap[whole] ?? 0) & ((1 << (count & 7)) - 1)] ?? 0
+  return set
+}
+
+export const hasBit = (bitmap: Uint8Array, at: number): boolean => (((bitmap[at >> 3] ?? 0) >> (at & 7)) & 1) !== 0
+
+export const bitmapBytes = (count: number): number => (count + 7) >> 3
+
+const BITS = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let set = 0
+  for (let rest = byte; rest !== 0; rest >>= 1) set += rest & 1
+  return set
+})

@@ -1,0 +1,144 @@
+import { logKey } from './keys.ts'
+import { type Db, levelErrorCode } from './level.ts'
+import type { Quarantine } from './quarantine.ts'
+import { checkRecord, readSegmentEntries, readSegmentHeader } from './segment.ts'
+import { type IndexEntry, unsettledOf } from './segment-index.ts'
+import { ABSENT, type LoadedSegment, type SegmentRef } from './types.ts'
+
+export interface IndexedSegment {
+  readonly ref: SegmentRef
+  readonly entry: IndexEntry
+}
+
+/** Below this mean size reading through the block cache pays: several segments lie in one block. */
+const CACHED_BYTES = 4096
+
+/** Reads segments from log/, checks every record that is not settled, resolves references to shared bodies. Same order, one for one. */
+export async function loadSegments(
+  log: Db,
+  queue: number,
+  found: readonly IndexedSegment[],
+  quarantine: Quarantine,
+): Promise<LoadedSegment[]> {
+  const bytes = found.reduce((sum, { entry }) => sum + entry.bytes, 0)
+  const fillCache = bytes / found.length < CACHED_BYTES
+  const keys = found.map(({ ref }) => logKey(ref.commit, queue, ref.part))
+  const values = await getAll(log, keys, fillCache)
+  const bodyKeys: Buffer[] = []
+  const bodyIndex = new Map<string, number>()
+  for (const { ref, entry } of found) {
+    for (const part of entry.bodyParts) {
+      const id = `${ref.commit}/${part}`
+      if (bodyIndex.has(id)) continue
+      bodyIndex.set(id, bodyKeys.length)
+      bodyKeys.push(logKey(ref.commit, 0, part))
+    }
+  }
+  const bodies = bodyKeys.length === 0 ? [] : await getAll(log, bodyKeys, fillCache)
+  const loaded: LoadedSegment[] = []
+  for (const [at, { ref, entry }] of found.entries()) {
+    const bodyOf = (part: number) => bodies[bodyIndex.get(`${ref.commit}/${part}`) ?? -1]
+    const segment = decode(keys[at] ?? Buffer.alloc(0), values[at], ref, queue, entry, bodyOf)
+    if (segment.damaged > 0) {
+      const name = `${queue}-${ref.commit}-${ref.part}`
+      const value = values[at]
+      if (value !== undefined) await quarantine.keepValue(name, value)
+      for (const part of entry.bodyParts) {
+        const body = bodyOf(part)
+        if (body !== undefined) await quarantine.keepValue(`0-${ref.commit}-${part}`, body)
+      }
+    }
+    loaded.push(segment)
+  }
+  return loaded
+}
+
+function decode(
+  key: Buffer,
+  value: Buffer | undefined,
+  ref: SegmentRef,
+  queue: number,
+  entry: IndexEntry,
+  bodyOf: (part: number) => Buffer | undefined,
+): LoadedSegment {
+  const header = value === undefined ? null : readSegmentHeader(key, value)
+  if (value === undefined || header === null || header.queue !== queue || header.count !== entry.count) {
+    return {
+      ref,
+      first: entry.first,
+      count: entry.count,
+      bytes: Buffer.alloc(0),
+      offsets: new Uint32Array(entry.count).fill(ABSENT),
+      notes: new Uint8Array(entry.count),
+      damaged: unsettledOf(entry),
+      damagedBytes: entry.bytes,
+    }
+  }
+  const { offsets, lengths, notes, parts } = readSegmentEntries(value, header, entry.settled)
+  const bytes = parts === null ? value : gather(value, offsets, lengths, parts, bodyOf)
+  let damaged = 0
+  let damagedBytes = 0
+  for (let at = 0; at < offsets.length; at++) {
+    const offset = offsets[at] ?? ABSENT
+    const length = lengths[at] ?? 0
+    if (length === 0) continue
+    if (offset !== ABSENT && checkRecord(bytes, offset, length)) continue
+    offsets[at] = ABSENT
+    damaged++
+    damagedBytes += length
+  }
+  return { ref, first: header.first, count: header.count, bytes, offsets, notes, damaged, damagedBytes }
+}
+
+/** One buffer with the segment's own records and copies of the shared ones it refers to; offsets are adjusted. */
+function gather(
+  value: Buffer,
+  offsets: Uint32Array,
+  lengths: Uint32Array,
+  parts: Uint16Array,
+  bodyOf: (part: number) => Buffer | undefined,
+): Buffer {
+  let total = value.length
+  for (let at = 0; at < parts.length; at++) if (parts[at] !== 0) total += lengths[at] ?? 0
+  const bytes = Buffer.allocUnsafe(total)
+  let to = value.copy(bytes)
+  for (let at = 0; at < parts.length; at++) {
+    const part = parts[at] ?? 0
+    if (part === 0) continue
+    const body = bodyOf(part)
+    const from = offsets[at] ?? 0
+    const length = lengths[at] ?? 0
+    if (body === undefined || from + length > body.length) {
+      offsets[at] = ABSENT
+      continue
+    }
+    body.copy(bytes, to, from, from + length)
+    offsets[at] = to
+    to += length
+  }
+  return bytes
+}
+
+/** getMany; if LevelDB can't read one of them, each alone: what can't be read is undefined. */
+async function getAll(log: Db, keys: Buffer[], fillCache: boolean): Promise<(Buffer | undefined)[]> {
+  try {
+    return await log.getMany(keys, { fillCache })
+  } catch (error) {
+    if (!isUnreadable(error)) throw error
+  }
+  const values: (Buffer | undefined)[] = []
+  for (const key of keys) {
+    try {
+      values.push(await log.get(key, { fillCache }))
+    } catch (error) {
+      if (!isUnreadable(error)) throw error
+      values.push(undefined) // counted by the caller as damaged
+    }
+  }
+  return values
+}
+
+function isUnreadable(error: unknown): boolean {
+  const code = levelErrorCode(error)
+  return code === 'LEVEL_CORRUPTION' || code === 'LEVEL_IO_ERROR'
+}
