@@ -146,8 +146,8 @@ export const upstream = z.object({
   /** Sent and not confirmed yet. */
   unconfirmed: count,
   confirmed: count,
-  /** Times the link was opened since this start. */
-  connects: count,
+  /** Times the link came up again after it was lost, since this start. */
+  reconnects: count,
 })
 export type UpstreamStatus = z.infer<typeof upstream>
 export const upstreamList = z.array(upstream)

@@ -27,6 +27,8 @@ export interface DiskGuardOptions {
 export class DiskGuard {
   readonly #options: DiskGuardOptions
   #isFull = false
+  #freeBytes = 0
+  #usedBytes = 0
   #checkedAt = Number.NEGATIVE_INFINITY
   #checking: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
@@ -39,6 +41,11 @@ export class DiskGuard {
     return this.#isFull
   }
 
+  /** As last looked at: free in the file system, used by the data directory. */
+  get space(): { freeBytes: number; usedBytes: number } {
+    return { freeBytes: this.#freeBytes, usedBytes: this.#usedBytes }
+  }
+
   /** Something was written: looks at the disk unless it did so within the last second. */
   noteCommit(): void {
     if (this.#options.monotonicMs() - this.#checkedAt >= CHECK_INTERVAL_MS) this.#look()
@@ -49,6 +56,8 @@ export class DiskGuard {
     const { directory, diskBytes, diskFreeMinBytes } = this.#options
     this.#checkedAt = this.#options.monotonicMs()
     const [free, used] = await Promise.all([freeBytes(directory), directoryBytes(directory)])
+    this.#freeBytes = free
+    this.#usedBytes = used
     const relief = this.#isFull ? RELIEF_SHARE : 0
     const freeFloor = diskFreeMinBytes + Math.min(diskFreeMinBytes * relief, MAX_RELIEF_BYTES)
     const usedCeiling = diskBytes - Math.min(diskBytes * relief, MAX_RELIEF_BYTES)

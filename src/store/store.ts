@@ -237,6 +237,11 @@ export class Store {
     return { ...this.#counters, writtenBytes: Math.max(0, processWrittenBytes() - this.#writtenBefore) }
   }
 
+  /** Disk space as last looked at: at start, and at most a second after the youngest commit. */
+  get disk(): { freeBytes: number; usedBytes: number } {
+    return this.#guard.space
+  }
+
   /** Gives a queue's number its name, which is written into its segments, so that log/ can be understood alone. */
   nameQueue(queue: number, name: string): void {
     this.#names.set(queue, Buffer.from(name))

@@ -154,9 +154,14 @@ class Run {
   async #reopen(isDeath: boolean): Promise<void> {
     const before = join(this.#root, String(this.#life))
     const after = join(this.#root, String(++this.#life))
-    // What kill -9 leaves: the files as they are now, while the store is open.
-    if (isDeath) await cp(before, after, { recursive: true })
     const dead = this.#core
+    if (isDeath) {
+      // What it acknowledges from here on, nobody hears.
+      this.#open.clear()
+      await dead.gate.stillness()
+      // What kill -9 leaves: the files as they are now, while the store is open. (Death within a commit: test/fault.)
+      await cp(before, after, { recursive: true })
+    }
     this.#consumer = null
     this.#core = await CoreUnderTest.open(isDeath ? after : before)
     if (!isDeath) this.#life--
@@ -165,6 +170,7 @@ class Run {
     this.#open.clear()
     if (isDeath) {
       this.#pending.length = 0
+      dead.gate.releaseCommits()
       await dead.close()
       await rm(before, { recursive: true, force: true })
     }

@@ -19,6 +19,7 @@ export class GatedStore implements CommitStore {
   readonly #store: Store
   #gate: Promise<void> = Promise.resolve()
   #open: () => void = () => undefined
+  #writing: Promise<void> = Promise.resolve()
 
   constructor(store: Store) {
     this.#store = store
@@ -38,9 +39,18 @@ export class GatedStore implements CommitStore {
     this.#open()
   }
 
+  /** Nothing is being written, and nothing will be until releaseCommits. */
+  async stillness(): Promise<void> {
+    this.holdCommits()
+    await this.#writing
+    // A read of state waits for what the last commit wrote there.
+    await this.#store.getState(Buffer.from('l'))
+  }
+
   async commit(commit: Commit): Promise<void> {
     await this.#gate
-    await this.#store.commit(commit)
+    this.#writing = this.#store.commit(commit)
+    await this.#writing
   }
 }
 

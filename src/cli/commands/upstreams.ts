@@ -43,7 +43,7 @@ async function listUpstreams(options: GatewayOptions): Promise<void> {
       },
       { title: 'UNCONFIRMED', text: row => shortCount(row.unconfirmed), align: 'right' },
       { title: 'CONFIRMED', text: row => shortCount(row.confirmed), align: 'right' },
-      { title: 'CONNECTS', text: row => shortCount(row.connects), align: 'right' },
+      { title: 'RECONNECTS', text: row => shortCount(row.reconnects), align: 'right' },
       { title: 'URL', text: row => row.url },
     ]),
   )
