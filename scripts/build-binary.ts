@@ -49,7 +49,7 @@ export function executableName(architecture: Architecture): string {
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2'
 
 /** Largest pages of the kernels it must run on. x86-64 knows 4 KiB only; a Raspberry Pi 5 has 16 KiB, some arm64 distributions 64 KiB. */
-export const LARGEST_PAGE_BYTES: Readonly<Record<Architecture, number>> = { x64: 4096, arm64: 65536 }
+const LARGEST_PAGE_BYTES: Readonly<Record<Architecture, number>> = { x64: 4096, arm64: 65536 }
 
 export interface Bundle {
   readonly code: Buffer
@@ -117,7 +117,7 @@ const noFilesOfTheProject: Plugin = {
 }
 
 /** For each line of the bundle the file and line it came from, as src/stack-traces.ts reads it. */
-export function stackTable({ code, sourceMap }: Bundle): { files: string[]; lines: Buffer } {
+function stackTable({ code, sourceMap }: Bundle): { files: string[]; lines: Buffer } {
   const map = new SourceMap(JSON.parse(sourceMap.toString()))
   const count = code.toString().split('\n').length
   const files: string[] = []

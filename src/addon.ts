@@ -37,7 +37,7 @@ export function prepareAddon({ dataDirectory }: { dataDirectory: string }): void
 }
 
 /** Directories to try before the data directory, best first: memory before disk. */
-export function temporaryDirectories(): string[] {
+function temporaryDirectories(): string[] {
   const runtimeDirectory = process.env.XDG_RUNTIME_DIR
   return ['/dev/shm', ...(runtimeDirectory ? [runtimeDirectory] : []), tmpdir()]
 }

@@ -1,3 +1,4 @@
+import { prepareAddon } from './addon.ts'
 import type { Gateway } from './api/gateway.ts'
 import { ApiServer } from './api/server.ts'
 import { Upstream } from './bridge/upstream.ts'
@@ -96,6 +97,8 @@ async function compose(
   clock: Clock,
   onStop: (stop: () => Promise<void>) => void,
 ): Promise<Composition> {
+  // Before the store, which would take a library that can't be loaded for damage.
+  prepareAddon({ dataDirectory: config.dataDir })
   const store = await Store.open({
     directory: config.dataDir,
     gateway: await gatewayId({ configured: config.gateway.id, dataDir: config.dataDir }),
