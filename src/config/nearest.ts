@@ -4,13 +4,19 @@ export function nearestWord(word: string, candidates: Iterable<string>): string 
   // A third of the letters may be wrong; further away a guess misleads more than it helps.
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
   for (const candidate of candidates) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase())
+    const distance = distanceOf(word.toLowerCase(), candidate.toLowerCase())
     if (distance < bestDistance) {
       best = candidate
       bestDistance = distance
     }
   }
   return best
+}
+
+/** `warning` for `warn`, `mem` for `memory`: a word cut short or drawn out is one mistake. */
+function distanceOf(from: string, to: string): number {
+  const isPart = Math.min(from.length, to.length) > 2 && (from.startsWith(to) || to.startsWith(from))
+  return isPart ? Math.min(1, editDistance(from, to)) : editDistance(from, to)
 }
 
 /** Fewest insertions, deletions, substitutions and swaps of neighbours that turn one word into the other. */

@@ -54,7 +54,8 @@ export function applyOverride(
   let holder = values
   for (const [depth, word] of path.entries()) {
     const key = node.kind === 'named' ? existingName(holder, word) : word
-    const child = nodeAt(node, [key])
+    // zod skips __proto__ silently, so it is not left to the schema.
+    const child = key === '__proto__' ? undefined : nodeAt(node, [key])
     if (child === undefined || node.kind === 'list' || node.kind === 'value') {
       return { ...nowhere(origin), path: pathText(path), message: unknownKey(node, word) }
     }

@@ -1,0 +1,372 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { type ConfigSources, loadConfig, readConfig } from '../../../src/config/load.ts'
+import { tempDir } from '../../support/temp-dir.ts'
+
+/** Reads a text as if it were `sluice.yaml` in a folder of its own. */
+async function read(yaml: string, sources: Partial<ConfigSources> = {}) {
+  await using folder = await tempDir()
+  const file = join(folder.path, 'sluice.yaml')
+  await writeFile(file, yaml)
+  const { config, problems } = await readConfig({ file, env: {}, set: [], ...sources })
+  // `line:column path: message`, as the operator sees them after the file name.
+  return {
+    config,
+    problems: problems.map(
+      ({ origin, line, column, path, message }) =>
+        `${line === null ? origin : `${line}:${column}`} ${path}: ${message}`,
+    ),
+  }
+}
+
+async function accept(yaml: string, sources: Partial<ConfigSources> = {}) {
+  const { config, problems } = await read(yaml, sources)
+  expect(problems).toEqual([])
+  if (config === null) throw new Error('there is neither a configuration nor a problem')
+  return config
+}
+
+const ROUTED = `
+upstreams:
+  central: { urls: [ "amqp://gw:\${PW}@hub/iot" ] }
+routes:
+  telemetry:
+    from: [ "sensors/+/+" ]
+    upstream: central
+    exchange: { name: telemetry }
+`
+const PW = { PW: 's3cret' }
+
+describe('defaults', () => {
+  test('without a file everything has the default of the contract, in milliseconds and bytes', async () => {
+    const config = await loadConfig({ file: null, env: {}, set: [] })
+    expect(config).toMatchObject({
+      gateway: { id: null },
+      dataDir: join(process.cwd(), 'data'),
+      listeners: { mqtt: { host: '127.0.0.1', port: 1883 } },
+      http: { host: '127.0.0.1', port: 15_680 },
+      auth: { allowAnonymous: true },
+      store: {
+        commitIntervalMs: 50,
+        bufferedIntervalMs: 1000,
+        diskBytes: 8 * 2 ** 30,
+        diskFreeMinBytes: 200 * 2 ** 20,
+      },
+      limits: {
+        clients: 2000,
+        memoryBytes: 64 * 2 ** 20,
+        outputPerClientBytes: 2 ** 20,
+        packetBytes: 2 ** 20,
+        receiveMax: 64,
+        inflight: 64,
+        topicLevels: 128,
+        subscriptionsPerSession: 100,
+        keepAliveMaxMs: 0,
+        sessionQueue: { messages: 10_000, bytes: 16 * 2 ** 20, onFull: 'drop_oldest' },
+        refuseDisconnectAfterMs: 10_000,
+      },
+      upstreams: [],
+      routes: [],
+      log: { level: 'info' },
+      warnings: [],
+    })
+  })
+
+  test('an empty file, and sections without content, are the defaults too', async () => {
+    const { effective, ...plain } = await loadConfig({ file: null, env: {}, set: [] })
+    for (const yaml of ['', '# nothing\n', 'http:\nlimits:\n  session_queue:\n', '{}']) {
+      expect(await accept(yaml)).toEqual({ ...plain, effective })
+    }
+  })
+
+  test('an upstream and a route need no more than where, what, and whereto', async () => {
+    const config = await accept(ROUTED, { env: PW })
+    expect(config.upstreams).toEqual([
+      {
+        name: 'central',
+        urls: ['amqp://gw:s3cret@hub/iot'],
+        window: 256,
+        heartbeatMs: 15_000,
+        stallTimeoutMs: 10_000,
+        reconnect: { firstMs: 250, maxMs: 8000, connectTimeoutMs: 5000, handshakeTimeoutMs: 5000 },
+      },
+    ])
+    expect(config.routes).toEqual([
+      {
+        name: 'telemetry',
+        from: ['sensors/+/+'],
+        upstream: 'central',
+        exchange: { name: 'telemetry', type: 'topic', declare: true },
+        routingKey: '{topic}',
+        codec: 'escaped',
+        qos0: 'buffer',
+        limits: { messages: 1_000_000, bytes: 2 * 2 ** 30, ageMs: 7 * 86_400_000, onFull: 'reject' },
+      },
+    ])
+  })
+})
+
+describe('errors say where, what, and what is accepted', () => {
+  test.each([
+    ['http:\n  prot: 80\n', '2:3 http.prot: unknown key "prot" (did you mean "port"?); accepted here: host, port'],
+    ['lgo: { level: info }\n', '1:1 lgo: unknown key "lgo" (did you mean "log"?); accepted here: gateway, data_dir,'],
+    ['listeners:\n  mqtt: { tls: {} }\n', '2:11 listeners.mqtt.tls: unknown key "tls"; accepted here: host, port'],
+    ['http: { port: 65536 }', '1:15 http.port: 65536 is not such a number; accepted is a whole number from 0 to 65535'],
+    ['http: { port: [80] }', '1:15 http.port: [80] is not accepted; accepted is a whole number from 0 to 65535'],
+    ['http: 80', '1:7 http: a number is not accepted here; accepted is a section of keys'],
+    ['- a', '1:1 : a list of 1 is not accepted here; accepted is a section of keys'],
+    [
+      'store: { commit_interval: 50 }',
+      '1:27 store.commit_interval: "50" is not a duration; accepted is a number with a unit',
+    ],
+    ['store: { commit_interval: 1h }', '1:27 store.commit_interval: 1h is out of bounds; accepted is'],
+    ['limits: { memory: 64MB }', '1:19 limits.memory: "64MB" is not a size; accepted is'],
+    [
+      'log: { level: warning }',
+      '1:15 log.level: "warning" is not accepted (did you mean "warn"?); accepted is silent, fatal',
+    ],
+    [
+      'auth: { allow_anonymous: maybe }',
+      '1:26 auth.allow_anonymous: "maybe" is not accepted; accepted is true or false',
+    ],
+    ['gateway: { id: a/b }', '1:16 gateway.id: "a/b" is no gateway id; accepted is 1 to 64 letters'],
+    ['http: { host: 0.0.0.0 }', '1:15 http.host: "0.0.0.0" is not loopback; outside loopback HTTP needs tokens'],
+    ['routes: { __proto__: {} }', '1:11 __proto__: unknown key "__proto__"'],
+    ['upstreams: { a.b: {} }', '1:14 upstreams.a.b: "a.b" is not a valid name'],
+  ])('%j', async (yaml, expected) => {
+    const { config, problems } = await read(yaml)
+    expect(config).toBeNull()
+    expect(
+      problems.some(problem => problem.startsWith(expected)),
+      problems.join('\n'),
+    ).toBe(true)
+  })
+
+  test.each([
+    [
+      'from: [ "sensors/+/+" ]',
+      'from: [ "a/#/b" ]',
+      '6:13 routes.telemetry.from.0: "a/#/b" is not a valid topic filter: # must fill the last level',
+    ],
+    [
+      'from: [ "sensors/+/+" ]',
+      'from: []',
+      '6:11 routes.telemetry.from: a list of 0 is not accepted here; accepted is a list of 1 to 1000',
+    ],
+    ['from: [ "sensors/+/+" ]', '', '5:3 routes.telemetry.from: this is missing; accepted is a list'],
+    ['name: telemetry', '', '8:5 routes.telemetry.exchange.name: this is missing'],
+    [
+      'upstream: central',
+      'upstream: centrall',
+      '7:15 routes.telemetry.upstream: no upstream is called "centrall" (did you mean "central"?)',
+    ],
+    [
+      'exchange: {',
+      'routing_key: "{topicc}"\n    exchange: {',
+      '8:18 routes.telemetry.routing_key: "{topicc}" has a placeholder',
+    ],
+    ['exchange: {', 'ack: fsync\n    exchange: {', '8:5 routes.telemetry.ack: unknown key "ack"'],
+    [
+      'amqp://gw:${PW}@hub/iot" ]',
+      'amqp://a", "amqp://b" ]',
+      '3:20 upstreams.central.urls: a list of 2 is not accepted here; accepted is a list of exactly 1',
+    ],
+    ['amqp://gw', 'amqps://gw', '3:22 upstreams.central.urls.0: amqps (TLS) is not built yet'],
+    ['amqp://gw', 'http://gw', '3:22 upstreams.central.urls.0: the scheme is "http:", not amqp:'],
+    ['] }', '], heartbeat: 1500ms }', '3:62 upstreams.central.heartbeat: 1500ms is not a whole number of seconds'],
+    [
+      '] }',
+      '], reconnect: { first: 9s } }',
+      '3:71 upstreams.central.reconnect.first: 9s is more than reconnect.max (8s)',
+    ],
+    [
+      'exchange: {',
+      'limits: { bytes: 9GiB }\n    exchange: {',
+      '8:22 routes.telemetry.limits.bytes: 9GiB is more than store.disk (8GiB)',
+    ],
+  ])('with %j as %j', async (from, to, expected) => {
+    expect(ROUTED).toContain(from)
+    const { config, problems } = await read(ROUTED.replace(from, to), { env: PW })
+    expect(config).toBeNull()
+    expect(
+      problems.some(problem => problem.startsWith(expected)),
+      problems.join('\n'),
+    ).toBe(true)
+  })
+
+  test.each([
+    ['http: { port: 1883 }', 'http.port: port 1883 is already taken by listeners.mqtt.port'],
+    [
+      'listeners: { mqtt: { host: 0.0.0.0, port: 15680 } }',
+      'http.port: port 15680 is already taken by listeners.mqtt.port',
+    ],
+    ['limits: { memory: 8MiB }', 'limits.session_queue.bytes: 16MiB is more than limits.memory (8MiB)'],
+    ['limits: { packet: 65MiB }', 'limits.packet: 65MiB is more than limits.memory (64MiB)'],
+  ])('options that contradict each other: %s', async (yaml, expected) => {
+    const { problems } = await read(yaml)
+    expect(problems.join('\n')).toContain(expected)
+  })
+
+  test('two listeners may share port 0', async () => {
+    await accept('http: { port: 0 }\nlisteners: { mqtt: { port: 0 } }')
+  })
+
+  test('all errors come at once, in the order of the file', async () => {
+    const { problems } = await read('http: { port: x, hots: 1 }\nlog: { level: loud }\nbogus: 1\n')
+    expect(problems.map(problem => problem.split(' ')[1])).toEqual(['http.port:', 'http.hots:', 'log.level:', 'bogus:'])
+  })
+
+  test('a password never appears in an error', async () => {
+    const { problems } = await read(ROUTED.replace('amqp://', 'ftp://'), { env: PW })
+    expect(problems).toHaveLength(1)
+    expect(problems.join()).not.toContain('s3cret')
+  })
+
+  test('broken YAML is told with its place', async () => {
+    await expect(read('http: { port: 1\nlog: [')).rejects.toThrow(/sluice\.yaml:2:\d+: this is not YAML/)
+    await expect(read('a: 1\na: 2\n')).rejects.toThrow(/sluice\.yaml:2:1: this is not YAML: Map keys must be unique/)
+    await expect(read('http: !secret { port: 1 }\n')).rejects.toThrow(/sluice\.yaml:1:\d+: this is not YAML/)
+  })
+
+  test('aliases that multiply without end are refused', async () => {
+    const levels = [
+      'a: &a [x,x,x,x,x,x,x,x,x]',
+      ...'bcdefgh'
+        .split('')
+        .map((key, index) => `${key}: &${key} [${Array(9).fill(`*${'abcdefg'[index]}`).join(',')}]`),
+    ]
+    await expect(read(levels.join('\n'))).rejects.toMatchObject({ code: 'CONFIG_INVALID' })
+  })
+
+  test('a file that is not there is another error than a wrong one', async () => {
+    await expect(loadConfig({ file: '/nonexistent/sluice.yaml', env: {}, set: [] })).rejects.toMatchObject({
+      code: 'CONFIG_NOT_FOUND',
+      message: expect.stringContaining('--config FILE'),
+    })
+    await expect(loadConfig({ file: null, env: {}, set: ['http.port=x'] })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+    })
+  })
+})
+
+describe('overrides', () => {
+  test('the environment overrides the file, --set overrides the environment', async () => {
+    const yaml = 'http: { port: 1 }\nlimits: { clients: 1 }\n'
+    const config = await accept(yaml, {
+      env: { SLUICE_HTTP__PORT: '2', SLUICE_LIMITS__CLIENTS: '2', SLUICE_DATA_DIR: '/tmp/x' },
+      set: ['http.port=3'],
+    })
+    expect([config.http.port, config.limits.clients, config.dataDir]).toEqual([3, 2, '/tmp/x'])
+  })
+
+  test('they reach into sections the file does not have, named ones and lists of one', async () => {
+    const config = await accept('', {
+      env: { SLUICE_UPSTREAMS__CENTRAL__URLS: 'amqp://hub' },
+      set: ['upstreams.central.window=9', 'routes.r.from=a/#', 'routes.r.upstream=central', 'routes.r.exchange.name=x'],
+    })
+    expect(config.upstreams[0]).toMatchObject({ name: 'central', urls: ['amqp://hub'], window: 9 })
+    expect(config.routes[0]).toMatchObject({ name: 'r', from: ['a/#'] })
+  })
+
+  test('a variable finds a name of the file whatever its case', async () => {
+    const config = await accept(ROUTED.replaceAll('central', 'Central'), {
+      env: { ...PW, SLUICE_UPSTREAMS__CENTRAL__WINDOW: '7' },
+    })
+    expect(config.upstreams).toHaveLength(1)
+    expect(config.upstreams[0]?.window).toBe(7)
+  })
+
+  test('true and false come as text', async () => {
+    expect((await accept('', { set: ['auth.allow_anonymous=false'] })).auth.allowAnonymous).toBe(false)
+    const { routes } = await accept(ROUTED, { env: PW, set: ['routes.telemetry.exchange.declare=false'] })
+    expect(routes[0]?.exchange.declare).toBe(false)
+  })
+
+  test.each([
+    [{ env: { SLUICE_HTTP__PROT: '1' } }, 'SLUICE_HTTP__PROT http.prot: unknown key "prot" (did you mean "port"?)'],
+    [{ env: { SLUICE_HTPP: '1' } }, 'SLUICE_HTPP htpp: unknown key "htpp" (did you mean "http"?)'],
+    [{ env: { SLUICE_HTTP__PORT: 'x' } }, 'SLUICE_HTTP__PORT http.port: "x" is not such a number'],
+    [{ set: ['http.port=x'] }, '--set http.port http.port: "x" is not such a number'],
+    [{ set: ['http=1'] }, '--set http http: this is a section; set one of its keys'],
+    [{ set: ['http.port.x=1'] }, '--set http.port.x http.port.x: unknown key "x"'],
+    [{ set: ['bogus'] }, '--set : "bogus" is no assignment; accepted is KEY.KEY=VALUE'],
+    [{ set: ['routes.__proto__.upstream=x'] }, '--set routes.__proto__.upstream'],
+  ])('%j is refused by name', async (sources, expected) => {
+    const { config, problems } = await read('', sources)
+    expect(config).toBeNull()
+    expect(
+      problems.some(problem => problem.startsWith(expected)),
+      problems.join('\n'),
+    ).toBe(true)
+  })
+
+  test('variables of the command line are no options', async () => {
+    await accept('', { env: { SLUICE_URL: 'http://x', SLUICE_TOKEN: 'y' } })
+  })
+})
+
+describe('variables and secrets', () => {
+  test('${NAME} takes a variable, $${NAME} the plain text, and a missing one is an error with its place', async () => {
+    const config = await accept('gateway: { id: "gw-${UNIT}" }\nhttp: { port: "${PORT}" }', {
+      env: { UNIT: '017', PORT: '99' },
+    })
+    expect([config.gateway.id, config.http.port]).toEqual(['gw-017', 99])
+    expect((await accept('data_dir: "/tmp/$${X}"')).dataDir).toBe('/tmp/${X}')
+    expect((await read(ROUTED)).problems).toEqual([expect.stringMatching(/^3:22 : the environment has no variable PW/)])
+  })
+
+  test('what a variable holds is a value, never YAML', async () => {
+    const config = await accept('data_dir: ${D}', { env: { D: 'x\nhttp: { port: 1 }' } })
+    expect(config.http.port).toBe(15_680)
+    expect(config.dataDir).toContain('http: { port: 1 }')
+  })
+
+  test('file:PATH reads a secret beside the configuration, its first line', async () => {
+    await using folder = await tempDir()
+    const file = join(folder.path, 'sluice.yaml')
+    await writeFile(file, ROUTED.replace('amqp://gw:${PW}@hub/iot', 'file:hub.url'))
+    await writeFile(join(folder.path, 'hub.url'), 'amqp://gw:from-file@hub\n')
+    const config = await loadConfig({ file, env: {}, set: [] })
+    expect(config.upstreams[0]?.urls).toEqual(['amqp://gw:from-file@hub'])
+    expect(JSON.stringify(config.effective)).not.toContain('from-file')
+    await writeFile(file, ROUTED.replace('amqp://gw:${PW}@hub/iot', 'file:missing'))
+    await expect(loadConfig({ file, env: {}, set: [] })).rejects.toThrow(
+      /upstreams\.central\.urls\.0: the secret can't be read: ENOENT/,
+    )
+  })
+
+  test('an option that is no secret does not read files', async () => {
+    expect((await accept('data_dir: "file:/etc/passwd"')).dataDir).toMatch(/file:\/etc\/passwd$/)
+  })
+
+  test('what the API shows has the keys of the file, every default, and no password', async () => {
+    const { effective } = await accept(ROUTED, { env: PW, set: ['http.port=99', 'auth.allow_anonymous=false'] })
+    expect(effective).toMatchObject({
+      http: { host: '127.0.0.1', port: 99 },
+      auth: { allow_anonymous: false },
+      store: { commit_interval: '50ms', disk: '8GiB' },
+      upstreams: { central: { urls: ['amqp://gw:***@hub/iot'], window: 256, reconnect: { max: '8s' } } },
+      routes: { telemetry: { from: ['sensors/+/+'], limits: { age: '7d' } } },
+    })
+    expect(JSON.stringify(effective)).not.toContain('s3cret')
+  })
+})
+
+describe('who may connect', () => {
+  test('anybody while every listener is on loopback, nobody otherwise, and the log says so', async () => {
+    for (const host of ['127.0.0.1', 'localhost', '::1']) {
+      expect((await accept(`listeners: { mqtt: { host: "${host}" } }`)).auth.allowAnonymous).toBe(true)
+    }
+    const open = await accept('listeners: { mqtt: { host: 0.0.0.0 } }')
+    expect(open.auth.allowAnonymous).toBe(false)
+    expect(open.warnings).toEqual([expect.stringMatching(/^no MQTT client can connect/)])
+    const chosen = await accept('listeners: { mqtt: { host: 0.0.0.0 } }\nauth: { allow_anonymous: true }')
+    expect(chosen.warnings).toEqual([expect.stringMatching(/^every host that reaches 0\.0\.0\.0/)])
+  })
+
+  test('an upstream nothing is forwarded to is worth a warning', async () => {
+    const { warnings } = await accept('upstreams: { central: { urls: [ "amqp://hub" ] } }')
+    expect(warnings).toEqual(['upstream central has no route: nothing is forwarded to it'])
+  })
+})
