@@ -154,13 +154,19 @@ export const upstreamList = z.array(upstream)
 
 export const config = z.record(z.string(), z.unknown())
 
-export const publishRequest = z.strictObject({
-  topic: z.string(),
-  payload: z.string(),
-  /** How the payload is written here; bytes that are not text need base64. */
-  encoding: z._default(z.enum(['utf8', 'base64']), 'utf8'),
-  qos: z._default(z.union([z.literal(0), z.literal(1)]), 1),
-})
+export const publishRequest = z.strictObject(
+  {
+    topic: z.string('a topic is needed'),
+    payload: z.string('a text is needed'),
+    /** How the payload is written here; bytes that are not text need base64. */
+    encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
+    qos: z._default(z.union([z.literal(0), z.literal(1)], 'accepted are 0 and 1'), 1),
+  },
+  {
+    error: issue =>
+      issue.code === 'unrecognized_keys' ? `there is no member ${issue.keys?.join(', ')}` : 'an object is needed',
+  },
+)
 
 export const publishResponse = z.object({
   /** False: no subscription and no route wanted it. */

@@ -1,0 +1,324 @@
+import pino from 'pino'
+import { describe, expect, test } from 'vitest'
+import type * as z from 'zod/mini'
+import { createApp } from '../../../src/api/app.ts'
+import * as contract from '../../../src/api/contract.ts'
+import type { Gateway, PublishedMessage } from '../../../src/api/gateway.ts'
+import { Rates } from '../../../src/api/rates.ts'
+import { BrokerError } from '../../../src/model/error.ts'
+import { Metrics } from '../../../src/telemetry/metrics.ts'
+
+const CLIENT: contract.ClientDetail = {
+  id: 'line/2 é',
+  protocol: 'mqtt 5.0',
+  address: '127.0.0.1:50000',
+  connected_at: '2026-11-23T12:00:00.000Z',
+  keep_alive_s: 60,
+  subscriptions: 1,
+  queued: 0,
+  in_flight: 0,
+  received: 3,
+  delivered: 4,
+  dropped: 0,
+  filters: [{ filter: 'a/#', qos: 1 }],
+}
+
+const QUEUE: contract.QueueStatus = {
+  name: 'telemetry',
+  origin: 'config',
+  depth: 5,
+  bytes: 500,
+  in_flight: 2,
+  oldest_age_ms: 1234,
+  limits: { messages: 10, bytes: 1000, age_ms: 60_000, on_full: 'reject' },
+  ledger: { accepted: 9, settled: 4, queued: 3, in_flight: 2, dropped: {}, expired: 0, dead_lettered: {} },
+}
+
+/** A small gateway in memory: one client, one queue, one upstream. */
+class SmallGateway implements Gateway {
+  readonly config = { http: { port: 15_680 } }
+  readonly published: PublishedMessage[] = []
+  refusal: BrokerError | null = null
+  status: contract.Health['status'] = 'ok'
+  isConnected = true
+  isPaused = false
+
+  messages() {
+    return { received: 100, delivered: 50, forwarded: 20, unrouted: 0, dropped: 0 }
+  }
+  overview() {
+    return {
+      gateway: {
+        id: 'gw-1',
+        version: '0.1.0',
+        epoch: 'abcdefghij',
+        started_at: '2026-11-23T12:00:00.000Z',
+        uptime_ms: 5,
+      },
+      clients: { connected: 1, limit: 2000 },
+      memory: { used_bytes: 1, limit_bytes: 2, resident_bytes: 3 },
+      disk: { used_bytes: 1, limit_bytes: 2, free_bytes: 3, free_min_bytes: 4, accepted_bytes: 5, written_bytes: 6 },
+    }
+  }
+  health(): contract.Health {
+    return { status: this.status, reasons: this.status === 'ok' ? [] : ['upstream central: waiting, refused'] }
+  }
+  clients() {
+    const { filters, ...summary } = CLIENT
+    return this.isConnected ? [{ ...summary, subscriptions: filters.length }] : []
+  }
+  client(id: string) {
+    return this.isConnected && id === CLIENT.id ? CLIENT : undefined
+  }
+  kick(id: string) {
+    const isKnown = this.client(id) !== undefined
+    if (isKnown) this.isConnected = false
+    return isKnown
+  }
+  queues() {
+    return [QUEUE]
+  }
+  queue(name: string) {
+    return name === QUEUE.name ? QUEUE : undefined
+  }
+  routes(): contract.RouteStatus[] {
+    return [
+      {
+        name: 'telemetry',
+        from: ['sensors/#'],
+        upstream: 'central',
+        exchange: 'telemetry',
+        routing_key: '{topic}',
+        qos0: 'buffer',
+        outbox: 'telemetry',
+        depth: 5,
+        bytes: 500,
+        oldest_age_ms: null,
+        parked: null,
+      },
+    ]
+  }
+  upstreams(): contract.UpstreamStatus[] {
+    return [
+      {
+        name: 'central',
+        url: 'amqp://gw:***@hub',
+        state: this.isPaused ? 'paused' : 'forwarding',
+        since: null,
+        cause: null,
+        retry_in_ms: null,
+        routes: ['telemetry'],
+        unconfirmed: 0,
+        confirmed: 20,
+        reconnects: 1,
+      },
+    ]
+  }
+  upstream(name: string) {
+    return this.upstreams().find(upstream => upstream.name === name)
+  }
+  pauseUpstream() {
+    this.isPaused = true
+  }
+  resumeUpstream() {
+    this.isPaused = false
+  }
+  async publish(message: PublishedMessage) {
+    if (this.refusal !== null) throw this.refusal
+    this.published.push(message)
+    return { isRouted: message.topic !== 'nowhere' }
+  }
+}
+
+function openApi() {
+  const gateway = new SmallGateway()
+  const metrics = new Metrics()
+  metrics.add({ name: 'sluice_clients', help: 'Clients.', kind: 'gauge', read: () => 1 })
+  const rates = new Rates({ read: () => gateway.messages(), monotonicMs: () => 0 })
+  const app = createApp({ gateway, metrics, rates, log: pino({ level: 'silent' }) })
+  const request = (path: string, { headers, ...init }: RequestInit & { headers?: Record<string, string> } = {}) =>
+    app.request(path, { ...init, headers: { host: '127.0.0.1:15680', ...headers } })
+  const publish = (body: unknown) =>
+    request('/api/v1/publish', { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) })
+  return { gateway, request, publish }
+}
+
+async function expectProblem(response: Response, status: number, code: string): Promise<contract.Problem> {
+  expect(response.status).toBe(status)
+  expect(response.headers.get('content-type')).toBe('application/problem+json')
+  const problem = contract.problem.parse(await response.json())
+  expect(problem).toMatchObject({ status, code, type: 'about:blank' })
+  return problem
+}
+
+describe('documents have the form of the contract', () => {
+  const documents: readonly [string, z.ZodMiniType][] = [
+    ['/api/v1/overview', contract.overview],
+    ['/api/v1/clients', contract.clientList],
+    ['/api/v1/clients/line%2F2%20%C3%A9', contract.clientDetail],
+    ['/api/v1/queues', contract.queueList],
+    ['/api/v1/queues/telemetry', contract.queue],
+    ['/api/v1/routes', contract.routeList],
+    ['/api/v1/upstreams', contract.upstreamList],
+    ['/api/v1/config', contract.config],
+    ['/api/v1/health', contract.health],
+    ['/health/ready', contract.health],
+  ]
+  test.each(documents)('GET %s', async (path, schema) => {
+    const response = await openApi().request(path)
+    expect(response.status).toBe(200)
+    expect(response.headers.get('content-type')).toMatch(/^application\/json/)
+    const body = await response.json()
+    expect(schema.parse(body)).toEqual(body)
+  })
+
+  test('figures are never taken from a cache', async () => {
+    expect((await openApi().request('/api/v1/queues')).headers.get('cache-control')).toBe('no-store')
+  })
+
+  test('/ points to the rest', async () => {
+    expect(await (await openApi().request('/')).json()).toMatchObject({
+      overview: '/api/v1/overview',
+      metrics: '/metrics',
+    })
+  })
+})
+
+describe('health', () => {
+  test.each([
+    ['ok', 200],
+    ['degraded', 200],
+    ['unavailable', 503],
+  ] as const)('%s is ready with %i: an outage upstream is no reason to restart a gateway', async (status, expected) => {
+    const { gateway, request } = openApi()
+    gateway.status = status
+    const response = await request('/health/ready')
+    expect(response.status).toBe(expected)
+    expect(await response.json()).toMatchObject({ status })
+    expect((await request('/health/live')).status).toBe(200)
+    expect((await request('/api/v1/health')).status).toBe(200)
+  })
+})
+
+test('/metrics is the text format of Prometheus', async () => {
+  const response = await openApi().request('/metrics')
+  expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+  expect(await response.text()).toContain('\nsluice_clients 1\n')
+})
+
+describe('acts', () => {
+  test('a client is disconnected once, then it is not there any more', async () => {
+    const { request } = openApi()
+    const path = `/api/v1/clients/${encodeURIComponent(CLIENT.id)}`
+    expect((await request(path, { method: 'DELETE' })).status).toBe(204)
+    await expectProblem(await request(path, { method: 'DELETE' }), 404, 'CLIENT_NOT_FOUND')
+    await expectProblem(await request(path), 404, 'CLIENT_NOT_FOUND')
+  })
+
+  test('an upstream is paused and resumed, twice if need be, and tells its state', async () => {
+    const { request } = openApi()
+    for (const [act, state] of [
+      ['pause', 'paused'],
+      ['pause', 'paused'],
+      ['resume', 'forwarding'],
+    ]) {
+      const response = await request(`/api/v1/upstreams/central/${act}`, { method: 'POST' })
+      expect(contract.upstream.parse(await response.json()).state).toBe(state)
+    }
+    await expectProblem(await request('/api/v1/upstreams/nobody/pause', { method: 'POST' }), 404, 'UPSTREAM_NOT_FOUND')
+    await expectProblem(await request('/api/v1/upstreams/__proto__/pause', { method: 'POST' }), 400, 'NAME_INVALID')
+  })
+})
+
+describe('publish', () => {
+  test('answers after the message is safe and tells whether anybody wanted it', async () => {
+    const { gateway, publish } = openApi()
+    expect(await (await publish({ topic: 'a/b', payload: 'é' })).json()).toEqual({ routed: true })
+    expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0 })).json()).toEqual({ routed: false })
+    expect(await (await publish({ topic: 'a', payload: '/wA=', encoding: 'base64' })).json()).toEqual({ routed: true })
+    expect(gateway.published).toEqual([
+      { topic: 'a/b', payload: Buffer.from('é'), qos: 1 },
+      { topic: 'nowhere', payload: Buffer.alloc(0), qos: 0 },
+      { topic: 'a', payload: Buffer.from([0xff, 0]), qos: 1 },
+    ])
+  })
+
+  test.each([
+    ['{', 'REQUEST_INVALID', /not JSON/],
+    ['', 'REQUEST_INVALID', /not JSON/],
+    ['[]', 'REQUEST_INVALID', /body/],
+    [{ topic: 'a' }, 'REQUEST_INVALID', /payload/],
+    [{ topic: 'a', payload: 'x', qos: 2 }, 'REQUEST_INVALID', /qos/],
+    [{ topic: 'a', payload: 'x', retain: true }, 'REQUEST_INVALID', /retain/],
+    [{ topic: 'a', payload: 'not base64!', encoding: 'base64' }, 'REQUEST_INVALID', /base64/],
+    [{ topic: 'a/#', payload: 'x' }, 'NAME_INVALID', /wildcards/],
+  ])('%j is refused', async (body, code, detail) => {
+    const { gateway, publish } = openApi()
+    const problem = await expectProblem(await publish(body), 400, code)
+    expect(problem.detail).toMatch(detail)
+    expect(gateway.published).toEqual([])
+  })
+
+  test.each([
+    ['QUEUE_FULL', 429],
+    ['MEMORY_FULL', 429],
+    ['DISK_FULL', 507],
+    ['STORE_UNAVAILABLE', 503],
+  ] as const)('a refusal with %s is %i', async (code, status) => {
+    const { gateway, publish } = openApi()
+    gateway.refusal = new BrokerError(code, 'Refused, and why.', { facts: { queue: 'telemetry', limit: 10 } })
+    const problem = await expectProblem(await publish({ topic: 'a', payload: 'x' }), status, code)
+    expect(problem).toMatchObject({ detail: 'Refused, and why.', queue: 'telemetry', limit: 10 })
+  })
+
+  test('a body of more than 2 MiB is refused unread', async () => {
+    const { gateway, publish } = openApi()
+    await expectProblem(await publish({ topic: 'a', payload: 'x'.repeat(2 * 1024 * 1024) }), 413, 'REQUEST_INVALID')
+    expect(gateway.published).toEqual([])
+  })
+})
+
+describe('what is not there or not allowed', () => {
+  test('an unknown path, queue or method is a problem document', async () => {
+    const { request } = openApi()
+    await expectProblem(await request('/api/v1/bogus'), 404, 'NOT_FOUND')
+    await expectProblem(await request('/api/v1/queues/bogus'), 404, 'QUEUE_NOT_FOUND')
+    await expectProblem(await request('/api/v1/queues', { method: 'PATCH' }), 404, 'NOT_FOUND')
+  })
+
+  test.each([
+    'evil.example',
+    'evil.example:15680',
+    '192.168.1.2',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example',
+    '',
+  ])('a request for the host %j is refused: a name may have been made to resolve to this machine', async host => {
+    await expectProblem(await openApi().request('/api/v1/overview', { headers: { host } }), 403, 'NOT_AUTHORIZED')
+  })
+
+  test.each(['127.0.0.1', 'localhost:15680', '[::1]:15680', '127.1.2.3:1'])(
+    'a request for %j is answered',
+    async host => {
+      expect((await openApi().request('/api/v1/overview', { headers: { host } })).status).toBe(200)
+    },
+  )
+
+  test('a web page of elsewhere may not call, one of this machine may', async () => {
+    const { request } = openApi()
+    const pause = (origin: string) =>
+      request('/api/v1/upstreams/central/pause', { method: 'POST', headers: { origin } })
+    await expectProblem(await pause('https://evil.example'), 403, 'NOT_AUTHORIZED')
+    await expectProblem(await pause('null'), 403, 'NOT_AUTHORIZED')
+    expect((await pause('http://127.0.0.1:15680')).status).toBe(200)
+  })
+
+  test('a mistake in a handler is a 500 without its text', async () => {
+    const { gateway, request } = openApi()
+    gateway.queues = () => {
+      throw new TypeError('secret detail')
+    }
+    const problem = await expectProblem(await request('/api/v1/queues'), 500, 'INTERNAL')
+    expect(problem.detail).not.toContain('secret detail')
+  })
+})

@@ -1,0 +1,74 @@
+import { createServer } from 'node:net'
+import pino from 'pino'
+import { expect, test } from 'vitest'
+import type { Gateway } from '../../../src/api/gateway.ts'
+import { ApiServer } from '../../../src/api/server.ts'
+import { Metrics } from '../../../src/telemetry/metrics.ts'
+
+/** Only what the listener itself reads; app.test.ts asks the rest. */
+const NOTHING = { received: 0, delivered: 0, forwarded: 0, unrouted: 0, dropped: 0 }
+const refuse = (): never => {
+  throw new TypeError('not asked for here')
+}
+const gateway: Gateway = {
+  config: {},
+  messages: () => NOTHING,
+  overview: refuse,
+  health: () => ({ status: 'ok', reasons: [] }),
+  clients: () => [],
+  client: () => undefined,
+  kick: () => false,
+  queues: () => [],
+  queue: () => undefined,
+  routes: () => [],
+  upstreams: () => [],
+  upstream: () => undefined,
+  pauseUpstream: refuse,
+  resumeUpstream: refuse,
+  publish: refuse,
+}
+
+function open(port: number): ApiServer {
+  return new ApiServer({
+    gateway,
+    metrics: new Metrics(),
+    log: pino({ level: 'silent' }),
+    host: '127.0.0.1',
+    port,
+    monotonicMs: () => performance.now(),
+  })
+}
+
+test('answers over a socket, and not after stop, which may come twice', async () => {
+  const server = open(0)
+  await server.start()
+  const { host, port } = server.address()
+  const url = `http://${host}:${port}/health/ready`
+  expect(await (await fetch(url)).json()).toEqual({ status: 'ok', reasons: [] })
+  await server.stop()
+  await server.stop()
+  await expect(fetch(url)).rejects.toThrow()
+})
+
+test('stop closes a connection that was left open', async () => {
+  const server = open(0)
+  await server.start()
+  const { port } = server.address()
+  const response = await fetch(`http://127.0.0.1:${port}/health/live`, { keepalive: true })
+  await response.text()
+  await server.stop()
+})
+
+test('a port in use is refused by name, with what to do', async () => {
+  const other = createServer()
+  await new Promise<void>(resolve => other.listen(0, '127.0.0.1', resolve))
+  const address = other.address()
+  if (address === null || typeof address === 'string') throw new TypeError('a TCP listener has a port')
+  const server = open(address.port)
+  await expect(server.start()).rejects.toMatchObject({
+    code: 'LISTENER_PORT_IN_USE',
+    message: expect.stringMatching(/in use by another process; stop it or set http\.port/),
+  })
+  await server.stop()
+  other.close()
+})
