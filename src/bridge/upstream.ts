@@ -53,8 +53,8 @@ export interface UpstreamStatus {
   readonly confirmed: number
   readonly returned: number
   readonly nacked: number
-  /** Times the link came up again after it was lost. */
-  readonly reconnects: number
+  /** Times the link came up since this start. */
+  readonly connects: number
   readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
   readonly routes: readonly RouteStatus[]
 }
@@ -88,7 +88,7 @@ export class Upstream {
   #closing: Promise<void> = Promise.resolve()
   #attemptStartedAt = 0
   #confirmedAtOpen = 0
-  #opened = 0
+  #connects = 0
   #lastError: { code: string; message: string; at: number } | null = null
   #lastLogged = ''
   #turn = 0
@@ -169,7 +169,7 @@ export class Upstream {
       confirmed: sum(route => route.confirmed),
       returned: sum(route => route.returned),
       nacked: sum(route => route.nacked),
-      reconnects: Math.max(0, this.#opened - 1),
+      connects: this.#connects,
       lastError: this.#lastError === null ? null : { ...this.#lastError, at: this.#wallTime(this.#lastError.at) },
       routes,
     }
@@ -264,7 +264,7 @@ export class Upstream {
       this.#link = link
       await Promise.all(this.#outboxes.map(outbox => outbox.plug(link)))
       if (!isMine() || !link.isOpen) return
-      this.#opened++
+      this.#connects++
       this.#confirmedAtOpen = this.status().confirmed
       this.#apply({ kind: 'opened', at: this.#clock.monotonicMs() })
       const reason = link.blockedReason
