@@ -165,9 +165,7 @@ export function connectLevel(bytes: Buffer, at: number, end: number): number {
 export function readConnect(bytes: Buffer, at: number, end: number): ConnectPacket {
   const reader = new PacketReader(bytes, at, end)
   const name = reader.text('protocol name')
-  if (name !== 'MQTT' && name !== 'MQIsdp') {
-    throw new ProtocolError(Reason.unsupportedProtocolVersion, 'the protocol name is not MQTT') // [MQTT-3.1.2-1]
-  }
+  if (name !== 'MQTT' && name !== 'MQIsdp') throw malformed('the protocol name is not MQTT') // [MQTT-3.1.2-1]
   const level = reader.byte()
   const version: Version | null =
     name === 'MQIsdp' ? (level === 3 ? 3 : null) : level === 4 || level === 5 ? level : null

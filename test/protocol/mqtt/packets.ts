@@ -1,0 +1,41 @@
+import { bytes, packet, text } from '../../support/wire.ts'
+
+/** CONNECT of 3.1.1, clean session, keep alive 0. */
+export const connect311 = (clientId: string, flags = '02', ...payload: Buffer[]): Buffer =>
+  packet(0x10, text('MQTT'), '04', flags, '00 00', text(clientId), ...payload)
+
+/** CONNECT of 5.0, clean start, keep alive 0. */
+export const connect5 = (clientId: string, properties = '00', flags = '02', ...payload: Buffer[]): Buffer =>
+  packet(0x10, text('MQTT'), '05', flags, '00 00', properties, text(clientId), ...payload)
+
+export const CONNECT_311 = connect311('c1')
+export const CONNACK_311 = bytes('20 02 00 00')
+export const CONNECT_5 = connect5('c1')
+/** Receive maximum 64, maximum QoS 1, no retain, 1 MiB packets, wildcards, no subscription identifiers, no shared subscriptions. */
+export const CONNACK_5 = packet(
+  0x20,
+  '00 00 12',
+  '21 00 40',
+  '24 01',
+  '25 00',
+  '27 00 10 00 00',
+  '28 01',
+  '29 00',
+  '2a 00',
+)
+export const DISCONNECT = bytes('e0 00')
+
+export const subscribe311 = (packetId: string, filter: string, qos: string): Buffer =>
+  packet(0x82, packetId, text(filter), qos)
+export const subscribe5 = (packetId: string, filter: string, options: string): Buffer =>
+  packet(0x82, packetId, '00', text(filter), options)
+export const suback311 = (packetId: string, code: string): Buffer => packet(0x90, packetId, code)
+export const suback5 = (packetId: string, code: string): Buffer => packet(0x90, packetId, '00', code)
+
+/** PUBLISH of 3.1.1; `packetId` empty: QoS 0. */
+export const publish311 = (topic: string, payload: string, first = 0x30, packetId = ''): Buffer =>
+  packet(first, text(topic), bytes(packetId), Buffer.from(payload))
+export const publish5 = (topic: string, payload: string, first = 0x30, packetId = '', properties = '00'): Buffer =>
+  packet(first, text(topic), bytes(packetId), properties, Buffer.from(payload))
+export const puback = (packetId: string): Buffer => packet(0x40, packetId)
+export const disconnect5 = (reason: string): Buffer => packet(0xe0, reason, '00')

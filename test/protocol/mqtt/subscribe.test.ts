@@ -1,0 +1,112 @@
+import { describe, expect } from 'vitest'
+import { bytes, packet, text } from '../../support/wire.ts'
+import {
+  CONNACK_5,
+  CONNACK_311,
+  CONNECT_5,
+  CONNECT_311,
+  publish311,
+  suback5,
+  suback311,
+  subscribe5,
+  subscribe311,
+} from './packets.ts'
+import { transcript } from './transcript.ts'
+
+const INVALID_FILTERS = [
+  'a#',
+  'a+',
+  '#/a',
+  'a/#/b',
+  '+a',
+  'a/b+',
+  '',
+  '/'.repeat(128),
+  '$queue/jobs',
+  '$stream/s/first',
+]
+
+describe('SUBSCRIBE and UNSUBSCRIBE', () => {
+  for (const filter of INVALID_FILTERS) {
+    transcript(
+      `the filter ${JSON.stringify(filter.slice(0, 20))} is refused, the connection stays`,
+      async ({ client, another }) => {
+        await client.says(CONNECT_311, subscribe311('00 01', filter, '00')).hears(CONNACK_311, suback311('00 01', '80'))
+        await client.hearsNothing()
+        const modern = await another()
+        await modern.says(CONNECT_5, subscribe5('00 01', filter, '00')).hears(CONNACK_5, suback5('00 01', '8f'))
+        await modern.hearsNothing()
+      },
+    )
+  }
+
+  transcript('shared subscriptions are refused: they are not built yet', async ({ client, another }) => {
+    await client
+      .says(CONNECT_311, subscribe311('00 01', '$share/g/a', '01'))
+      .hears(CONNACK_311, suback311('00 01', '80'))
+    await (await another())
+      .says(CONNECT_5, subscribe5('00 01', '$share/g/a', '01'))
+      .hears(CONNACK_5, suback5('00 01', '9e'))
+  })
+
+  transcript('one code for each filter, in their order [MQTT-3.8.4-6]', async ({ client }) => {
+    const said = packet(0x82, '00 05 00', text('a'), '00', text('b#'), '00', text('c/+/d'), '02', text('#'), '01')
+    await client.says(CONNECT_5, said).hears(CONNACK_5, packet(0x90, '00 05 00', '00 8f 01 01'))
+  })
+
+  transcript(
+    'a subscription too many is refused, replacing one is not one more',
+    async ({ client, another }) => {
+      await client
+        .says(
+          CONNECT_311,
+          subscribe311('00 01', 'a', '00'),
+          subscribe311('00 02', 'b', '00'),
+          subscribe311('00 03', 'a', '01'),
+        )
+        .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '80'), suback311('00 03', '01'))
+      const modern = await another()
+      await modern
+        .says(CONNECT_5, subscribe5('00 01', 'a', '00'), subscribe5('00 02', 'b', '00'))
+        .hears(CONNACK_5, suback5('00 01', '00'), suback5('00 02', '97'))
+    },
+    { limits: { subscriptionsPerSession: 1 } },
+  )
+
+  transcript('subscribing again replaces the subscription [MQTT-3.8.4-3]', async ({ client }) => {
+    await client.says(CONNECT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(subscribe311('00 02', 'a', '00')).hears(suback311('00 02', '00'))
+    await client.says(publish311('a', 'x', 0x32, '00 07')).hears(publish311('a', 'x'), bytes('40 02 00 07'))
+    await client.hearsNothing()
+  })
+
+  transcript('after UNSUBSCRIBE nothing more comes', async ({ client, broker }) => {
+    await client.says(CONNECT_311, subscribe311('00 01', 'a', '00')).hears(CONNACK_311, suback311('00 01', '00'))
+    await client.says(packet(0xa2, '00 02', text('a'), text('never'))).hears(packet(0xb0, '00 02')) // [MQTT-3.10.4-5]
+    await client.says(publish311('a', 'x')).hearsNothing()
+    expect(broker.server.client('c1')?.filters).toEqual([])
+  })
+
+  transcript('UNSUBACK of 5.0 says which subscriptions there were [MQTT-3.11.3-1]', async ({ client }) => {
+    await client.says(CONNECT_5, subscribe5('00 01', 'a', '00')).hears(CONNACK_5, suback5('00 01', '00'))
+    await client.says(packet(0xa2, '00 02 00', text('a'), text('a'))).hears(packet(0xb0, '00 02 00', '00 11'))
+  })
+
+  transcript('# and + do not match topics that begin with $ [MQTT-4.7.2-1]', async ({ client }) => {
+    await client
+      .says(CONNECT_311, subscribe311('00 01', '#', '00'), subscribe311('00 02', '+/x', '00'))
+      .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '00'))
+    await client.says(publish311('$SYS/x', 'no'), publish311('a/x', 'yes')).hears(publish311('a/x', 'yes'))
+    await client.hearsNothing()
+  })
+
+  transcript('a subscription ends with its connection', async ({ client, another, broker }) => {
+    await client.says(CONNECT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(bytes('e0 00')).hearsClose()
+    expect(broker.core.router.route('mqtt', 'a').isRouted).toBe(false)
+    expect(broker.core.memory.usedBytes).toBe(0)
+    const again = await another()
+    await again.says(CONNECT_311).hears(CONNACK_311)
+    await again.says(publish311('a', 'x')).hearsNothing()
+  })
+})

@@ -1,0 +1,24 @@
+import { test } from 'vitest'
+import type { MqttLimits } from '../../../src/protocol/mqtt/limits.ts'
+import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
+
+export interface Scene {
+  readonly client: WireClient
+  /** Another connection. */
+  readonly another: () => Promise<WireClient>
+  readonly broker: MqttUnderTest
+}
+
+export interface Staging {
+  readonly limits?: Partial<MqttLimits>
+  readonly memoryBytes?: number
+  readonly allowAnonymous?: boolean
+}
+
+/** A conversation in bytes, played against a fresh gateway on a port of its own. */
+export function transcript(name: string, play: (scene: Scene) => Promise<unknown>, staging: Staging = {}): void {
+  test(name, async () => {
+    await using broker = await MqttUnderTest.start(staging)
+    await play({ client: await broker.client(), another: () => broker.client(), broker })
+  })
+}

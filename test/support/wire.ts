@@ -1,0 +1,202 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import pino from 'pino'
+import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
+import { MqttServer } from '../../src/protocol/mqtt/server.ts'
+import { TcpListener } from '../../src/transport/tcp.ts'
+import { eventually } from './eventually.ts'
+import { type TempDir, tempDir } from './temp-dir.ts'
+import { CoreUnderTest } from './with-core.ts'
+
+/** The defaults of `limits` in the configuration. */
+export const DEFAULT_LIMITS: MqttLimits = {
+  clients: 2000,
+  outputPerClientBytes: 1024 ** 2,
+  packetBytes: 1024 ** 2,
+  receiveMax: 64,
+  inflight: 64,
+  topicLevels: 128,
+  subscriptionsPerSession: 100,
+  keepAliveMaxMs: 0,
+  sessionQueue: { messages: 10_000, bytes: 16 * 1024 ** 2, onFull: 'drop_oldest' },
+  refuseDisconnectAfterMs: 10_000,
+}
+
+const PATIENCE_MS = 10_000
+export const PINGREQ = bytes('c0 00')
+export const PINGRESP = bytes('d0 00')
+
+/** Bytes as they are written in the standard: `bytes('30 05 00 01', 'a', '68 69')`; hexadecimal pairs, or other text taken as UTF-8. */
+export function bytes(...parts: (string | Buffer)[]): Buffer {
+  return Buffer.concat(
+    parts.map(part => {
+      if (typeof part !== 'string') return part
+      return /^([0-9a-f]{2}( |$))+$/i.test(part) ? Buffer.from(part.replaceAll(' ', ''), 'hex') : Buffer.from(part)
+    }),
+  )
+}
+
+/** A string as MQTT writes it: two bytes of length, then UTF-8. */
+export function text(value: string): Buffer {
+  const utf8 = Buffer.from(value)
+  return Buffer.concat([Buffer.from([utf8.length >> 8, utf8.length & 0xff]), utf8])
+}
+
+/** A packet: first byte, remaining length, the rest. */
+export function packet(first: number, ...parts: (string | Buffer)[]): Buffer {
+  const body = bytes(...parts)
+  const length: number[] = []
+  let rest = body.length
+  do {
+    length.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0))
+    rest >>>= 7
+  } while (rest > 0)
+  return Buffer.concat([Buffer.from([first, ...length]), body])
+}
+
+/** A client that knows nothing of MQTT: it says bytes and hears bytes. */
+export class WireClient {
+  readonly socket: Socket
+  /** Heard and not yet expected. */
+  #heard: Buffer = Buffer.alloc(0)
+  heardBytes = 0
+  isClosed = false
+
+  private constructor(socket: Socket) {
+    this.socket = socket
+    socket.on('data', chunk => {
+      this.heardBytes += chunk.length
+      this.#heard = Buffer.concat([this.#heard, chunk])
+    })
+    // A reset is one of the ways to be closed.
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      this.isClosed = true
+    })
+  }
+
+  static async connect(port: number): Promise<WireClient> {
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+    await once(socket, 'connect')
+    return new WireClient(socket)
+  }
+
+  says(...packets: Buffer[]): this {
+    this.socket.write(Buffer.concat(packets))
+    return this
+  }
+
+  /** Waits for exactly these bytes, in this order, next. */
+  async hears(...packets: Buffer[]): Promise<this> {
+    const expected = Buffer.concat(packets)
+    await this.#wait(() => this.#heard.length >= expected.length || this.isClosed || this.socket.readableEnded)
+    const heard = this.#heard.subarray(0, expected.length)
+    if (!heard.equals(expected)) {
+      throw new Error(`expected ${expected.toString('hex')}, heard ${this.#heard.toString('hex') || 'nothing'}`)
+    }
+    this.#heard = this.#heard.subarray(expected.length)
+    return this
+  }
+
+  /** Whatever comes next, one whole packet. */
+  async hearsPacket(): Promise<Buffer> {
+    await this.#wait(() => wholePacket(this.#heard) > 0 || this.isClosed)
+    const length = wholePacket(this.#heard)
+    const heard = this.#heard.subarray(0, length)
+    this.#heard = this.#heard.subarray(length)
+    return heard
+  }
+
+  /** Nothing has been sent that isn't expected: a ping is answered next. */
+  async hearsNothing(): Promise<this> {
+    return this.says(PINGREQ).hears(PINGRESP)
+  }
+
+  /** The broker closes the connection, and says nothing more before. */
+  async hearsClose(): Promise<void> {
+    await this.#wait(() => this.isClosed || this.socket.readableEnded)
+    if (this.#heard.length > 0) throw new Error(`heard ${this.#heard.toString('hex')} before the close`)
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+
+  async #wait(condition: () => boolean): Promise<void> {
+    try {
+      await eventually(condition, { deadlineMs: PATIENCE_MS, intervalMs: 1 })
+    } catch (error) {
+      throw new Error(`heard ${this.#heard.toString('hex') || 'nothing'} within ${PATIENCE_MS} ms`, { cause: error })
+    }
+  }
+}
+
+function wholePacket(heard: Buffer): number {
+  let length = 0
+  for (let n = 1; n < 5; n++) {
+    const byte = heard[n]
+    if (byte === undefined) return 0
+    length += (byte & 0x7f) << (7 * (n - 1))
+    if (byte < 0x80) return heard.length >= n + 1 + length ? n + 1 + length : 0
+  }
+  return 0
+}
+
+/** Store, core, MQTT server and a port: a gateway without bridge and API. */
+export class MqttUnderTest {
+  readonly core: CoreUnderTest
+  readonly server: MqttServer
+  readonly port: number
+  readonly #directory: TempDir
+  readonly #listener: TcpListener
+  readonly #clients: WireClient[] = []
+
+  private constructor(directory: TempDir, core: CoreUnderTest, server: MqttServer, listener: TcpListener) {
+    this.#directory = directory
+    this.core = core
+    this.server = server
+    this.#listener = listener
+    this.port = listener.address().port
+  }
+
+  static async start({
+    limits = {},
+    memoryBytes = 64 * 1024 ** 2,
+    allowAnonymous = true,
+  }: {
+    limits?: Partial<MqttLimits>
+    memoryBytes?: number
+    allowAnonymous?: boolean
+  } = {}): Promise<MqttUnderTest> {
+    const directory = await tempDir()
+    const core = await CoreUnderTest.open(directory.path, { memoryBytes })
+    const log = pino({ level: 'silent' })
+    const { router, topology, memory } = core
+    const server = new MqttServer({
+      router,
+      topology,
+      memory,
+      log,
+      allowAnonymous,
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      clock: { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
+    })
+    const listener = new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port: 0, log })
+    await listener.start(socket => server.accept(socket))
+    return new MqttUnderTest(directory, core, server, listener)
+  }
+
+  async client(): Promise<WireClient> {
+    const client = await WireClient.connect(this.port)
+    this.#clients.push(client)
+    return client
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.close()
+    await this.#listener.stop()
+    await this.server.stop()
+    await this.core.close()
+    await this.#directory.remove()
+  }
+}
