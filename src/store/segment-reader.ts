@@ -10,8 +10,8 @@ export interface IndexedSegment {
   readonly entry: IndexEntry
 }
 
-/** Below this mean size reading through the block cache pays: several segments lie in one block. */
-const CACHED_BYTES = 4096
+/** Below this mean size several segments lie in one block of LevelDB: it pays to read through its cache. */
+const SMALL_BYTES = 4096
 
 /** Reads segments from log/, checks every record that is not settled, resolves references to shared bodies. Same order, one for one. */
 export async function loadSegments(
@@ -21,7 +21,7 @@ export async function loadSegments(
   quarantine: Quarantine,
 ): Promise<LoadedSegment[]> {
   const bytes = found.reduce((sum, { entry }) => sum + entry.bytes, 0)
-  const fillCache = bytes / found.length < CACHED_BYTES
+  const fillCache = bytes / found.length < SMALL_BYTES
   const keys = found.map(({ ref }) => logKey(ref.commit, queue, ref.part))
   const values = await getAll(log, keys, fillCache)
   const bodyKeys: Buffer[] = []

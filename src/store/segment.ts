@@ -35,7 +35,7 @@ const FLAG_BITMAP = 1
 const MAX_ENTRY_BYTES = 1 + 5 + 3 + 5
 
 export interface EncodedSegment {
-  /** In the encoder's scratch memory: valid until its next use. */
+  /** In the encoder's memory: valid until `reset`. */
   readonly value: Buffer
   readonly present: number
   /** Bytes of all its records, shared ones included: what reading it back takes. */
@@ -44,16 +44,26 @@ export interface EncodedSegment {
   readonly bodyParts: readonly number[]
 }
 
-/** Encodes segments one after the other in one growing scratch buffer. */
+/** Memory kept between commits; what a larger commit needs beyond it is given back. */
+const KEPT_BYTES = 512 * 1024
+
+/** Encodes the segments of one commit after the other into memory that the next commit uses again. */
 export class SegmentEncoder {
-  #scratch = Buffer.allocUnsafe(64 * 1024)
+  readonly #kept = Buffer.allocUnsafeSlow(KEPT_BYTES)
+  #memory = this.#kept
+  #used = 0
+
+  /** The values handed out so far are not needed any more. */
+  reset(): void {
+    this.#memory = this.#kept
+    this.#used = 0
+  }
 
   encode(key: Buffer, write: SegmentWrite, name: Buffer, firstRecord: number, bodies: SharedBodies): EncodedSegment {
     const present = countBits(write.present, write.count)
     const hasBitmap = present < write.count
     const tableAt = FIXED_BYTES + name.length + (hasBitmap ? bitmapBytes(write.count) : 0)
-    this.#reserve(tableAt + present * MAX_ENTRY_BYTES, 0)
-    let scratch = this.#scratch
+    let scratch = this.#reserve(tableAt + present * MAX_ENTRY_BYTES, null)
     const bodyParts: number[] = []
     let at = tableAt
     let inlineBytes = 0
@@ -78,8 +88,7 @@ export class SegmentEncoder {
       }
     }
     const headerBytes = at
-    this.#reserve(headerBytes + inlineBytes, headerBytes)
-    scratch = this.#scratch
+    scratch = this.#reserve(headerBytes + inlineBytes, scratch.subarray(0, headerBytes))
     for (let entry = 0; entry < write.count; entry++) {
       if (!hasBit(inline, entry)) continue
       const recordAt = write.offsets[entry] ?? 0
@@ -100,14 +109,18 @@ export class SegmentEncoder {
     name.copy(scratch, FIXED_BYTES)
     if (hasBitmap) scratch.set(write.present.subarray(0, bitmapBytes(write.count)), FIXED_BYTES + name.length)
     scratch.writeUInt32LE(headerCrc(key, scratch, headerBytes), 4)
+    this.#used += at
     return { value: scratch.subarray(0, at), present, recordBytes: inlineBytes + sharedBytes, bodyParts }
   }
 
-  #reserve(bytes: number, keep: number): void {
-    if (bytes <= this.#scratch.length) return
-    const larger = Buffer.allocUnsafe(Math.max(bytes, this.#scratch.length * 2))
-    this.#scratch.copy(larger, 0, 0, keep)
-    this.#scratch = larger
+  /** Room for one value behind those handed out; `begun`: its beginning, which must be there. */
+  #reserve(bytes: number, begun: Buffer | null): Buffer {
+    if (this.#used + bytes > this.#memory.length) {
+      this.#memory = Buffer.allocUnsafeSlow(Math.max(bytes, KEPT_BYTES))
+      this.#used = 0
+      if (begun !== null) begun.copy(this.#memory)
+    }
+    return this.#memory.subarray(this.#used)
   }
 }
 

@@ -93,12 +93,11 @@ export class State {
 
   /** Writes the changes as one batch, without sync. */
   apply(changes: readonly StateChange[]): Promise<void> {
-    const batch = this.level.batch()
-    for (const { key, value } of changes) {
-      if (value === null) batch.del(key)
-      else batch.put(key, sealValue(key, value))
-    }
-    return batch.write()
+    return this.level.batch(
+      changes.map(({ key, value }) =>
+        value === null ? { type: 'del', key } : { type: 'put', key, value: sealValue(key, value) },
+      ),
+    )
   }
 
   #unseal(key: Buffer, sealed: Buffer): Buffer | null {

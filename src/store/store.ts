@@ -34,15 +34,16 @@ import {
   segmentIndexKey,
   segmentIndexRange,
 } from './keys.ts'
-import { type CreateLevel, createLevel, type Db, isNoSpace, levelErrorCode, rootMessage } from './level.ts'
+import { type CreateLevel, createLevel, isNoSpace, levelErrorCode, rootMessage } from './level.ts'
 import { Quarantine } from './quarantine.ts'
+import { Reclaim } from './reclaim.ts'
 import { type Recovered, type RecoveryReport, recover } from './recovery.ts'
 import { References } from './references.ts'
 import { SegmentEncoder } from './segment.ts'
 import { decodeIndexEntry, encodeIndexEntry, type IndexEntry, unsettledOf } from './segment-index.ts'
 import { type IndexedSegment, loadSegments } from './segment-reader.ts'
 import { SharedBodies } from './shared-bodies.ts'
-import { State } from './state.ts'
+import { type Bounds, State } from './state.ts'
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef, StateChange } from './types.ts'
 
 export type { BootRecord } from './boot.ts'
@@ -73,6 +74,8 @@ const REOPEN_FIRST_MS = 250
 const REOPEN_MAX_MS = 5000
 /** Segments per call of segments(): bounds what one call allocates for very small ones. */
 const MAX_SEGMENTS = 1024
+/** Read from the index at first; enough for a page of large segments. */
+const FIRST_INDEX_ENTRIES = 16
 
 interface Databases {
   readonly log: OpenedDatabase
@@ -87,11 +90,14 @@ type Phase =
 
 /** What a commit is going to be, once written. */
 interface Outcome {
+  /** For log/. */
+  readonly operations: LogPut[]
   readonly nextRecord: number
   readonly unsettled: number
   readonly bytes: number
   readonly changes: readonly StateChange[]
   readonly deletable: readonly Buffer[]
+  readonly deletableBytes: number
 }
 
 /** The part of a boot record's commit that other commits don't have. */
@@ -101,7 +107,11 @@ interface BootWrite {
   readonly deletable: readonly Buffer[]
 }
 
-type LogBatch = ReturnType<Db['batch']>
+interface LogPut {
+  readonly type: 'put'
+  readonly key: Buffer
+  readonly value: Buffer
+}
 
 const NO_NAME = Buffer.alloc(0)
 
@@ -156,8 +166,10 @@ export class Store {
   #checkpointTimer: NodeJS.Timeout | null = null
   #deltas: number[] = []
   #deletable: Buffer[] = []
+  #deletableBytes = 0
   #bytesSinceCheckpoint = 0
   #proven = 0
+  readonly #reclaim = new Reclaim()
 
   /** `refusal` may have changed. */
   onRefusalChange: (() => void) | null = null
@@ -434,6 +446,7 @@ export class Store {
     this.#unsettled = recovered.unsettled
     this.#deltas = recovered.deltas
     this.#deletable = recovered.deletable
+    this.#deletableBytes = 0
     this.#proven = recovered.proven
     this.#bytesSinceCheckpoint = 0
     this.#stateWrite = Promise.resolve()
@@ -487,16 +500,10 @@ export class Store {
   async #attempt(databases: Databases, commit: Commit, number: number, boot: BootWrite | null): Promise<void> {
     // Marks are computed from the index, so it has to be there; and two state batches are never under way at once.
     if (commit.marks.length > 0) await this.#stateWrite
-    const batch = databases.log.level.batch()
-    let outcome: Outcome
-    try {
-      outcome = await this.#encode(databases.state, batch, commit, number, boot)
-    } catch (error) {
-      await batch.close()
-      throw error
-    }
+    const outcome = await this.#encode(databases.state, commit, number, boot)
     const startedAt = this.#options.monotonicMs()
-    await batch.write({ sync: true })
+    // An array and not a chained batch: that one's native memory is freed only when the garbage collector comes by.
+    await databases.log.level.batch(outcome.operations, { sync: true })
     this.#counters.lastSyncMs = this.#options.monotonicMs() - startedAt
     this.#highWater.note({
       commit: number,
@@ -512,19 +519,16 @@ export class Store {
     this.#stateWrite = databases.state.apply(outcome.changes).catch((error: unknown) => this.#fail(databases, error))
     this.#deltas.push(number)
     for (const key of outcome.deletable) this.#deletable.push(key)
+    this.#deletableBytes += outcome.deletableBytes
     this.#bytesSinceCheckpoint += outcome.bytes
     this.#scheduleCheckpoint(databases)
   }
 
-  /** Fills the batch for log/ and says what follows from the commit. */
-  async #encode(
-    state: State,
-    batch: LogBatch,
-    commit: Commit,
-    number: number,
-    boot: BootWrite | null,
-  ): Promise<Outcome> {
+  /** What the commit writes to log/ and what follows from it. */
+  async #encode(state: State, commit: Commit, number: number, boot: BootWrite | null): Promise<Outcome> {
     const bodies = new SharedBodies()
+    const operations: LogPut[] = []
+    this.#encoder.reset()
     const changes: StateChange[] = []
     const written = new Map<string, IndexEntry>()
     const references = new References(state)
@@ -534,7 +538,7 @@ export class Store {
       if (countBits(write.present, write.count) === 0) continue
       const key = logKey(number, write.queue, write.part)
       const encoded = this.#encoder.encode(key, write, this.#names.get(write.queue) ?? NO_NAME, nextRecord, bodies)
-      batch.put(key, encoded.value)
+      operations.push({ type: 'put', key: key, value: encoded.value })
       bytes += encoded.value.length
       const entry: IndexEntry = {
         first: write.first,
@@ -555,11 +559,18 @@ export class Store {
       nextRecord += encoded.present
     }
     for (const [at, part] of bodies.finish().entries()) {
-      batch.put(logKey(number, 0, at + 1), part)
+      operations.push({ type: 'put', key: logKey(number, 0, at + 1), value: part })
       bytes += part.length
     }
     const deletable: Buffer[] = boot === null ? [] : [...boot.deletable]
-    const settledNow = await this.#mark(state, commit.marks, written, changes, deletable, references)
+    const { settledNow, deletableBytes } = await this.#mark(
+      state,
+      commit.marks,
+      written,
+      changes,
+      deletable,
+      references,
+    )
     await references.finish(changes, deletable)
     for (const change of commit.changes) changes.push(change)
     if (boot !== null) {
@@ -568,7 +579,7 @@ export class Store {
       const stored = Buffer.alloc(4 + value.length)
       stored.writeUInt32LE(boot.record.boot)
       value.copy(stored, 4)
-      batch.put(logKey(number, 0, BOOT_PART), stored)
+      operations.push({ type: 'put', key: logKey(number, 0, BOOT_PART), value: stored })
     }
     const records = nextRecord - this.#nextRecord
     const unsettled = Math.max(0, this.#unsettled + records - settledNow)
@@ -580,11 +591,11 @@ export class Store {
       boot: this.#boot.boot,
       changes,
     })
-    batch.put(deltaKey, delta)
-    return { nextRecord, unsettled, bytes: bytes + delta.length, changes, deletable }
+    operations.push({ type: 'put', key: deltaKey, value: delta })
+    return { operations, nextRecord, unsettled, bytes: bytes + delta.length, changes, deletable, deletableBytes }
   }
 
-  /** Turns marks into index entries; how many entries they settle. A mark of a segment the index no longer knows changes nothing. */
+  /** Turns marks into index entries; how many entries they settle, how many bytes become deletable. A mark of a segment the index no longer knows changes nothing. */
   async #mark(
     state: State,
     marks: readonly SegmentMarks[],
@@ -592,11 +603,12 @@ export class Store {
     changes: StateChange[],
     deletable: Buffer[],
     references: References,
-  ): Promise<number> {
-    if (marks.length === 0) return 0
+  ): Promise<{ settledNow: number; deletableBytes: number }> {
+    let settledNow = 0
+    let deletableBytes = 0
+    if (marks.length === 0) return { settledNow, deletableBytes }
     const keys = marks.map(({ queue, ref }) => segmentIndexKey(queue, ref))
     const values = await state.getMany(keys)
-    let settledNow = 0
     for (const [at, { queue, ref, settled, isComplete }] of marks.entries()) {
       const key = keys[at] ?? NO_NAME
       const value = values[at]
@@ -606,6 +618,7 @@ export class Store {
       if (isComplete) {
         changes.push({ key, value: null })
         deletable.push(logKey(ref.commit, queue, ref.part))
+        deletableBytes += entry.bytes
         for (const part of entry.bodyParts) references.add(ref.commit, part, -1)
       } else {
         const marked: IndexEntry = { ...entry, settled }
@@ -613,7 +626,7 @@ export class Store {
         changes.push({ key, value: encodeIndexEntry(marked) })
       }
     }
-    return settledNow
+    return { settledNow, deletableBytes }
   }
 
   async #indexedSegments(
@@ -624,21 +637,11 @@ export class Store {
   ): Promise<IndexedSegment[]> {
     const { gte, lt } = segmentIndexRange(queue)
     const first = this.#firstSegments.get(queue)
-    const bounds =
+    const bounds: Bounds =
       after !== null
         ? { gt: segmentIndexKey(queue, after), lt }
         : { gte: first === undefined ? gte : segmentIndexKey(queue, first), lt }
-    const found: IndexedSegment[] = []
-    const { entries } = await state.page(bounds, MAX_SEGMENTS)
-    let bytes = 0
-    for (const [key, value] of entries) {
-      const at = parseSegmentIndexKey(key)
-      const entry = decodeIndexEntry(value)
-      if (at === null || entry === null) continue
-      bytes += entry.bytes
-      if (found.length > 0 && bytes > maxBytes) break
-      found.push({ ref: { commit: at.commit, part: at.part }, entry })
-    }
+    const found = await readIndex(state, bounds, maxBytes)
     const start = found[0]
     if (after === null && start !== undefined) this.#firstSegments.set(queue, start.ref)
     return found
@@ -692,6 +695,8 @@ export class Store {
     const commit = this.#lastCommit
     const deltas = this.#deltas
     const deletable = this.#deletable
+    const deletableBytes = this.#deletableBytes
+    this.#deletableBytes = 0
     this.#deltas = [commit]
     this.#deletable = []
     this.#bytesSinceCheckpoint = 0
@@ -704,6 +709,8 @@ export class Store {
     for (const key of deletable) batch.del(key)
     await batch.write({ sync: true })
     this.#proven = commit
+    this.#reclaim.note(deletable, deletableBytes)
+    if (!this.#isClosing) await this.#reclaim.run(log.level, state)
     await writeCheckpoint(state, { commit, proven: commit, ...numbers })
     await this.#highWater.sync()
   }
@@ -756,6 +763,28 @@ export class Store {
     if (refusal === this.#lastRefusal) return
     this.#lastRefusal = refusal
     this.onRefusalChange?.()
+  }
+}
+
+/** Index entries within bounds: one always, then while the sum of their bytes stays within `maxBytes`, at most 1,024. */
+async function readIndex(state: State, bounds: Bounds, maxBytes: number): Promise<IndexedSegment[]> {
+  const found: IndexedSegment[] = []
+  let bytes = 0
+  let lower = bounds
+  for (;;) {
+    // No more than needed: what an iterator has read stays in native memory until the garbage collector comes by.
+    const wanted = found.length === 0 ? FIRST_INDEX_ENTRIES : Math.ceil((maxBytes - bytes) / (bytes / found.length)) + 1
+    const { entries, last } = await state.page(lower, Math.min(wanted, MAX_SEGMENTS))
+    if (last === null) return found
+    for (const [key, value] of entries) {
+      const at = parseSegmentIndexKey(key)
+      const entry = decodeIndexEntry(value)
+      if (at === null || entry === null) continue
+      bytes += entry.bytes
+      if ((found.length > 0 && bytes > maxBytes) || found.length === MAX_SEGMENTS) return found
+      found.push({ ref: { commit: at.commit, part: at.part }, entry })
+    }
+    lower = { gt: last, lt: bounds.lt }
   }
 }
 
