@@ -72,14 +72,14 @@ export async function runCli(args: readonly string[]): Promise<void> {
 }
 
 async function parse(args: readonly string[]): Promise<void> {
-  if (args[0] === '--version' || args[0] === '-V') {
+  if (args[0] === '--version') {
     const { versionText } = await import('../version.ts')
     console.log(versionText())
     return
   }
   const program = dressCommand(new Command('sluice'))
     .description('MQTT at the edge, AMQP at the centre, nothing lost between.')
-    .option('-V, --version', 'version, commit, runtime, LevelDB')
+    .option('--version', 'version, commit, runtime, LevelDB')
     .addHelpText('after', '\nEvery command has --help with an example.')
     .helpCommand('help [command]', 'show the help of a command')
   const wanted = args.find(arg => !arg.startsWith('-'))

@@ -35,9 +35,10 @@ const host = text(
   'an IP address or a host name',
   words(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not an IP address or a host name'),
 )
-const filter = text('MQTT filter', 'an MQTT topic filter such as sensors/+/temperature', topicFilter)
-const name = text('name', '1 to 64 letters, digits, _ and -', configuredName)
-const exchange = text('exchange name', '1 to 255 bytes without control characters', exchangeName)
+// Checked here and plain text from here on: modules take slices, and a brand would only get in their tests' way.
+const filter = text<string>('MQTT filter', 'an MQTT topic filter such as sensors/+/temperature', topicFilter)
+const name = text<string>('name', '1 to 64 letters, digits, _ and -', configuredName)
+const exchange = text<string>('exchange name', '1 to 255 bytes without control characters', exchangeName)
 
 const gatewayId = text(
   'gateway id',
