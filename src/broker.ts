@@ -6,13 +6,12 @@ import { gatewayId } from './config/gateway-id.ts'
 import type { Config, RouteConfig } from './config/schema.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
-import { TopicExchange } from './core/exchange.ts'
 import { Identities } from './core/identity.ts'
 import { MemoryBudget } from './core/memory.ts'
 import type { Queue } from './core/queue.ts'
 import { Router } from './core/router.ts'
+import { RoutingTable } from './core/routing-table.ts'
 import { Tickets } from './core/tickets.ts'
-import { MQTT_DIALECT } from './core/topic-tree.ts'
 import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
@@ -119,9 +118,9 @@ async function compose(
     monotonicMs: clock.monotonicMs,
   })
   const topology = new Topology({ store, schedule, tickets, memory, clock })
-  const exchange = new TopicExchange(MQTT_EXCHANGE, MQTT_DIALECT)
+  const table = new RoutingTable()
   const router = new Router({
-    exchanges: [exchange],
+    table,
     tickets,
     schedule,
     memory,

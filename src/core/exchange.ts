@@ -1,30 +1,69 @@
 import type { Binding } from './binding.ts'
-import { type Dialect, TopicTree } from './topic-tree.ts'
+import { DirectMatcher } from './exchanges/direct.ts'
+import { FanoutMatcher } from './exchanges/fanout.ts'
+import { type HeaderValue, HeadersMatcher } from './exchanges/headers.ts'
+import { TopicMatcher } from './exchanges/topic.ts'
+import { AMQP_DIALECT, type Dialect } from './topic-tree.ts'
 
-/** A topic exchange: hands out the bindings whose pattern matches a key. */
-export class TopicExchange {
-  readonly name: string
-  readonly #tree: TopicTree<Binding>
+/** AMQP 0-9-1 section 3.1.3, with headers as in RabbitMQ. */
+export const EXCHANGE_KINDS = ['direct', 'topic', 'fanout', 'headers'] as const
+export type ExchangeKind = (typeof EXCHANGE_KINDS)[number]
 
-  constructor(name: string, dialect: Dialect) {
-    this.name = name
-    this.#tree = new TopicTree(dialect)
-  }
+/** Routes every message to the queue whose name is its key (AMQP 0-9-1 section 3.1.3.1). */
+export const DEFAULT_EXCHANGE = ''
 
-  get bindingCount(): number {
-    return this.#tree.size
-  }
+export type Headers = ReadonlyMap<string, HeaderValue>
 
-  bind(binding: Binding): void {
-    this.#tree.add(binding.pattern, binding)
-  }
-
+/** Which of an exchange's bindings a message goes over. */
+export interface Matcher {
+  readonly size: number
+  bind(binding: Binding): void
   /** False if that very binding is not held. */
-  unbind(binding: Binding): boolean {
-    return this.#tree.remove(binding.pattern, binding)
+  unbind(binding: Binding): boolean
+  match(key: string, headers: Headers, visit: (binding: Binding) => void): void
+}
+
+export interface ExchangeSpec {
+  readonly name: string
+  readonly kind: ExchangeKind
+  /** Its definition outlives the process. */
+  readonly isDurable: boolean
+  /** Clients may not publish to it; other exchanges may. */
+  readonly isInternal: boolean
+  /** Takes what matches no binding here (RabbitMQ, Alternate Exchanges); null: such messages are unrouted. */
+  readonly alternate: string | null
+}
+
+export class Exchange {
+  readonly spec: ExchangeSpec
+  readonly matcher: Matcher
+
+  constructor(spec: ExchangeSpec, dialect: Dialect = AMQP_DIALECT) {
+    this.spec = spec
+    this.matcher = matcherOf(spec.kind, dialect)
   }
 
-  match(key: string, visit: (binding: Binding) => void): void {
-    this.#tree.match(key, visit)
+  get name(): string {
+    return this.spec.name
+  }
+
+  /** Its choice depends on the message and not on the key alone: a route through it holds for one message. */
+  get readsHeaders(): boolean {
+    return this.spec.kind === 'headers'
+  }
+}
+
+function matcherOf(kind: ExchangeKind, dialect: Dialect): Matcher {
+  switch (kind) {
+    case 'direct':
+      return new DirectMatcher()
+    case 'topic':
+      return new TopicMatcher(dialect)
+    case 'fanout':
+      return new FanoutMatcher()
+    case 'headers':
+      return new HeadersMatcher()
+    default:
+      return kind satisfies never
   }
 }

@@ -5,53 +5,29 @@
  * Hot side: publishRun takes a run of messages that share one route; nothing is allocated per message. Cold side: publish(message).
  */
 import { BrokerError, type ErrorCode } from '../model/error.ts'
-import { type Acceptance, type Clock as ClockTrust, type Message, recordPrefix } from '../model/message.ts'
-import type { Binding, Destination } from './binding.ts'
+import { type Acceptance, type Clock as ClockTrust, type Message, type RecordPrefix, recordPrefix } from '../model/message.ts'
+import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
-import type { LiveReceiver, Publisher } from './consumer.ts'
-import type { TopicExchange } from './exchange.ts'
+import type { Publisher } from './consumer.ts'
+import { messageHeaders } from './message-headers.ts'
 import type { MemoryBudget } from './memory.ts'
 import type { Queue } from './queue.ts'
+import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
+export type { Route } from './routing-table.ts'
 export type { PublisherHandle } from './tickets.ts'
-
-/** Where the messages of one exchange and key go; valid while its version is the router's. */
-export interface Route {
-  readonly version: number
-  readonly exchange: string
-  readonly key: string
-  /** At least one binding matches. */
-  readonly isRouted: boolean
-  /** Receivers of messages published at QoS 0, and those that take QoS 1 and 2 at QoS 0. */
-  readonly live0: readonly LiveTarget[]
-  readonly live1: readonly LiveTarget[]
-  readonly queues0: readonly QueueTarget[]
-  readonly queues1: readonly QueueTarget[]
-  /** How many of queues1 are durable. */
-  readonly durable1: number
-}
-
-interface LiveTarget {
-  readonly receiver: LiveReceiver
-  readonly note: number
-}
-
-interface QueueTarget {
-  readonly queue: Queue
-  readonly note: number
-}
 
 export interface Receipt {
   readonly isRouted: boolean
 }
 
-/** Routes remembered per routing-table version; a publisher that sprays topics makes the cache start over, no more. */
-const MAX_CACHED_ROUTES = 4096
 /** A deferred message is given at least so long to be settled before it is written. */
 const MIN_DEFER_MS = 4
+
+const EMPTY_PREFIX: RecordPrefix = { bytes: Buffer.alloc(0), qos: 0 }
 
 export interface RouterCounters {
   /** QoS >= 1 or QoS 0 messages taken in, matched or not. */
@@ -65,24 +41,24 @@ export interface RouterCounters {
 }
 
 export class Router {
-  readonly #exchanges: ReadonlyMap<string, TopicExchange>
+  readonly #table: RoutingTable
   readonly #tickets: Tickets
   readonly #schedule: CommitSchedule
   readonly #memory: MemoryBudget
   readonly #clock: Clock
   readonly #commitIntervalMs: number
   readonly #refusal: () => ErrorCode | null
-  #version = 1
-  #routes = new Map<string, Route>()
   readonly counters: RouterCounters = { accepted: 0, unrouted: 0, refused: 0, acceptedBytes: 0 }
 
   /** Reused for every accepted message: only seq and acceptedAt change. */
   readonly #acceptance: { seq: number; readonly boot: number; acceptedAt: number; clock: ClockTrust }
+  /** A message of a run by itself, where headers decide. */
+  readonly #single = createRun(0, EMPTY_PREFIX)
   readonly #coldWaiters = new Map<number, () => void>()
   readonly #cold: PublisherHandle
 
   constructor({
-    exchanges,
+    table,
     tickets,
     schedule,
     memory,
@@ -91,7 +67,7 @@ export class Router {
     commitIntervalMs,
     refusal,
   }: {
-    exchanges: readonly TopicExchange[]
+    table: RoutingTable
     tickets: Tickets
     schedule: CommitSchedule
     memory: MemoryBudget
@@ -103,7 +79,7 @@ export class Router {
     /** Why the store takes nothing new now; null: it does. */
     refusal: () => ErrorCode | null
   }) {
-    this.#exchanges = new Map(exchanges.map(exchange => [exchange.name, exchange]))
+    this.#table = table
     this.#tickets = tickets
     this.#schedule = schedule
     this.#memory = memory
@@ -115,9 +91,9 @@ export class Router {
     memory.onRelief = () => this.resumePublishers()
   }
 
-  /** Rises with every change of bindings. */
+  /** Rises with every change of bindings; a cached route is valid while its version is this. */
   get version(): number {
-    return this.#version
+    return this.#table.version
   }
 
   /** `limits.memory` is reached: publishers stop reading until Publisher.resume(). */
@@ -142,57 +118,18 @@ export class Router {
     for (const handle of this.#tickets.handles()) handle.publisher.resume()
   }
 
+  /** Binds in memory only; the same object is used to unbind. */
   bind(exchange: string, binding: Binding): void {
-    this.#exchange(exchange).bind(binding)
-    this.#forgetRoutes()
+    this.#table.bind(exchange, binding)
   }
 
   unbind(exchange: string, binding: Binding): void {
-    if (this.#exchange(exchange).unbind(binding)) this.#forgetRoutes()
+    this.#table.unbind(exchange, binding)
   }
 
-  #forgetRoutes(): void {
-    this.#version++
-    if (this.#routes.size > 0) this.#routes = new Map()
-  }
-
-  #exchange(name: string): TopicExchange {
-    const exchange = this.#exchanges.get(name)
-    if (exchange === undefined) throw new TypeError(`exchange ${name} is not declared`)
-    return exchange
-  }
-
-  /** Cached; on a miss walks the exchange's tree. */
+  /** Cached; @throws BrokerError EXCHANGE_NOT_FOUND */
   route(exchange: string, key: string): Route {
-    const cacheKey = `${exchange}\0${key}`
-    const cached = this.#routes.get(cacheKey)
-    if (cached !== undefined) return cached
-    const route = this.#resolve(exchange, key)
-    if (this.#routes.size >= MAX_CACHED_ROUTES) this.#routes = new Map()
-    this.#routes.set(cacheKey, route)
-    return route
-  }
-
-  #resolve(exchange: string, key: string): Route {
-    // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.5-1].
-    const best = new Map<Destination, Binding>()
-    this.#exchange(exchange).match(key, binding => {
-      const known = best.get(binding.destination)
-      if (known === undefined || binding.maxQos > known.maxQos) best.set(binding.destination, binding)
-    })
-    const live0: LiveTarget[] = []
-    const live1: LiveTarget[] = []
-    const queues0: QueueTarget[] = []
-    const queues1: QueueTarget[] = []
-    for (const { destination, maxQos, note } of best.values()) {
-      const { live, queue } = destination
-      if (live !== null) live0.push({ receiver: live, note })
-      else if (queue !== null && queue.qos0 !== 'ignore') queues0.push({ queue, note })
-      if (queue !== null && (maxQos > 0 || live === null)) queues1.push({ queue, note })
-      else if (live !== null) live1.push({ receiver: live, note })
-    }
-    const durable1 = queues1.filter(target => target.queue.isDurable).length
-    return { version: this.#version, exchange, key, isRouted: best.size > 0, live0, live1, queues0, queues1, durable1 }
+    return this.#table.route(exchange, key)
   }
 
   /**
@@ -203,6 +140,44 @@ export class Router {
   publishRun(handle: PublisherHandle, route: Route, run: Run): number {
     run.refusal = null
     run.firstTicket = 0
+    if (route.readsHeaders) return this.#publishByHeaders(handle, route, run)
+    return this.#publishAlike(handle, route, run)
+  }
+
+  /** Messages whose way depends on their headers go one by one. Each gets a ticket, so that tickets still follow by one. */
+  #publishByHeaders(handle: PublisherHandle, { exchange, key }: Route, run: Run): number {
+    const single = this.#single
+    single.bytes = run.bytes
+    single.count = 1
+    single.expires = run.expires
+    single.form = run.form
+    single.qos = run.qos
+    single.retain = run.retain
+    single.dup = run.dup
+    single.propertiesTag = run.propertiesTag
+    single.prefix = run.prefix
+    for (let i = 0; i < run.count; i++) {
+      single.starts[0] = run.starts[i] ?? 0
+      single.properties[0] = run.properties[i] ?? 0
+      single.payloads[0] = run.payloads[i] ?? 0
+      single.ends[0] = run.ends[i] ?? 0
+      single.expiries[0] = run.expiries[i] ?? 0
+      single.refusal = null
+      single.firstTicket = 0
+      const headers = messageHeaders(run.propertiesTag, run.bytes, run.properties[i] ?? 0, run.payloads[i] ?? 0)
+      const accepted = this.#publishAlike(handle, this.#table.resolve(exchange, key, headers), single)
+      if (accepted === 0) {
+        run.refusal = single.refusal
+        return i
+      }
+      if (run.qos === 0) continue
+      const ticket = single.firstTicket === 0 ? this.#tickets.open(handle, 1, 0) : single.firstTicket
+      if (i === 0) run.firstTicket = ticket
+    }
+    return run.count
+  }
+
+  #publishAlike(handle: PublisherHandle, route: Route, run: Run): number {
     if (run.qos === 0) {
       this.#book(route, run, run.count)
       for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.key, note)

@@ -1,13 +1,12 @@
 import pino from 'pino'
 import { type Clock, systemClock } from '../../src/core/clock.ts'
 import { CommitSchedule, type CommitStore } from '../../src/core/commit-schedule.ts'
-import { TopicExchange } from '../../src/core/exchange.ts'
 import { Identities } from '../../src/core/identity.ts'
 import { MemoryBudget } from '../../src/core/memory.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
 import { Router } from '../../src/core/router.ts'
+import { RoutingTable } from '../../src/core/routing-table.ts'
 import { Tickets } from '../../src/core/tickets.ts'
-import { MQTT_DIALECT } from '../../src/core/topic-tree.ts'
 import { Topology } from '../../src/core/topology.ts'
 import { MQTT_EXCHANGE } from '../../src/model/message.ts'
 import { Store } from '../../src/store/store.ts'
@@ -78,7 +77,7 @@ export class CoreUnderTest {
     })
     this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock })
     this.router = new Router({
-      exchanges: [new TopicExchange(MQTT_EXCHANGE, MQTT_DIALECT)],
+      table: new RoutingTable(),
       tickets,
       schedule: this.schedule,
       memory,
