@@ -220,7 +220,7 @@ export class RunningGateway implements Gateway {
       routes: status.routes.map(route => route.name),
       unconfirmed: status.unconfirmed,
       confirmed: status.confirmed,
-      reconnects: status.reconnects,
+      reconnects: Math.max(0, status.connects - 1),
     }
   }
 
