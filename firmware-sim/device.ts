@@ -109,10 +109,10 @@ export class Device {
     return this.#flash?.overwritten ?? 0
   }
 
-  /** Begins to sample and, after `delayMs` of real time, to connect. */
+  /** Begins to sample, within the first period of virtual time, and, after `delayMs` of real time, to connect. */
   powerOn(delayMs: number): void {
     this.#isSampling = true
-    this.#nextSampleAt = this.#clock.now() + this.#random.between(0, this.#firmware.samplePeriodMs)
+    this.#nextSampleAt = this.#random.between(0, this.#firmware.samplePeriodMs)
     this.#state = { kind: 'waiting', until: this.#clock.realNow() + delayMs }
     this.#sleep()
   }

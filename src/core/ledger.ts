@@ -90,6 +90,20 @@ export class Ledger {
   }
 }
 
+/**
+ * The same figures with what is really there: messages that came back (their settled marks were lost) are no longer settled, messages that are
+ * gone were dropped by damage.
+ */
+export function withQueued(figures: LedgerFigures, queued: number): LedgerFigures {
+  const gone = figures.queued - queued
+  if (gone >= 0) {
+    const damage = (figures.dropped.damage ?? 0) + gone
+    return { ...figures, queued, dropped: gone === 0 ? figures.dropped : { ...figures.dropped, damage } }
+  }
+  const unsettled = Math.min(figures.settled, -gone)
+  return { ...figures, queued, settled: figures.settled - unsettled, accepted: figures.accepted - gone - unsettled }
+}
+
 function sum(counts: ReadonlyMap<string, number>): number {
   let total = 0
   for (const count of counts.values()) total += count

@@ -732,7 +732,28 @@ export class Queue implements CommitSource {
       this.#gapLast = null
       this.#readAfter = null
       this.#head = this.#segments.length
+      this.#reconcile()
     }
+  }
+
+  /**
+   * All there is is in memory now: the figures are set right. What they promise beyond it was lost to damage that left no trace to
+   * be counted by.
+   */
+  #reconcile(): void {
+    let ready = 0
+    let bytes = 0
+    for (const segment of this.#segments) {
+      ready += segment.live - segment.inFlight
+      bytes += segment.liveBytes()
+    }
+    const gone = this.ledger.queued - ready
+    if (gone > 0) {
+      this.ledger.queued -= gone
+      this.ledger.drop('damage', gone)
+    }
+    if (gone > 0 || bytes !== this.#bytes) this.#figuresChanged()
+    this.#bytes = bytes
   }
 
   #bookDamage(found: LoadedSegment): void {

@@ -154,6 +154,13 @@ export class Segment {
     return recordBytes(this.bytes, this.offsetAt(index))
   }
 
+  /** Bytes of the entries that are not done. */
+  liveBytes(): number {
+    let bytes = 0
+    for (let i = 0; i < this.count; i++) if ((this.statusAt(i) & DONE) === 0) bytes += this.recordBytesAt(i)
+    return bytes
+  }
+
   /** Index of the first entry whose ticket is above `ticket`; `count` if there is none. Tickets rise within a segment. */
   indexAfterTicket(ticket: number): number {
     let low = 0

@@ -3,7 +3,7 @@ import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
-import type { LedgerFigures } from './ledger.ts'
+import { type LedgerFigures, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Queue, type QueueLimits, type QueueRecord } from './queue.ts'
 import type { Tickets } from './tickets.ts'
@@ -35,6 +35,14 @@ const EMPTY_FIGURES: LedgerFigures = {
   dropped: {},
   expired: 0,
   dead_lettered: {},
+}
+
+/** Of a queue that only its messages tell of. */
+const FOUND_LIMITS: QueueLimits = {
+  messages: Number.MAX_SAFE_INTEGER,
+  bytes: Number.MAX_SAFE_INTEGER,
+  ageMs: Number.MAX_SAFE_INTEGER,
+  onFull: 'reject',
 }
 
 const QUEUE_DEFINITIONS = Buffer.from([StatePrefix.definition, 'q'.charCodeAt(0)])
@@ -77,6 +85,12 @@ export class Topology {
     for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
       definitions.push(JSON.parse(value.toString()) as QueueDefinition)
     }
+    const { queueNames } = this.#store.recovery
+    const known = new Set(definitions.map(({ number }) => number))
+    for (const [number, name] of queueNames) {
+      // Its definition went with state/, its messages are in log/: kept as an orphan until the configuration names it again.
+      if (!known.has(number)) definitions.push({ number, name, origin: 'config', limits: FOUND_LIMITS, qos0: 'buffer' })
+    }
     for (const definition of definitions) {
       this.#nextNumber = Math.max(this.#nextNumber, definition.number + 1)
       await this.#open(definition)
@@ -90,6 +104,9 @@ export class Topology {
     const value = await this.#store.getState(key)
     const record = value === undefined ? null : (JSON.parse(value.toString()) as QueueRecord)
     const last = await this.#store.lastSegment(number)
+    const { isStateRebuilt } = this.#store.recovery
+    const counted = isStateRebuilt ? await this.#store.unsettled(number) : null
+    const figures = record?.figures ?? EMPTY_FIGURES
     const queue = new Queue({
       name,
       limits,
@@ -104,8 +121,8 @@ export class Topology {
         ledgerKey: key,
       },
       stored: {
-        figures: record?.figures ?? EMPTY_FIGURES,
-        bytes: record?.bytes ?? 0,
+        figures: counted === null ? figures : withQueued(figures, counted.messages),
+        bytes: counted?.bytes ?? record?.bytes ?? 0,
         nextPosition: Math.max(record?.next ?? 0, last?.end ?? 0),
         last: last?.ref ?? null,
       },

@@ -312,14 +312,30 @@ export class Store {
     })
   }
 
+  /** What the index promises of a queue, counted entry by entry: for a start after damage, when the queue's own figures can't be relied on. */
+  async unsettled(queue: number): Promise<{ messages: number; bytes: number }> {
+    let messages = 0
+    let bytes = 0
+    for await (const [, value] of this.#pages(segmentIndexRange(queue))) {
+      const entry = decodeIndexEntry(value)
+      if (entry === null) continue
+      messages += unsettledOf(entry)
+      bytes += entry.bytes
+    }
+    return { messages, bytes }
+  }
+
   /** One of core's own records; undefined: none. */
   getState(key: Buffer): Promise<Buffer | undefined> {
     return this.#read(({ state }) => state.get(key))
   }
 
   /** Core's own records whose keys begin with `prefix`, in key order, read a page at a time. */
-  async *readState(prefix: Buffer): AsyncGenerator<readonly [Buffer, Buffer]> {
-    const { gte, lt } = prefixRange(prefix)
+  readState(prefix: Buffer): AsyncGenerator<readonly [Buffer, Buffer]> {
+    return this.#pages(prefixRange(prefix))
+  }
+
+  async *#pages({ gte, lt }: { gte: Buffer; lt: Buffer }): AsyncGenerator<readonly [Buffer, Buffer]> {
     let from = gte
     for (;;) {
       const lower = from
