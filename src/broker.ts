@@ -117,8 +117,8 @@ async function compose(
     bufferedMs: config.store.bufferedIntervalMs,
     monotonicMs: clock.monotonicMs,
   })
-  const topology = new Topology({ store, schedule, tickets, memory, clock })
   const table = new RoutingTable()
+  const topology = new Topology({ store, schedule, tickets, memory, clock, table })
   const router = new Router({
     table,
     tickets,

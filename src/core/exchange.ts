@@ -1,7 +1,7 @@
 import type { Binding } from './binding.ts'
 import { DirectMatcher } from './exchanges/direct.ts'
 import { FanoutMatcher } from './exchanges/fanout.ts'
-import { type HeaderValue, HeadersMatcher } from './exchanges/headers.ts'
+import { HeadersMatcher, type HeaderValue } from './exchanges/headers.ts'
 import { TopicMatcher } from './exchanges/topic.ts'
 import { AMQP_DIALECT, type Dialect } from './topic-tree.ts'
 

@@ -5,13 +5,19 @@
  * Hot side: publishRun takes a run of messages that share one route; nothing is allocated per message. Cold side: publish(message).
  */
 import { BrokerError, type ErrorCode } from '../model/error.ts'
-import { type Acceptance, type Clock as ClockTrust, type Message, type RecordPrefix, recordPrefix } from '../model/message.ts'
+import {
+  type Acceptance,
+  type Clock as ClockTrust,
+  type Message,
+  type RecordPrefix,
+  recordPrefix,
+} from '../model/message.ts'
 import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import type { Publisher } from './consumer.ts'
-import { messageHeaders } from './message-headers.ts'
 import type { MemoryBudget } from './memory.ts'
+import { messageHeaders } from './message-headers.ts'
 import type { Queue } from './queue.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'

@@ -3,9 +3,11 @@ import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
+import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type LedgerFigures, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Queue, type QueueLimits, type QueueRecord } from './queue.ts'
+import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
 
 export type Origin = 'config' | 'api' | 'client'
@@ -54,6 +56,7 @@ export class Topology {
   readonly #tickets: Tickets
   readonly #memory: MemoryBudget
   readonly #clock: Clock
+  readonly #table: RoutingTable
   readonly #queues = new Map<string, Queue>()
   readonly #definitions = new Map<string, QueueDefinition>()
   readonly #declared = new Set<string>()
@@ -65,18 +68,21 @@ export class Topology {
     tickets,
     memory,
     clock,
+    table,
   }: {
     store: Store
     schedule: CommitSchedule
     tickets: Tickets
     memory: MemoryBudget
     clock: Clock
+    table: RoutingTable
   }) {
     this.#store = store
     this.#schedule = schedule
     this.#tickets = tickets
     this.#memory = memory
     this.#clock = clock
+    this.#table = table
   }
 
   /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
@@ -129,6 +135,7 @@ export class Topology {
     })
     this.#queues.set(name, queue)
     this.#definitions.set(name, definition)
+    this.#table.bind(DEFAULT_EXCHANGE, { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 })
     queue.prefetch()
     return queue
   }

@@ -75,9 +75,10 @@ export class CoreUnderTest {
       bufferedMs: 50,
       monotonicMs: clock.monotonicMs,
     })
-    this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock })
+    const table = new RoutingTable()
+    this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table })
     this.router = new Router({
-      table: new RoutingTable(),
+      table,
       tickets,
       schedule: this.schedule,
       memory,

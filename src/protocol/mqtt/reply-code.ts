@@ -23,6 +23,8 @@ export const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   STOPPING: { reason: Reason.implementationSpecific, text: 'the gateway is stopping; connect again later' },
   QUEUE_NOT_FOUND: fault('a queue this message must go to is gone'),
   EXCHANGE_NOT_FOUND: fault('the exchange this message goes to is gone'),
+  BINDING_NOT_FOUND: fault('the binding of this message is gone'),
+  DECLARATION_MISMATCH: fault('it exists with other attributes'),
   UPSTREAM_NOT_FOUND: fault('the upstream of this route is gone'),
   CLIENT_NOT_FOUND: fault('the client is gone'),
   REQUEST_INVALID: fault('the message was not understood'),
