@@ -16,8 +16,6 @@ import type { Queue } from './queue.ts'
 import { createRun, type Run } from './run.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
-export type { PublisherHandle } from './tickets.ts'
-
 /** Where the messages of one exchange and key go; valid while its version is the router's. */
 export interface Route {
   readonly version: number
