@@ -11,14 +11,14 @@ export class Flash<T> {
   readonly capacity: number
   /** Entries overwritten before they were released. */
   overwritten = 0
-  readonly #slots: (Slot<T> | undefined)[]
+  /** By position. */
+  readonly #slots = new Map<number, Slot<T>>()
   #first = 0
   #end = 0
 
   constructor(capacity: number) {
     if (!Number.isInteger(capacity) || capacity < 1) throw new TypeError(`capacity must be at least 1, not ${capacity}`)
     this.capacity = capacity
-    this.#slots = new Array<Slot<T> | undefined>(capacity).fill(undefined)
   }
 
   /** Position of the oldest entry still held. */
@@ -37,34 +37,29 @@ export class Flash<T> {
       this.overwritten++
       this.#forget()
     }
-    this.#slots[this.#end % this.capacity] = { value, isReleased: false }
+    this.#slots.set(this.#end, { value, isReleased: false })
     return this.#end++
   }
 
   /** The entry at a position; undefined once it is released or overwritten. */
   at(position: number): T | undefined {
-    const slot = this.#slot(position)
+    const slot = this.#slots.get(position)
     return slot?.isReleased === false ? slot.value : undefined
   }
 
   /** Gives an entry up: it need not be sent again. Room is regained in order. */
   release(position: number): void {
-    const slot = this.#slot(position)
+    const slot = this.#slots.get(position)
     if (slot === undefined) return
     slot.isReleased = true
     if (position === this.#first) this.#forget()
   }
 
-  #slot(position: number): Slot<T> | undefined {
-    if (position < this.#first || position >= this.#end) return undefined
-    return this.#slots[position % this.capacity]
-  }
-
   /** Drops the first entry and those after it that were released out of order. */
   #forget(): void {
     do {
-      this.#slots[this.#first % this.capacity] = undefined
+      this.#slots.delete(this.#first)
       this.#first++
-    } while (this.#slot(this.#first)?.isReleased)
+    } while (this.#slots.get(this.#first)?.isReleased)
   }
 }

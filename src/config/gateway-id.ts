@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { access, mkdir, open, readFile, rename } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { BrokerError } from '../model/error.ts'
 
 const ID_FORM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -22,7 +22,7 @@ export async function gatewayId({
   if (configured !== null) return configured
   const file = join(dataDir, 'gateway-id')
   try {
-    await mkdir(dataDir, { recursive: true })
+    await makeDirectory(dataDir)
     const kept = await readKept(file)
     if (kept !== null) return kept
     const id = `${hostPart(hostname())}-${randomLetters(6)}`
@@ -36,6 +36,26 @@ export async function gatewayId({
       { cause },
     )
   }
+}
+
+/** Like `mkdir -p`. Node's own recursive mkdir never returns where the system says ENOENT although the parent exists (/proc). */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || (await isThere(dirname(path)))) throw error
+    await makeDirectory(dirname(path))
+    await mkdir(path)
+  }
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 async function readKept(file: string): Promise<string | null> {

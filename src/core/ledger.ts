@@ -15,17 +15,23 @@ export interface LedgerFigures {
   readonly dead_lettered: Readonly<Record<string, number>>
 }
 
-/** Why a message left a queue without having been settled. */
+/** Why a queue let go of a message that nobody has settled. */
 export type DropReason =
+  /** The queue was full and its policy discards. */
   | 'overflow'
-  | 'purged'
-  | 'deleted'
-  | 'damage'
-  | 'rejected'
-  | 'too_large'
+  /** QoS 0 for a route that only passes on, while its upstream was away. */
+  | 'not_connected'
+  /** QoS 0 that could not be kept. */
   | 'disk_full'
   | 'store_unavailable'
+  /** Over the receiver's maximum packet size. */
+  | 'too_large'
+  /** The session it waited for has ended. */
   | 'session_ended'
+  /** Found damaged, or missing, in the store. */
+  | 'damage'
+  /** Refused by its consumer. */
+  | 'rejected'
 
 export class Ledger {
   accepted = 0
@@ -36,7 +42,7 @@ export class Ledger {
   readonly dropped = new Map<string, number>()
   readonly deadLettered = new Map<string, number>()
 
-  drop(reason: string, count: number): void {
+  drop(reason: DropReason, count: number): void {
     this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + count)
   }
 

@@ -16,7 +16,7 @@ import { type Acceptance, type RecordPrefix, recordLength } from '../model/messa
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
-import { Ledger, type LedgerFigures } from './ledger.ts'
+import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { DONE, IN_FLIGHT, REDELIVERED, Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
@@ -67,7 +67,7 @@ const READ_BYTES = 512 * 1024
 /** Below so many bytes ahead of the consumer the next part is read. */
 const READ_AHEAD_BYTES = 256 * 1024
 /** One byte per delivery names its consumer; slot 0 means none. */
-export const MAX_CONSUMERS = 255
+const MAX_CONSUMERS = 255
 /** An empty open segment of at most this size is used again instead of being given back. */
 const KEPT_BYTES = 16 * 1024
 
@@ -209,7 +209,7 @@ export class Queue implements CommitSource {
   }
 
   /** Books messages that this queue's own policy turned away after acceptance. */
-  bookDropped(count: number, reason: string): void {
+  bookDropped(count: number, reason: DropReason): void {
     this.ledger.accepted += count
     this.ledger.drop(reason, count)
     this.#figuresChanged()
@@ -448,14 +448,15 @@ export class Queue implements CommitSource {
     this.#dueIfUnwritten()
   }
 
-  /** Refused for good by its consumer: booked as dropped{reason}. */
-  reject(position: number, reason: string): void {
+  /** Refused for good by its consumer: booked as dropped{reason}, or as expired. */
+  reject(position: number, reason: DropReason | 'expired'): void {
     const segment = this.#segmentOf(position)
     if (segment === null) return
     const index = position - segment.first
     if ((segment.statusAt(index) & IN_FLIGHT) === 0) return
     this.ledger.inFlight--
-    this.ledger.drop(reason, 1)
+    if (reason === 'expired') this.ledger.expired++
+    else this.ledger.drop(reason, 1)
     this.#finish(segment, index)
   }
 
@@ -768,7 +769,7 @@ export class Queue implements CommitSource {
   }
 
   /** Ends a memory queue; what is in it is booked as dropped{reason}. */
-  delete(reason: string): void {
+  delete(reason: DropReason): void {
     if (this.#durability !== null) throw new TypeError('a durable queue is not deleted while messages may be in it')
     if (this.#isDeleted) return
     this.#isDeleted = true

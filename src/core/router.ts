@@ -23,9 +23,6 @@ import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
-export type { Route } from './routing-table.ts'
-export type { PublisherHandle } from './tickets.ts'
-
 export interface Receipt {
   readonly isRouted: boolean
 }

@@ -3,7 +3,7 @@ import { ABSENT, type LoadedSegment, type SegmentRef, type SegmentWrite } from '
 import type { MemoryBudget } from './memory.ts'
 
 /** A segment is closed when its records reach this size; a larger record gets a segment of its own. */
-export const SEGMENT_BYTES = 256 * 1024
+const SEGMENT_BYTES = 256 * 1024
 const FIRST_BYTES = 2 * 1024
 const FIRST_ENTRIES = 8
 const MAX_ENTRIES = 4096

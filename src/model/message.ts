@@ -33,7 +33,7 @@ export type QoS = 0 | 1 | 2
 /** The built-in topic exchange into which MQTT publishes; AMQP clients know it as `amq.topic`. */
 export const MQTT_EXCHANGE = 'mqtt'
 
-export const RECORD_HEADER_BYTES = 37
+const RECORD_HEADER_BYTES = 37
 const EXPIRY_BYTES = 6
 const FLAG_RETAIN = 4
 const FLAG_DUP = 8
@@ -176,7 +176,7 @@ export const recordRetain = (bytes: Buffer, at: number): boolean => ((bytes[at +
 export const recordDup = (bytes: Buffer, at: number): boolean => ((bytes[at + 8] ?? 0) & FLAG_DUP) !== 0
 export const recordPropertiesTag = (bytes: Buffer, at: number): PropertiesTag =>
   (((bytes[at + 8] ?? 0) >> TAG_SHIFT) & 3) as PropertiesTag
-export const recordPriority = (bytes: Buffer, at: number): number => (bytes[at + 9] ?? 0) & 15
+const recordPriority = (bytes: Buffer, at: number): number => (bytes[at + 9] ?? 0) & 15
 export const recordClock = (bytes: Buffer, at: number): Clock => (((bytes[at + 9] ?? 0) >> 4) & 3) as Clock
 export const recordSeq = (bytes: Buffer, at: number): number => readU48(bytes, at + 10)
 export const recordBoot = (bytes: Buffer, at: number): number => readU32(bytes, at + 16)
@@ -198,7 +198,7 @@ export const recordPropertiesBytes = (bytes: Buffer, at: number): number => read
 export const recordPayloadAt = (bytes: Buffer, at: number): number =>
   recordPropertiesAt(bytes, at) + recordPropertiesBytes(bytes, at)
 
-export function recordExchange(bytes: Buffer, at: number): string {
+function recordExchange(bytes: Buffer, at: number): string {
   if (((bytes[at + 8] ?? 0) & FLAG_MQTT_EXCHANGE) !== 0) return MQTT_EXCHANGE
   const end = recordKeyAt(bytes, at)
   return bytes.toString('utf8', end - (bytes[at + 26] ?? 0), end)

@@ -46,9 +46,6 @@ import { SharedBodies } from './shared-bodies.ts'
 import { type Bounds, State } from './state.ts'
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef, StateChange } from './types.ts'
 
-export type { BootRecord } from './boot.ts'
-export type { RecoveryReport } from './recovery.ts'
-
 export interface StoreOptions {
   /** The data directory. */
   readonly directory: string

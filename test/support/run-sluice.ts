@@ -4,6 +4,9 @@ import { join } from 'node:path'
 
 const SLUICE = join(import.meta.dirname, '../../scripts/sluice')
 
+/** A command that takes longer hangs; it is killed, and its status is null. */
+const DEADLINE_MS = 60_000
+
 export interface Outcome {
   readonly status: number | null
   readonly stdout: string
@@ -28,6 +31,8 @@ export async function runSluice(
   // A command that does not read its input may be gone before it is written.
   child.stdin.on('error', () => undefined)
   child.stdin.end(stdin)
+  const deadline = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS)
   await once(child, 'close')
+  clearTimeout(deadline)
   return { status: child.exitCode, stdout, stderr }
 }

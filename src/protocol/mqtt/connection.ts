@@ -154,16 +154,14 @@ export class Connection implements Timed, OutputOwner {
         return
       }
     }
-    this.#guarded(() => {
-      this.#frames.push(chunk)
-      this.#read()
-    })
+    this.#read(chunk)
   }
 
-  /** Runs what may find the client at fault: that ends this connection, with the reason. */
-  #guarded(read: () => void): void {
+  /** Reads the next chunk, or what of the last one was held back. What the client is at fault for ends this connection, with the reason. */
+  #read(chunk: Buffer | null): void {
     try {
-      read()
+      if (chunk !== null) this.#frames.push(chunk)
+      this.#readFrames()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.#host.counters.protocolErrors++
@@ -172,7 +170,7 @@ export class Connection implements Timed, OutputOwner {
   }
 
   /** Reads frames until there are none, the input is held, or the connection ends. */
-  #read(): void {
+  #readFrames(): void {
     const frames = this.#frames
     do {
       while (frames.next()) {
@@ -212,7 +210,7 @@ export class Connection implements Timed, OutputOwner {
     if (client === null || !client.publishing.isHeld || !client.publishing.release()) return
     // The silence was ours.
     this.#lastReceivedMs = this.#host.clock.monotonicMs()
-    this.#guarded(() => this.#read())
+    this.#read(null)
     if (this.client !== null && !client.publishing.isHeld) this.#socket.resume()
   }
 

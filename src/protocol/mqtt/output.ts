@@ -16,6 +16,8 @@ const smallPool: Buffer[] = []
 const largePool: Buffer[] = []
 /** Outputs with something gathered in this turn. */
 let dirty: Output[] = []
+/** Outputs that were full and have room again. */
+let drained: Output[] = []
 
 /** What a connection wants to know of its output. */
 export interface OutputOwner {
@@ -58,6 +60,7 @@ export class Output {
   #isFull = false
   #isDirty = false
   #isEnding = false
+  #isEnded = false
   #isClosed = false
   readonly #onWritten = () => this.#written()
 
@@ -76,7 +79,7 @@ export class Output {
 
   /** Makes room for up to RESERVE_BYTES in one piece. */
   reserve(bytes: number): void {
-    if (this.block.length - this.used < bytes) this.#nextBlock()
+    if (this.block.length - this.used < bytes) this.#nextBlock(bytes)
   }
 
   /** Takes the bytes written behind `used`. */
@@ -89,7 +92,7 @@ export class Output {
   append(source: Buffer, from: number, to: number): void {
     let at = from
     while (at < to) {
-      if (this.used === this.block.length) this.#nextBlock()
+      if (this.used === this.block.length) this.#nextBlock(to - at)
       const copied = Math.min(to - at, this.block.length - this.used)
       source.copy(this.block, this.used, at, at + copied)
       this.used += copied
@@ -108,7 +111,7 @@ export class Output {
   /** Writes what has been gathered, unless a write is under way; then it goes after that one. */
   flush(): void {
     this.#isDirty = false
-    if (this.#writing.length > 0 || this.#isClosed || this.pendingBytes === 0) return
+    if (this.#writing.length > 0 || this.#isClosed || this.#isEnded || this.pendingBytes === 0) return
     const blocks = this.#full
     const lengths = this.#fullUsed
     if (this.used > 0) {
@@ -121,18 +124,21 @@ export class Output {
     this.#fullUsed = []
     this.#writing = blocks
     this.#writingBytes = this.pendingBytes
-    const last = blocks.length - 1
-    if (last > 0) this.#socket.cork()
-    for (let n = 0; n < last; n++) this.#socket.write((blocks[n] ?? NOTHING).subarray(0, lengths[n]))
-    this.#socket.write((blocks[last] ?? NOTHING).subarray(0, lengths[last]), this.#onWritten)
-    if (last > 0) this.#socket.uncork()
+    const socket = this.#socket
+    if (blocks.length > 1) socket.cork()
+    for (let n = 0; n < blocks.length; n++) socket.write((blocks[n] ?? NOTHING).subarray(0, lengths[n]))
+    if (blocks.length > 1) socket.uncork()
+    // Mostly the kernel takes all of it at once. A callback on every write would cost a tick each, so one is hung on an empty write, and
+    // only where the socket has kept something.
+    if (socket.writableLength === 0) this.#written()
+    else socket.write(NOTHING, this.#onWritten)
   }
 
-  /** Ends the stream behind everything gathered so far. */
+  /** Ends the stream behind everything gathered so far; what is gathered later goes nowhere. */
   end(): void {
     this.#isEnding = true
     this.flush()
-    if (this.pendingBytes === this.#writingBytes) this.#socket.end()
+    this.#endWhenWritten()
   }
 
   /** Drops what is left and gives its memory back. */
@@ -154,7 +160,7 @@ export class Output {
     this.pendingBytes += bytes
     if (!this.#isDirty) {
       this.#isDirty = true
-      if (dirty.length === 0) setImmediate(flushDirty)
+      wake()
       dirty.push(this)
     }
     if (this.pendingBytes >= this.#writeAtBytes && this.#writing.length === 0) this.flush()
@@ -164,7 +170,8 @@ export class Output {
     }
   }
 
-  #nextBlock(): void {
+  /** `wanted` is how many bytes are about to be written: a little goes into a small block. */
+  #nextBlock(wanted: number): void {
     if (this.#isClosed) {
       // Whoever still writes in this turn writes into a block that goes nowhere.
       this.block = Buffer.allocUnsafe(LARGE_BLOCK_BYTES)
@@ -176,7 +183,7 @@ export class Output {
       this.#full.push(this.block)
       this.#fullUsed.push(this.used)
     }
-    const isSmall = isFirst && this.pendingBytes === 0
+    const isSmall = isFirst && this.pendingBytes === 0 && wanted <= SMALL_BLOCK_BYTES
     this.block = isSmall
       ? (smallPool.pop() ?? Buffer.allocUnsafeSlow(SMALL_BLOCK_BYTES))
       : (largePool.pop() ?? Buffer.allocUnsafeSlow(LARGE_BLOCK_BYTES))
@@ -203,17 +210,36 @@ export class Output {
     if (this.#isFull && this.pendingBytes <= this.#limitBytes / 2) {
       this.#isFull = false
       this.#controlBytes = 0
-      this.#owner.outputDrained()
+      // Not at once: whoever is writing a packet in pieces right now must not find another one between them.
+      wake()
+      drained.push(this)
     }
-    if (this.pendingBytes === 0) return
-    this.flush()
-    if (this.#isEnding) this.#socket.end()
+    if (this.pendingBytes > 0) this.flush()
+    if (this.#isEnding) this.#endWhenWritten()
+  }
+
+  #endWhenWritten(): void {
+    if (this.#isEnded || this.pendingBytes > 0) return
+    this.#isEnded = true
+    this.#socket.end()
+  }
+
+  /** Tells the owner that it has room again. */
+  tellDrained(): void {
+    if (!this.#isClosed) this.#owner.outputDrained()
   }
 }
 
+function wake(): void {
+  if (dirty.length === 0 && drained.length === 0) setImmediate(endTurn)
+}
+
 /** Once per turn: one write per output, whatever it gathered. */
-function flushDirty(): void {
+function endTurn(): void {
+  const withRoom = drained
+  drained = []
   const outputs = dirty
   dirty = []
+  for (const output of withRoom) output.tellDrained()
   for (const output of outputs) output.flush()
 }

@@ -2,7 +2,8 @@
  * PUBLISH frames as bytes: which topic they carry (remembered per connection, compared as bytes), and how one is written for a
  * receiver: patched from another's frame or from a record, never decoded.
  */
-import type { Route, Router } from '../../core/router.ts'
+import type { Router } from '../../core/router.ts'
+import type { Route } from '../../core/routing-table.ts'
 import type { Run } from '../../core/run.ts'
 import type { QoS } from '../../model/message.ts'
 import {

@@ -10,8 +10,9 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import type { Publisher } from '../../core/consumer.ts'
-import type { PublisherHandle, Router } from '../../core/router.ts'
+import type { Router } from '../../core/router.ts'
 import { createRun, RUN_CAPACITY, type Run } from '../../core/run.ts'
+import type { PublisherHandle } from '../../core/tickets.ts'
 import type { ErrorCode } from '../../model/error.ts'
 import { MQTT_EXCHANGE, PropertiesTag, recordPrefix } from '../../model/message.ts'
 import { AckRing } from './ack-ring.ts'

@@ -36,6 +36,12 @@ test.each(['', '\u0000\u0000\u0000', 'a/b'])(
   },
 )
 
+test('a place where no directory can be made is refused, and not tried for ever', async () => {
+  await expect(gatewayId({ configured: null, dataDir: '/proc/sluice/deep' })).rejects.toMatchObject({
+    code: 'STORE_UNWRITABLE',
+  })
+})
+
 test('a data directory that is no directory is refused with what to do', async () => {
   await using folder = await tempDir()
   const file = join(folder.path, 'file')

@@ -1,0 +1,172 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { routeList } from '../../src/api/contract.ts'
+import { freePort } from '../free-port.ts'
+import { startMosquitto } from '../peers.ts'
+import { CONNACK, connectFrame } from './frames.ts'
+
+/* The brokers that are measured, each a fresh process on the first core; the generator has the second. */
+
+export const BROKER_NAMES = ['mosquitto', 'aedes', 'sluice'] as const
+export type BrokerName = (typeof BROKER_NAMES)[number]
+
+export interface RunningBroker {
+  readonly pid: number
+  readonly port: number
+  /** Messages in the outbox of the route `bench`, by the broker's own word; null for brokers that have none. */
+  outboxDepth(): Promise<number | null>
+  /** SIGTERM, and its end. */
+  stop(): Promise<void>
+}
+
+export interface BrokerOptions {
+  /** Its files; must exist. For Sluice's store it must lie on a disk. */
+  readonly directory: string
+  /** Sluice gets a route that takes everything, towards an upstream that refuses connections. */
+  readonly isDurable: boolean
+  /** What starts Sluice: the sources' start script or an executable. */
+  readonly sluice: string
+}
+
+const START_DEADLINE_MS = 15_000
+const STOP_DEADLINE_MS = 30_000
+const POLL_MS = 25
+
+const run = promisify(execFile)
+
+/** Core of the broker and core of the generator; null where pinning makes no sense. */
+export const CORES: { readonly broker: string; readonly generator: string } | null =
+  availableParallelism() >= 2 && existsSync('/usr/bin/taskset') ? { broker: '0', generator: '1' } : null
+
+/** The command, pinned to that core where cores can be had. */
+export function pinned(core: 'broker' | 'generator', command: readonly string[]): [string, string[]] {
+  const [program = '', ...args] = CORES === null ? command : ['/usr/bin/taskset', '--cpu-list', CORES[core], ...command]
+  return [program, args]
+}
+
+/** Starts it and waits until it answers CONNECT. */
+export async function startBroker(name: BrokerName, options: BrokerOptions): Promise<RunningBroker> {
+  if (name === 'mosquitto') return startMosquittoPinned(options)
+  if (name === 'aedes') return startAedes()
+  return startSluice(options)
+}
+
+async function startMosquittoPinned({ directory }: BrokerOptions): Promise<RunningBroker> {
+  const config = ['max_inflight_messages 1000', 'max_queued_messages 0', 'persistence false', 'log_type error']
+  const peer = await startMosquitto({ directory, config: config.join('\n') })
+  if (CORES !== null) {
+    await run('/usr/bin/taskset', ['--all-tasks', '--cpu-list', '--pid', CORES.broker, String(peer.pid)])
+  }
+  return { pid: peer.pid, port: peer.port, outboxDepth: async () => null, stop: () => peer.stop() }
+}
+
+async function startAedes(): Promise<RunningBroker> {
+  const port = await freePort()
+  const script = join(import.meta.dirname, 'aedes-peer.ts')
+  const child = await startProcess([process.execPath, script, '--port', String(port)], port)
+  return { ...child, port, outboxDepth: async () => null }
+}
+
+async function startSluice({ directory, isDurable, sluice }: BrokerOptions): Promise<RunningBroker> {
+  const [port, httpPort, deadPort] = [await freePort(), await freePort(), await freePort()]
+  const file = join(directory, 'sluice.yaml')
+  // Limits as wide as mosquitto's are here, so that both do the same work.
+  const config = [
+    `gateway: { id: bench }`,
+    `data_dir: ${join(directory, 'data')}`,
+    `listeners: { mqtt: { host: 127.0.0.1, port: ${port} } }`,
+    `http: { host: 127.0.0.1, port: ${httpPort} }`,
+    'store: { disk: 1TiB }',
+    'limits:',
+    '  memory: 1GiB',
+    '  output_per_client: 256MiB',
+    '  receive_max: 1000',
+    '  inflight: 1000',
+    '  session_queue: { messages: 10000000, bytes: 1GiB }',
+    'log: { level: error }',
+  ]
+  if (isDurable) {
+    config.push(
+      `upstreams: { away: { urls: [ "amqp://127.0.0.1:${deadPort}" ] } }`,
+      'routes:',
+      '  bench:',
+      '    from: [ "bench/#" ]',
+      '    upstream: away',
+      '    exchange: { name: bench }',
+      '    limits: { messages: 1000000000, bytes: 1TiB }',
+    )
+  }
+  await mkdir(directory, { recursive: true })
+  await writeFile(file, `${config.join('\n')}\n`)
+  const child = await startProcess([sluice, 'run', '--config', file], port)
+  return {
+    ...child,
+    port,
+    outboxDepth: async () => {
+      const response = await fetch(`http://127.0.0.1:${httpPort}/api/v1/routes`)
+      return routeList.parse(await response.json()).find(route => route.name === 'bench')?.depth ?? null
+    },
+  }
+}
+
+async function startProcess(command: readonly string[], port: number): Promise<Pick<RunningBroker, 'pid' | 'stop'>> {
+  const [program, args] = pinned('broker', command)
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output = (output + text).slice(-2000)
+    })
+  }
+  await once(child, 'spawn')
+  const { pid } = child
+  if (pid === undefined) throw new TypeError('a spawned process has a pid')
+  const killAtExit = () => child.kill('SIGKILL')
+  process.once('exit', killAtExit)
+  child.once('exit', () => process.off('exit', killAtExit))
+  const deadline = performance.now() + START_DEADLINE_MS
+  while (!(await answers(port))) {
+    if (hasEnded(child)) throw new Error(`${command.join(' ')} ended at start: ${output}`)
+    if (performance.now() > deadline) {
+      child.kill('SIGKILL')
+      throw new Error(`${command.join(' ')} did not answer within ${START_DEADLINE_MS / 1000} s: ${output}`)
+    }
+    await delay(POLL_MS)
+  }
+  return { pid, stop: () => stopProcess(child) }
+}
+
+const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null
+
+async function stopProcess(child: ChildProcess): Promise<void> {
+  if (hasEnded(child)) return
+  const ended = once(child, 'exit')
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_DEADLINE_MS)
+  await ended
+  clearTimeout(timer)
+}
+
+/** Whether a client that connects now gets CONNACK. */
+async function answers(port: number): Promise<boolean> {
+  const socket = connect({ host: '127.0.0.1', port })
+  try {
+    socket.write(connectFrame({ clientId: 'bench-probe', clean: true }))
+    const [bytes] = await once(socket, 'data', { signal: AbortSignal.timeout(START_DEADLINE_MS) })
+    return bytes[0] === CONNACK
+  } catch {
+    // Refused or closed: not yet.
+    return false
+  } finally {
+    // A late error of the destroyed socket says nothing new.
+    socket.on('error', () => undefined)
+    socket.destroy()
+  }
+}

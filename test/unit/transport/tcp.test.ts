@@ -1,0 +1,73 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import pino from 'pino'
+import { expect, test } from 'vitest'
+import { BrokerError } from '../../../src/model/error.ts'
+import { TcpListener } from '../../../src/transport/tcp.ts'
+import { eventually } from '../../support/eventually.ts'
+
+const log = pino({ level: 'silent' })
+const listenerOn = (port: number, maxConnections = Number.POSITIVE_INFINITY) =>
+  new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port, log, maxConnections })
+
+test('a port in use is an error that says which, and what to do', async () => {
+  const first = listenerOn(0)
+  await first.start(() => undefined)
+  const { port } = first.address()
+  const error: unknown = await listenerOn(port)
+    .start(() => undefined)
+    .catch((reason: unknown) => reason)
+  await first.stop()
+  expect(error).toBeInstanceOf(BrokerError)
+  expect(error).toMatchObject({ code: 'LISTENER_PORT_IN_USE', facts: { port } })
+  expect(String(error)).toContain(`127.0.0.1:${port}`)
+  expect(String(error)).toContain('listeners.mqtt.port')
+})
+
+test('an address of another machine is an error that says so', async () => {
+  const listener = new TcpListener({ name: 'listeners.mqtt', host: '192.0.2.1', port: 0, log })
+  await expect(listener.start(() => undefined)).rejects.toMatchObject({ code: 'LISTENER_FAILED' })
+})
+
+test('stop closes what is open and frees the port', async () => {
+  const listener = listenerOn(0)
+  let accepted = 0
+  await listener.start(() => accepted++)
+  const { port } = listener.address()
+  const client = connect({ port, host: '127.0.0.1' })
+  await once(client, 'connect')
+  await eventually(() => accepted === 1)
+  const closed = once(
+    client.on('error', () => undefined),
+    'close',
+  )
+  await listener.stop()
+  await closed
+  const next = listenerOn(port)
+  await next.start(() => undefined)
+  await next.stop()
+})
+
+test('stop before start and stop twice do nothing', async () => {
+  const listener = listenerOn(0)
+  await listener.stop()
+  await listener.start(() => undefined)
+  await listener.stop()
+  await listener.stop()
+})
+
+test('one connection too many is closed at once and counted', async () => {
+  const listener = listenerOn(0, 1)
+  let accepted = 0
+  await listener.start(() => accepted++)
+  const { port } = listener.address()
+  const first = connect({ port, host: '127.0.0.1' })
+  await once(first, 'connect')
+  await eventually(() => accepted === 1)
+  const second = connect({ port, host: '127.0.0.1' }).on('error', () => undefined)
+  await once(second, 'close')
+  expect(accepted).toBe(1)
+  expect(listener.refused).toBe(1)
+  first.destroy()
+  await listener.stop()
+})
