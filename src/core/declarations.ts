@@ -163,6 +163,15 @@ export class Declarations {
     if (isDurable) await this.#forget(bindingKey(spec))
   }
 
+  /** Deletes a queue with all its bindings; throws as Topology.deleteQueue does, and then nothing has changed. */
+  async deleteQueue(name: string): Promise<void> {
+    await this.#topology.deleteQueue(name)
+    const bound = [...this.#bindings.values()].filter(
+      ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
+    )
+    await Promise.all(bound.map(({ spec }) => this.unbind(spec)))
+  }
+
   #bind(spec: BindingSpec, origin: Origin): void {
     const { source, destination, key, headers } = spec
     const target =

@@ -30,6 +30,10 @@ export type DropReason =
   | 'session_ended'
   /** Found damaged, or missing, in the store. */
   | 'damage'
+  /** An operator emptied the queue. */
+  | 'purged'
+  /** An operator deleted the queue. */
+  | 'deleted'
   /** Refused by its consumer. */
   | 'rejected'
 

@@ -12,12 +12,13 @@
  *
  * Operations: take (append) → pump (deliver) → settle | requeue | reject; prepareCommit/committed by the commit schedule; load ahead and evict around the gap.
  */
+import { BrokerError } from '../model/error.ts'
 import { type Acceptance, type RecordPrefix, recordLength } from '../model/message.ts'
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
-import type { MemoryBudget } from './memory.ts'
+import { MemoryBudget } from './memory.ts'
 import { DONE, IN_FLIGHT, REDELIVERED, Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
@@ -54,6 +55,13 @@ export interface QueueRecord {
   readonly figures: LedgerFigures
   readonly bytes: number
   readonly next: number
+}
+
+/** What a look into a queue tells beside the record. */
+export interface Peeked {
+  readonly position: number
+  readonly isInFlight: boolean
+  readonly isRedelivered: boolean
 }
 
 /** What a queue says to a run before anything is appended. */
@@ -93,7 +101,7 @@ export class Queue implements CommitSource {
   #readAfter: SegmentRef | null = null
   /** Last segment in the gap; null: no gap. */
   #gapLast: SegmentRef | null = null
-  #isReading = false
+  #reading: Promise<void> | null = null
   #nextPosition: number
   #bytes: number
   /** Unsettled entries no commit has taken yet. */
@@ -313,6 +321,82 @@ export class Queue implements CommitSource {
     this.prefetch()
   }
 
+  // ---- operators
+
+  /**
+   * Drops everything that waits now and books it as purged; deliveries in flight and what comes meanwhile stay. Resolves with how many.
+   * @throws BrokerError STORE_UNAVAILABLE if what is on disk cannot be read now; what was dropped by then is gone.
+   */
+  async purge(): Promise<number> {
+    const through = this.#nextPosition
+    let purged = 0
+    for (;;) {
+      purged += this.#dropReady(through)
+      if (this.#gapLast === null) return purged
+      const readAfter = this.#readAfter
+      this.#readOn()
+      await this.#reading
+      if (this.#gapLast !== null && this.#readAfter === readAfter) {
+        throw new BrokerError(
+          'STORE_UNAVAILABLE',
+          `queue ${this.name} was purged of ${purged} messages only, because the store is being reopened; try again in a moment`,
+          { facts: { queue: this.name, purged } },
+        )
+      }
+    }
+  }
+
+  #dropReady(through: number): number {
+    let dropped = 0
+    for (const segment of this.#segments.slice(0, this.#head)) {
+      const end = segment.end
+      for (let position = segment.first; position < Math.min(end, through); position++) {
+        const index = position - segment.first
+        if ((segment.statusAt(index) & (DONE | IN_FLIGHT)) !== 0) continue
+        this.ledger.queued--
+        this.ledger.drop('purged', 1)
+        dropped++
+        const isLast = segment.live === 1
+        this.#finish(segment, index)
+        // The last one takes the segment with it.
+        if (isLast) break
+      }
+    }
+    return dropped
+  }
+
+  /** The first messages, for a look: `visit` gets each record, valid during the call, until it has had `limit` of them. Nothing changes. */
+  async peek(limit: number, visit: (bytes: Buffer, at: number, seen: Peeked) => void): Promise<void> {
+    let left = limit
+    const show = (segment: Segment): void => {
+      for (let i = 0; i < segment.count && left > 0; i++) {
+        const status = segment.statusAt(i)
+        if ((status & DONE) !== 0) continue
+        left--
+        visit(segment.bytes, segment.offsetAt(i), {
+          position: segment.first + i,
+          isInFlight: (status & IN_FLIGHT) !== 0,
+          isRedelivered: (status & REDELIVERED) !== 0,
+        })
+      }
+    }
+    const behindGap = this.#segments.slice(this.#head)
+    let after = this.#readAfter
+    for (const segment of this.#segments.slice(0, this.#head)) show(segment)
+    const last = this.#gapLast
+    while (last !== null && left > 0 && this.#durability !== null) {
+      const loaded = await this.#durability.read(after, READ_BYTES)
+      if (loaded.length === 0) break
+      for (const found of loaded) {
+        if (isAfter(found.ref, last)) return
+        after = found.ref
+        // Of a budget of its own: a look must not press on limits.memory.
+        show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
+      }
+    }
+    for (const segment of behindGap) if (segment.heldBytes > 0) show(segment)
+  }
+
   // ---- consumers
 
   attach(consumer: Consumer): void {
@@ -417,7 +501,7 @@ export class Queue implements CommitSource {
   }
 
   #readAheadOf(segment: Segment): void {
-    if (this.#isReading || this.#cursor < this.#head - 2) return
+    if (this.#reading !== null || this.#cursor < this.#head - 2) return
     const ahead = segment.used - segment.offsetAt(this.#entry)
     const next = this.#cursor + 1 < this.#head ? (this.#segments[this.#cursor + 1]?.used ?? 0) : 0
     if (ahead + next < READ_AHEAD_BYTES) this.#readOn()
@@ -686,23 +770,26 @@ export class Queue implements CommitSource {
     return segment.isCommitted && !segment.isMarked && segment.inFlight === 0 && segment.redelivered === 0
   }
 
-  /** Reads the next part of the gap into the head. */
+  /** Reads the next part of the gap into the head, unless that is being done. */
   #readOn(): void {
+    this.#reading ??= this.#readNext()
+  }
+
+  /** Never rejects. */
+  async #readNext(): Promise<void> {
     const durability = this.#durability
-    if (this.#isReading || durability === null) return
-    this.#isReading = true
-    durability.read(this.#readAfter, READ_BYTES).then(
-      loaded => {
-        this.#isReading = false
-        this.#insert(loaded)
-        if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
-        this.pump()
-      },
-      () => {
-        // The store is being reopened after an I/O error; the next pump or commit asks again.
-        this.#isReading = false
-      },
-    )
+    if (durability === null) return
+    let loaded: LoadedSegment[] | null = null
+    try {
+      loaded = await durability.read(this.#readAfter, READ_BYTES)
+    } catch {
+      // The store is being reopened after an I/O error, or closed; the next pump asks again.
+    }
+    this.#reading = null
+    if (loaded === null) return
+    this.#insert(loaded)
+    if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
+    this.pump()
   }
 
   #insert(loaded: readonly LoadedSegment[]): void {

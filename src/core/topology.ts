@@ -1,6 +1,7 @@
 import { BrokerError } from '../model/error.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
+import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
@@ -60,6 +61,8 @@ export class Topology {
   readonly #queues = new Map<string, Queue>()
   readonly #definitions = new Map<string, QueueDefinition>()
   readonly #declared = new Set<string>()
+  /** By queue, the binding that lets the default exchange find it. */
+  readonly #byName = new Map<string, Binding>()
   #nextNumber = 1
 
   constructor({
@@ -135,7 +138,9 @@ export class Topology {
     })
     this.#queues.set(name, queue)
     this.#definitions.set(name, definition)
-    this.#table.bind(DEFAULT_EXCHANGE, { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 })
+    const byName: Binding = { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 }
+    this.#byName.set(name, byName)
+    this.#table.bind(DEFAULT_EXCHANGE, byName)
     queue.prefetch()
     return queue
   }
@@ -159,6 +164,37 @@ export class Topology {
     const opened = await this.#open(definition)
     await this.#keep(definition)
     return opened
+  }
+
+  /**
+   * Deletes a queue declared over the API or by a client, with what waits in it. Resolves when that is durable.
+   * @throws BrokerError QUEUE_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody consumes from it; STORE_UNAVAILABLE.
+   */
+  async deleteQueue(name: string): Promise<void> {
+    const queue = this.queue(name)
+    const definition = this.#definitions.get(name)
+    if (definition === undefined || (definition.origin === 'config' && this.#declared.has(name))) {
+      throw new BrokerError('QUEUE_IN_USE', `queue ${name} comes from the configuration; take it out there`, {
+        facts: { queue: name },
+      })
+    }
+    if (queue.consumerCount > 0) {
+      throw new BrokerError('QUEUE_IN_USE', `queue ${name} has ${queue.consumerCount} consumers; end them first`, {
+        facts: { queue: name, consumers: queue.consumerCount },
+      })
+    }
+    const byName = this.#byName.get(name)
+    if (byName !== undefined) this.#table.unbind(DEFAULT_EXCHANGE, byName)
+    this.#byName.delete(name)
+    await queue.purge()
+    this.#queues.delete(name)
+    this.#definitions.delete(name)
+    this.#declared.delete(name)
+    // With the settled marks of the purge in one commit: nothing of it comes back.
+    await Promise.all([
+      this.#schedule.change({ key: definitionKey(definition.number), value: null }),
+      this.#schedule.change({ key: ledgerKey(definition.number), value: null }),
+    ])
   }
 
   #keep(definition: QueueDefinition): Promise<void> {

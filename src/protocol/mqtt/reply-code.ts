@@ -21,6 +21,7 @@ export const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   NOT_AUTHORIZED: { reason: Reason.notAuthorized, text: 'publishing to this topic is not allowed' },
   NAME_INVALID: { reason: Reason.topicNameInvalid, text: 'the topic is not valid' },
   STOPPING: { reason: Reason.implementationSpecific, text: 'the gateway is stopping; connect again later' },
+  QUEUE_IN_USE: fault('the queue is in use'),
   QUEUE_NOT_FOUND: fault('a queue this message must go to is gone'),
   EXCHANGE_NOT_FOUND: fault('the exchange this message goes to is gone'),
   BINDING_NOT_FOUND: fault('the binding of this message is gone'),
