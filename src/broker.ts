@@ -3,9 +3,10 @@ import type { Gateway } from './api/gateway.ts'
 import { ApiServer } from './api/server.ts'
 import { Upstream } from './bridge/upstream.ts'
 import { gatewayId } from './config/gateway-id.ts'
-import type { Config, RouteConfig } from './config/schema.ts'
+import type { Config, NamedQueueConfig, RouteConfig } from './config/schema.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
+import { Declarations } from './core/declarations.ts'
 import { Identities } from './core/identity.ts'
 import { MemoryBudget } from './core/memory.ts'
 import type { Queue } from './core/queue.ts'
@@ -24,8 +25,6 @@ import { TcpListener } from './transport/tcp.ts'
 
 /** How often queues are looked at for messages over their age limit. */
 const EXPIRY_INTERVAL_MS = 5_000
-/** Highest QoS a route takes: whatever comes. */
-const ROUTE_MAX_QOS = 2
 
 export interface Address {
   readonly host: string
@@ -135,9 +134,11 @@ async function compose(
   }
   onStop(() => schedule.stop())
   await topology.load()
-
+  const declarations = new Declarations({ store, schedule, table, topology, log })
   const outboxes = new Map<string, Queue>()
-  for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, router))
+  for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, declarations))
+  for (const queue of config.queues) await openQueue(queue, topology, declarations)
+  await declarations.load()
 
   const upstreams = config.upstreams.map(
     ({ name, ...options }) =>
@@ -175,7 +176,18 @@ async function compose(
   await mqttListener.start(socket => mqtt.accept(socket))
   onStop(() => mqttListener.stop())
 
-  const gateway = new RunningGateway({ config, store, topology, router, memory, identities, mqtt, upstreams, clock })
+  const gateway = new RunningGateway({
+    config,
+    store,
+    topology,
+    declarations,
+    router,
+    memory,
+    identities,
+    mqtt,
+    upstreams,
+    clock,
+  })
   const metrics = new Metrics()
   metrics.add(...processMetrics(), ...gatewayMetrics({ gateway, store, router, mqtt, topology, memory }))
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
@@ -193,18 +205,27 @@ async function compose(
   return { addresses, gateway }
 }
 
-async function openOutbox(route: RouteConfig, topology: Topology, router: Router): Promise<Queue> {
-  const outbox = await topology.declareQueue({
-    name: route.name,
-    origin: 'config',
-    limits: route.limits,
-    qos0: route.qos0,
-  })
-  const destination = { live: null, queue: outbox }
-  for (const pattern of route.from) {
-    router.bind(MQTT_EXCHANGE, { pattern, destination, maxQos: ROUTE_MAX_QOS, note: 0 })
-  }
+async function openOutbox(route: RouteConfig, topology: Topology, declarations: Declarations): Promise<Queue> {
+  const { name, limits, qos0 } = route
+  const outbox = await topology.declareQueue({ name, origin: 'config', limits, qos0 })
+  await bindTopics(name, route.from, declarations)
   return outbox
+}
+
+async function openQueue(
+  { name, limits, bind }: NamedQueueConfig,
+  topology: Topology,
+  declarations: Declarations,
+): Promise<void> {
+  await topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer' })
+  await bindTopics(name, bind, declarations)
+}
+
+async function bindTopics(queue: string, filters: readonly string[], declarations: Declarations): Promise<void> {
+  for (const key of filters) {
+    const destination = { kind: 'queue', name: queue } as const
+    await declarations.bind({ source: MQTT_EXCHANGE, destination, key, headers: null }, 'config')
+  }
 }
 
 function outboxOf(outboxes: ReadonlyMap<string, Queue>, route: RouteConfig): Queue {

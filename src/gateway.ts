@@ -1,24 +1,17 @@
-import type {
-  ClientDetail,
-  ClientSummary,
-  Health,
-  Overview,
-  QueueStatus,
-  RouteStatus,
-  UpstreamStatus,
-} from './api/contract.ts'
+import type { ClientDetail, ClientSummary, Health, Overview, RouteStatus, UpstreamStatus } from './api/contract.ts'
 import type { Gateway, PublishedMessage } from './api/gateway.ts'
 import { readBuild } from './assets.ts'
 import type { Upstream } from './bridge/upstream.ts'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './core/clock.ts'
+import type { Declarations } from './core/declarations.ts'
 import type { Identities } from './core/identity.ts'
 import type { MemoryBudget } from './core/memory.ts'
-import type { Queue } from './core/queue.ts'
 import type { Router } from './core/router.ts'
 import type { Topology } from './core/topology.ts'
-import { MQTT_EXCHANGE, PropertiesTag } from './model/message.ts'
-import type { ClientId, ConfiguredName, QueueName } from './model/names.ts'
+import { RunningModel } from './gateway-model.ts'
+import { PropertiesTag } from './model/message.ts'
+import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { ClientInfo, MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
 
@@ -26,6 +19,7 @@ export interface GatewayParts {
   readonly config: Config
   readonly store: Store
   readonly topology: Topology
+  readonly declarations: Declarations
   readonly router: Router
   readonly memory: MemoryBudget
   readonly identities: Identities
@@ -38,11 +32,13 @@ const NO_BYTES = Buffer.alloc(0)
 
 /** The running gateway as the API, the metrics and the demo see it: figures gathered when asked for. */
 export class RunningGateway implements Gateway {
+  readonly model: RunningModel
   readonly #parts: GatewayParts
   readonly #startedAtMs: number
 
   constructor(parts: GatewayParts) {
     this.#parts = parts
+    this.model = new RunningModel(parts)
     this.#startedAtMs = parts.clock.wallMs()
   }
 
@@ -142,34 +138,6 @@ export class RunningGateway implements Gateway {
     return this.#parts.mqtt.kick(id)
   }
 
-  *queues(): Iterable<QueueStatus> {
-    for (const queue of this.#parts.topology.queues()) yield this.#queueStatus(queue)
-  }
-
-  queue(name: QueueName): QueueStatus | undefined {
-    for (const queue of this.#parts.topology.queues()) if (queue.name === name) return this.#queueStatus(queue)
-    return undefined
-  }
-
-  #queueStatus(queue: Queue): QueueStatus {
-    const { limits } = queue
-    return {
-      name: queue.name,
-      origin: this.#parts.topology.originOf(queue.name),
-      depth: queue.depth,
-      bytes: queue.bytes,
-      in_flight: queue.inFlight,
-      oldest_age_ms: this.#oldestAgeMs(queue),
-      limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
-      ledger: queue.ledger.figures(),
-    }
-  }
-
-  #oldestAgeMs(queue: Queue): number | null {
-    const { oldest } = queue
-    return oldest === null ? null : Math.round(this.#parts.identities.ageMs(oldest.bytes, oldest.at))
-  }
-
   *routes(): Iterable<RouteStatus> {
     const parked = new Map<string, string>()
     for (const upstream of this.#parts.upstreams) {
@@ -189,7 +157,7 @@ export class RunningGateway implements Gateway {
         outbox: outbox.name,
         depth: outbox.depth,
         bytes: outbox.bytes,
-        oldest_age_ms: this.#oldestAgeMs(outbox),
+        oldest_age_ms: this.model.oldestAgeMs(outbox),
         parked: parked.get(route.name) ?? null,
       }
     }
@@ -238,10 +206,10 @@ export class RunningGateway implements Gateway {
     return upstream
   }
 
-  publish({ topic, payload, qos }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
+  publish({ exchange, key, payload, qos }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
     return this.#parts.router.publish({
-      exchange: MQTT_EXCHANGE,
-      key: topic,
+      exchange,
+      key,
       qos,
       retain: false,
       dup: false,

@@ -10,6 +10,7 @@ import type { Gateway } from './gateway.ts'
 import { loopbackOnly } from './loopback-only.ts'
 import type { Rates } from './rates.ts'
 import { mountClients } from './routes/clients.ts'
+import { mountExchanges } from './routes/exchanges.ts'
 import { mountHealth } from './routes/health.ts'
 import { mountOverview } from './routes/overview.ts'
 import { mountPublish } from './routes/publish.ts'
@@ -49,6 +50,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountHealth(app, gateway)
   mountOverview(app, gateway, rates)
   mountClients(app, gateway)
+  mountExchanges(app, gateway)
   mountQueues(app, gateway)
   mountUpstreams(app, gateway)
   mountPublish(app, gateway)

@@ -93,6 +93,8 @@ export const ledger = z.object({
   dead_lettered: counts,
 })
 
+const onFull = z.enum(['reject', 'drop_oldest', 'drop_newest'], 'accepted are reject, drop_oldest and drop_newest')
+
 export const queue = z.object({
   name: z.string(),
   origin: z.enum(['config', 'api', 'client']),
@@ -106,12 +108,160 @@ export const queue = z.object({
     messages: count,
     bytes: bytes,
     age_ms: durationMs,
-    on_full: z.enum(['reject', 'drop_oldest', 'drop_newest']),
+    on_full: onFull,
   }),
   ledger,
 })
 export type QueueStatus = z.infer<typeof queue>
 export const queueList = z.array(queue)
+
+/** An object and nothing else in it: a misspelt member is an error, not a default. */
+const requestError: z.core.$ZodErrorMap<z.core.$ZodIssueInvalidType | z.core.$ZodIssueUnrecognizedKeys> = issue =>
+  issue.code === 'unrecognized_keys' ? `there is no member ${issue.keys?.join(', ')}` : 'an object is needed'
+
+const wholeNumber = (min: number, max: number) => {
+  const rule = `a whole number from ${min} to ${max} is needed`
+  return z.int(rule).check(z.gte(min, rule), z.lte(max, rule))
+}
+
+/** Limits of a queue; those left out are as in the configuration. */
+export const queueRequest = z._default(
+  z.strictObject(
+    {
+      limits: z._default(
+        z.strictObject(
+          {
+            messages: z.optional(wholeNumber(1, 1_000_000_000)),
+            bytes: z.optional(wholeNumber(65_536, 2 ** 50)),
+            age_ms: z.optional(wholeNumber(1000, 3650 * 86_400_000)),
+            on_full: z.optional(onFull),
+          },
+          { error: requestError },
+        ),
+        {},
+      ),
+    },
+    { error: requestError },
+  ),
+  { limits: {} },
+)
+export type QueueRequest = z.output<typeof queueRequest>
+
+const exchangeType = z.enum(['direct', 'topic', 'fanout', 'headers'], 'accepted are direct, topic, fanout and headers')
+
+export const exchange = z.object({
+  /** Empty: the default exchange. */
+  name: z.string(),
+  type: exchangeType,
+  durable: z.boolean(),
+  internal: z.boolean(),
+  alternate_exchange: z.nullable(z.string()),
+  origin: z.enum(['built-in', 'config', 'api', 'client']),
+})
+export type ExchangeStatus = z.infer<typeof exchange>
+export const exchangeList = z.array(exchange)
+
+const yesOrNo = z.boolean('true or false is needed')
+
+export const exchangeRequest = z.strictObject(
+  {
+    type: exchangeType,
+    /** Its definition outlives a restart. */
+    durable: z._default(yesOrNo, true),
+    /** Nobody may publish to it; other exchanges may be bound to it. */
+    internal: z._default(yesOrNo, false),
+    /** Takes what matches no binding. */
+    alternate_exchange: z._default(z.nullable(z.string('a name or null is needed')), null),
+  },
+  { error: requestError },
+)
+export type ExchangeRequest = z.output<typeof exchangeRequest>
+
+const ARGUMENTS_MAX = 64
+const ARGUMENT_BYTES_MAX = 1024
+const short = (text: string): boolean => text.length <= ARGUMENT_BYTES_MAX
+
+/** Headers to compare with and, under `x-match`, how: all (default), any, all-with-x, any-with-x. A value of null is satisfied by the header's presence. */
+const bindingArguments = z
+  .record(
+    z.string().check(z.refine(short, `a name of at most ${ARGUMENT_BYTES_MAX} characters is needed`)),
+    z.union(
+      [z.string().check(z.refine(short)), z.number(), z.boolean(), z.null()],
+      `a text of at most ${ARGUMENT_BYTES_MAX} characters, a number, true, false or null is needed`,
+    ),
+    'an object or null is needed',
+  )
+  .check(z.refine(values => Object.keys(values).length <= ARGUMENTS_MAX, `there are more than ${ARGUMENTS_MAX}`))
+
+export const bindingRequest = z.strictObject(
+  {
+    source: z.string('the name of an exchange is needed'),
+    destination: z.string('the name of a queue or an exchange is needed'),
+    destination_type: z._default(z.enum(['queue', 'exchange'], 'accepted are queue and exchange'), 'queue'),
+    /** From `mqtt`: a topic filter; from others: a routing key or pattern. */
+    routing_key: z._default(z.string('a text is needed'), ''),
+    /** Only for a headers exchange. */
+    arguments: z._default(z.nullable(bindingArguments), null),
+  },
+  { error: requestError },
+)
+export type BindingRequest = z.output<typeof bindingRequest>
+
+export const binding = z.object({
+  source: z.string(),
+  destination: z.string(),
+  destination_type: z.enum(['queue', 'exchange']),
+  routing_key: z.string(),
+  arguments: z.nullable(z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))),
+  origin: z.enum(['config', 'api', 'client']),
+})
+export type BindingStatus = z.infer<typeof binding>
+export const bindingList = z.array(binding)
+
+const message = z.object({
+  /** `<gateway>/<epoch>/<seq>`, the same wherever it goes. */
+  id: z.string(),
+  /** Where it was published, and with which key; for `mqtt` a topic. */
+  exchange: z.string(),
+  routing_key: z.string(),
+  qos: z.number(),
+  /** It was delivered before. */
+  redelivered: z.boolean(),
+  accepted_at: time,
+  age_ms: durationMs,
+  content_type: z.nullable(z.string()),
+  user_properties: z.array(z.tuple([z.string(), z.string()])),
+  payload_bytes: bytes,
+  payload: z.string(),
+  /** utf8 where the payload is that. */
+  encoding: z.enum(['utf8', 'base64']),
+})
+export type MessageDocument = z.infer<typeof message>
+export const messageList = z.array(message)
+
+export const peekedMessage = z.extend(message, {
+  /** Delivered to a consumer and not settled yet. */
+  in_flight: z.boolean(),
+  /** The payload is longer than what is shown of it. */
+  truncated: z.boolean(),
+})
+export type PeekedMessage = z.infer<typeof peekedMessage>
+export const peekedList = z.array(peekedMessage)
+
+export const purged = z.object({ purged: count })
+
+/** Most messages of one peek or get. */
+export const MESSAGES_MAX = 100
+
+export const getRequest = z.strictObject(
+  {
+    count: z._default(wholeNumber(1, MESSAGES_MAX), 1),
+    /** ack: they leave the queue, durably before the answer. requeue: they go back, marked redelivered. */
+    ack_mode: z.enum(['ack', 'requeue'], 'accepted are ack and requeue'),
+  },
+  { error: requestError },
+)
+export type GetRequest = z.output<typeof getRequest>
 
 export const route = z.object({
   name: z.string(),
@@ -154,22 +304,32 @@ export const upstreamList = z.array(upstream)
 
 export const config = z.record(z.string(), z.unknown())
 
-export const publishRequest = z.strictObject(
-  {
-    topic: z.string('a topic is needed'),
-    payload: z.string('a text is needed'),
-    /** How the payload is written here; bytes that are not text need base64. */
-    encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
-    qos: z._default(z.union([z.literal(0), z.literal(1)], 'accepted are 0 and 1'), 1),
-  },
-  {
-    error: issue =>
-      issue.code === 'unrecognized_keys' ? `there is no member ${issue.keys?.join(', ')}` : 'an object is needed',
-  },
-)
+/** Either a topic, or an exchange and a routing key. */
+export const publishRequest = z
+  .strictObject(
+    {
+      topic: z.optional(z.string('a text is needed')),
+      exchange: z.optional(z.string('a text is needed')),
+      routing_key: z.optional(z.string('a text is needed')),
+      payload: z.string('a text is needed'),
+      /** How the payload is written here; bytes that are not text need base64. */
+      encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
+      qos: z._default(z.union([z.literal(0), z.literal(1)], 'accepted are 0 and 1'), 1),
+    },
+    { error: requestError },
+  )
+  .check(
+    z.refine(
+      ({ topic, exchange, routing_key }) =>
+        topic === undefined
+          ? exchange !== undefined && routing_key !== undefined
+          : exchange === undefined && routing_key === undefined,
+      'either topic, or exchange and routing_key are needed',
+    ),
+  )
 
 export const publishResponse = z.object({
-  /** False: no subscription and no route wanted it. */
+  /** False: no subscription, no queue and no route wanted it. */
   routed: z.boolean(),
 })
 

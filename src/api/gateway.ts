@@ -1,9 +1,17 @@
-import type { ClientId, ConfiguredName, QueueName, TopicName } from '../model/names.ts'
+import type { ClientId, ConfiguredName, ExchangeName, QueueName } from '../model/names.ts'
 import type {
+  BindingRequest,
+  BindingStatus,
   ClientDetail,
   ClientSummary,
+  ExchangeRequest,
+  ExchangeStatus,
+  GetRequest,
   Health,
+  MessageDocument,
   Overview,
+  PeekedMessage,
+  QueueRequest,
   QueueStatus,
   RouteStatus,
   UpstreamStatus,
@@ -11,9 +19,39 @@ import type {
 
 /** A message that came over HTTP. */
 export interface PublishedMessage {
-  readonly topic: TopicName
+  readonly exchange: string
+  /** A topic for `mqtt`, a routing key for all others. */
+  readonly key: string
   readonly payload: Buffer
   readonly qos: 0 | 1
+}
+
+/** What a declaration did: PUT answers 201 or 204 by it. */
+export type DeclareOutcome = 'created' | 'exists'
+
+/**
+ * Exchanges, bindings and durable queues, outboxes among them. Acts resolve when they are durable and reject with a BrokerError that says what is in the
+ * way: …_NOT_FOUND, DECLARATION_MISMATCH, QUEUE_IN_USE, NOT_AUTHORIZED, STORE_UNAVAILABLE.
+ */
+export interface Model {
+  exchanges(): Iterable<ExchangeStatus>
+  exchange(name: ExchangeName): ExchangeStatus | undefined
+  declareExchange(name: ExchangeName, request: ExchangeRequest): Promise<DeclareOutcome>
+  /** With all bindings from and to it. */
+  deleteExchange(name: ExchangeName): Promise<void>
+  bindings(): Iterable<BindingStatus>
+  bind(request: BindingRequest): Promise<DeclareOutcome>
+  unbind(request: BindingRequest): Promise<void>
+  queues(): Iterable<QueueStatus>
+  queue(name: QueueName): QueueStatus | undefined
+  declareQueue(name: QueueName, request: QueueRequest): Promise<DeclareOutcome>
+  /** With its messages and all its bindings. */
+  deleteQueue(name: QueueName): Promise<void>
+  /** The first `limit` messages as they wait; nothing changes. */
+  peek(name: QueueName, limit: number): Promise<PeekedMessage[]>
+  /** How many messages were dropped. */
+  purge(name: QueueName): Promise<number>
+  get(name: QueueName, request: GetRequest): Promise<MessageDocument[]>
 }
 
 /**
@@ -23,6 +61,7 @@ export interface PublishedMessage {
 export interface Gateway {
   /** What `GET /api/v1/config` shows; secrets are masked already. */
   readonly config: Readonly<Record<string, unknown>>
+  readonly model: Model
   /** Totals since this start. Read every second for the rates, so it must be cheap. */
   messages(): Overview['messages']
   overview(): Omit<Overview, 'messages' | 'rates' | 'health'>
@@ -31,9 +70,6 @@ export interface Gateway {
   client(id: ClientId): ClientDetail | undefined
   /** Closes a client's connection; false if no such client is connected. */
   kick(id: ClientId): boolean
-  /** Durable named queues, outboxes among them. */
-  queues(): Iterable<QueueStatus>
-  queue(name: QueueName): QueueStatus | undefined
   routes(): Iterable<RouteStatus>
   upstreams(): Iterable<UpstreamStatus>
   upstream(name: ConfiguredName): UpstreamStatus | undefined

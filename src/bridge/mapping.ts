@@ -13,13 +13,14 @@ import {
   recordClock,
   recordDup,
   recordExpiryMs,
-  recordKey,
+  recordIsTopic,
   recordKeyAt,
   recordPropertiesAt,
   recordPropertiesBytes,
   recordPropertiesTag,
   recordQos,
   recordRetain,
+  recordTopic,
   recordUser,
 } from '../model/message.ts'
 import { readMqtt5Properties } from '../model/mqtt5-properties.ts'
@@ -166,7 +167,9 @@ export class Mapping {
 
   #namesOf(bytes: Buffer, at: number, namesEnd: number): Names {
     const start = recordKeyAt(bytes, at)
-    if (namesEnd - start > NAMES_BYTES_KEPT) return this.#readNames(bytes, at, namesEnd - start)
+    // Of another exchange the same bytes are another topic.
+    if (namesEnd - start > NAMES_BYTES_KEPT || !recordIsTopic(bytes, at))
+      return this.#readNames(bytes, at, namesEnd - start)
     // Six bytes of lengths in front, so that no two triples of names have the same text.
     const key = bytes.toString('latin1', at + 27, at + 33) + bytes.toString('latin1', start, namesEnd)
     let names = this.#names.get(key)
@@ -179,7 +182,7 @@ export class Mapping {
   }
 
   #readNames(bytes: Buffer, at: number, length: number): Names {
-    const topic = recordKey(bytes, at)
+    const topic = recordTopic(bytes, at)
     const clientId = recordClientId(bytes, at)
     const user = recordUser(bytes, at)
     const live = emptyHeaders()

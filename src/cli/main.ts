@@ -40,8 +40,18 @@ const ENTRIES: readonly Entry[] = [
   },
   {
     name: 'queues',
-    summary: 'list and show durable queues',
+    summary: 'list, show, peek into, purge durable queues',
     load: async () => (await import('./commands/queues.ts')).command(),
+  },
+  {
+    name: 'exchanges',
+    summary: 'list exchanges',
+    load: async () => (await import('./commands/exchanges.ts')).command(),
+  },
+  {
+    name: 'bindings',
+    summary: 'list bindings',
+    load: async () => (await import('./commands/bindings.ts')).command(),
   },
   {
     name: 'routes',

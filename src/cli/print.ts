@@ -10,8 +10,10 @@ export interface Column<Row> {
 
 const WIDTH = 80
 const GAP = 2
+/** No column gives way beyond this. */
+const LEAST_WIDTH = 12
 
-/** A table with a heading. The widest column of text gives way where the whole would be wider than the terminal. */
+/** A table with a heading. The widest columns give way where the whole would be wider than the terminal. */
 export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const cells = [
     columns.map(column => column.title),
@@ -19,10 +21,11 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
   ]
   const widths = columns.map((_, index) => Math.max(...cells.map(line => line[index]?.length ?? 0)))
   const limit = Math.max(process.stdout.columns ?? WIDTH, WIDTH)
-  const excess = widths.reduce((sum, width) => sum + width, GAP * (columns.length - 1)) - limit
-  if (excess > 0) {
-    const widest = widths.indexOf(Math.max(...widths))
-    widths[widest] = Math.max((widths[widest] ?? 0) - excess, 12)
+  let excess = widths.reduce((sum, width) => sum + width, GAP * (columns.length - 1)) - limit
+  for (; excess > 0; excess--) {
+    const most = Math.max(...widths)
+    if (most <= LEAST_WIDTH) break
+    widths[widths.indexOf(most)] = most - 1
   }
   const line = (texts: readonly string[]): string =>
     texts

@@ -15,7 +15,13 @@ export interface Conflict {
 
 /** Everything that contradicts something else. */
 export function findConflicts(config: Resolved): Conflict[] {
-  return [...portConflicts(config), ...limitConflicts(config), ...upstreamConflicts(config), ...routeConflicts(config)]
+  return [
+    ...portConflicts(config),
+    ...limitConflicts(config),
+    ...upstreamConflicts(config),
+    ...routeConflicts(config),
+    ...queueConflicts(config),
+  ]
 }
 
 /** What works and is probably not meant. */
@@ -43,7 +49,7 @@ function* portConflicts({ listeners, http }: Resolved): Iterable<Conflict> {
   if (overlaps) yield { path: ['http', 'port'], message: `port ${http.port} is already taken by listeners.mqtt.port` }
 }
 
-function* limitConflicts({ limits, store, routes }: Resolved): Iterable<Conflict> {
+function* limitConflicts({ limits, store, routes, queues }: Resolved): Iterable<Conflict> {
   const within = (bytes: number, path: string[], most: number, mostName: string): Conflict[] =>
     bytes <= most
       ? []
@@ -59,6 +65,9 @@ function* limitConflicts({ limits, store, routes }: Resolved): Iterable<Conflict
   yield* within(limits.sessionQueue.bytes, ['limits', 'session_queue', 'bytes'], memoryBytes, 'limits.memory')
   for (const { name, limits: outbox } of routes) {
     yield* within(outbox.bytes, ['routes', name, 'limits', 'bytes'], store.diskBytes, 'store.disk')
+  }
+  for (const { name, limits: queue } of queues) {
+    yield* within(queue.bytes, ['queues', name, 'limits', 'bytes'], store.diskBytes, 'store.disk')
   }
 }
 
@@ -90,6 +99,18 @@ function* routeConflicts({ routes, upstreams }: Resolved): Iterable<Conflict> {
     yield {
       path: ['routes', route.name, 'upstream'],
       message: `no upstream is called "${route.upstream}"${nearest === null ? '' : ` (did you mean "${nearest}"?)`}; ${known}`,
+    }
+  }
+}
+
+/** A route's outbox is a queue under the route's name. */
+function* queueConflicts({ queues, routes }: Resolved): Iterable<Conflict> {
+  for (const { name } of queues) {
+    if (routes.some(route => route.name === name)) {
+      yield {
+        path: ['queues', name],
+        message: `route ${name} has a queue of this name, its outbox; rename one of them`,
+      }
     }
   }
 }

@@ -219,6 +219,34 @@ const upstream = z.pipe(
   })),
 )
 
+/** Of a queue that outlives the process: an outbox, a named queue. */
+const queueLimits = z.pipe(
+  z.strictObject({
+    messages: setting(messages, 1_000_000, 'Messages waiting, at most.'),
+    bytes: setting(size({ min: '64KiB', max: '1024TiB' }), '2GiB', 'Bytes waiting, at most.'),
+    age: setting(duration({ min: '1s', max: '3650d' }), '7d', 'Older messages are dropped and counted as expired.'),
+    on_full: setting(
+      oneOf(['reject', 'drop_oldest', 'drop_newest']),
+      'reject',
+      'reject: refuse the publisher before acknowledging; the others discard and count.',
+    ),
+  }),
+  z.transform(o => ({ messages: o.messages, bytes: o.bytes, ageMs: o.age, onFull: o.on_full })),
+)
+
+/** What a queue has that is declared without limits. */
+export const DEFAULT_QUEUE_LIMITS = queueLimits.parse({})
+
+const namedQueue = z.pipe(
+  z.strictObject({
+    bind: optional(listOf(filter, { min: 0, max: 1000 }), 'Topics whose messages enter the queue.', {
+      absent: 'none; bindings may be added over the API',
+    }),
+    limits: section(queueLimits, 'Limits of the queue.'),
+  }),
+  z.transform(o => ({ bind: o.bind ?? [], limits: o.limits })),
+)
+
 const route = z.pipe(
   z.strictObject({
     from: required(listOf(filter, { min: 1, max: 1000 }), 'Topics to forward.'),
@@ -256,26 +284,7 @@ const route = z.pipe(
       'buffer',
       'QoS 0 messages: buffer like the rest, pass only while connected, or ignore.',
     ),
-    limits: section(
-      z.pipe(
-        z.strictObject({
-          messages: setting(messages, 1_000_000, 'Messages waiting for the upstream.'),
-          bytes: setting(size({ min: '64KiB', max: '1024TiB' }), '2GiB', 'Bytes waiting for the upstream.'),
-          age: setting(
-            duration({ min: '1s', max: '3650d' }),
-            '7d',
-            'Older messages are dropped and counted as expired.',
-          ),
-          on_full: setting(
-            oneOf(['reject', 'drop_oldest', 'drop_newest']),
-            'reject',
-            'reject: refuse the publisher before acknowledging; the others discard and count.',
-          ),
-        }),
-        z.transform(o => ({ messages: o.messages, bytes: o.bytes, ageMs: o.age, onFull: o.on_full })),
-      ),
-      'Limits of the outbox, the queue that keeps messages while the upstream is away.',
-    ),
+    limits: section(queueLimits, 'Limits of the outbox, the queue that keeps messages while the upstream is away.'),
   }),
   z.transform(o => ({
     from: o.from,
@@ -321,6 +330,7 @@ export const configSchema = z.pipe(
     limits: section(limits, 'What clients may take.'),
     upstreams: describedRecord(upstream, 'AMQP brokers to forward to, by name.'),
     routes: describedRecord(route, 'What is forwarded where, by name.'),
+    queues: describedRecord(namedQueue, 'Durable queues that keep messages until somebody takes them, by name.'),
     log: section(
       z.strictObject({
         level: setting(
@@ -342,6 +352,7 @@ export const configSchema = z.pipe(
     limits: o.limits,
     upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),
     routes: Object.entries(o.routes).map(([key, value]) => ({ name: key, ...value })),
+    queues: Object.entries(o.queues).map(([key, value]) => ({ name: key, ...value })),
     log: o.log,
   })),
 )
@@ -358,6 +369,7 @@ export interface Config extends Parsed {
 
 export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
+export type NamedQueueConfig = Config['queues'][number]
 
 /** Whether an address is reachable from this machine only. */
 export function isLoopback(address: string): boolean {

@@ -1,3 +1,4 @@
+import { BrokerError } from '../model/error.ts'
 import type { Commit, StateChange } from '../store/types.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -33,7 +34,8 @@ export class CommitSchedule {
   readonly #bufferedMs: number
   readonly #monotonicMs: () => number
   readonly #dirty = new Set<CommitSource>()
-  #changes: { change: StateChange; done: () => void; failed: (error: unknown) => void }[] = []
+  /** Without a change: somebody waits for what the next commit takes. */
+  #changes: { change: StateChange | null; done: () => void; failed: (error: unknown) => void }[] = []
   #isDue = false
   #dueTicket = 0
   #isRunning = false
@@ -107,7 +109,20 @@ export class CommitSchedule {
 
   /** Writes one record of core's own (definition, session, …); resolves when it is durable. Cold path. */
   change(change: StateChange): Promise<void> {
+    return this.#join(change)
+  }
+
+  /** Resolves when all that was settled, dropped or changed by now is durable. Cold path. */
+  flush(): Promise<void> {
+    return this.#join(null)
+  }
+
+  #join(change: StateChange | null): Promise<void> {
     return new Promise((done, failed) => {
+      if (this.#isStopped) {
+        failed(new BrokerError('STOPPING', 'the gateway is stopping; try again when it is back'))
+        return
+      }
       this.#changes.push({ change, done, failed })
       this.due(this.#tickets.committedThrough)
     })
@@ -177,9 +192,10 @@ export class CommitSchedule {
     this.#dirty.clear()
     this.#isDue = false
     for (const source of sources) source.prepareCommit(throughTicket, commit, this.#store.nextCommit)
-    for (const { change } of changes) commit.changes.push(change)
+    for (const { change } of changes) if (change !== null) commit.changes.push(change)
     if (commit.segments.length === 0 && commit.marks.length === 0 && commit.changes.length === 0) {
       this.#tickets.commit(throughTicket)
+      for (const { done } of changes) done()
       this.#becameIdle()
       return
     }
@@ -196,7 +212,8 @@ export class CommitSchedule {
       error => {
         // The store rejects only once it is closed: nothing can be made durable any more, so nothing is acknowledged either.
         this.#isStopped = true
-        for (const { failed } of changes) failed(error)
+        for (const { failed } of [...changes, ...this.#changes]) failed(error)
+        this.#changes = []
         this.#becameIdle()
       },
     )

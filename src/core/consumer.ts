@@ -16,8 +16,8 @@ export interface Consumer {
 
 /** Receives QoS 0 runs at once, without a queue: an MQTT connection with a live binding. */
 export interface LiveReceiver {
-  /** `key` is the decoded topic; `note` that of its binding. May drop by its own policy and count it; never throws, never blocks. */
-  deliverRun(run: Run, key: string, note: number): void
+  /** `topic` is the decoded topic; `note` that of its binding. May drop by its own policy and count it; never throws, never blocks. */
+  deliverRun(run: Run, topic: string, note: number): void
 }
 
 /** Waits for tickets: a connection with a ring of unanswered publishes. */

@@ -1,12 +1,15 @@
 import { BrokerError } from '../model/error.ts'
+import { MQTT_EXCHANGE } from '../model/message.ts'
+import { routingKey, topicFilter } from '../model/names.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
+import type { Logger } from '../telemetry/log.ts'
 import type { Binding } from './binding.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
-import type { Exchange, ExchangeSpec } from './exchange.ts'
+import { DEFAULT_EXCHANGE, type Exchange, type ExchangeSpec } from './exchange.ts'
 import type { HeadersMatch, HeaderValue } from './exchanges/headers.ts'
 import type { RoutingTable } from './routing-table.ts'
-import type { Origin, Topology } from './topology.ts'
+import type { Origin, QueueSpec, Topology } from './topology.ts'
 
 /** A binding by names, as it is declared and kept. */
 export interface BindingSpec {
@@ -14,14 +17,19 @@ export interface BindingSpec {
   readonly destination: { readonly kind: 'queue' | 'exchange'; readonly name: string }
   /** Routing key or pattern, in the source's dialect. */
   readonly key: string
-  /** Only for a headers exchange. */
-  readonly headers: { readonly match: HeadersMatch; readonly values: Readonly<Record<string, HeaderValue>> } | null
+  /** Only for a headers exchange; null there: every message. */
+  readonly headers: { readonly match: HeadersMatch; readonly values: readonly HeaderPair[] } | null
 }
 
-interface Declared<Spec> {
+export type HeaderPair = readonly [name: string, value: HeaderValue]
+
+export interface Declared<Spec> {
   readonly spec: Spec
   readonly origin: Origin
 }
+
+/** Whether a declaration changed anything. */
+export type DeclareOutcome = 'created' | 'exists'
 
 interface DeclaredBinding extends Declared<BindingSpec> {
   readonly binding: Binding
@@ -33,45 +41,64 @@ const BINDINGS = Buffer.from([StatePrefix.definition, 'b'.charCodeAt(0)])
 const MAX_QOS = 2
 
 /**
- * Exchanges and bindings declared by name, over the API or by clients. Those between durable things are kept in the store and are
- * there again after a restart; a transient exchange goes with the process, and its bindings with it.
+ * Exchanges, queues and bindings declared by name: by the configuration, over the API, by clients. Durable exchanges and the bindings between durable things are
+ * kept in the store and are there again after a restart; a transient exchange goes with the process, and its bindings with it. What the configuration
+ * declares is not kept: the configuration says it again.
+ *
+ * Declarations take effect one after the other, each on what the one before has left.
  */
 export class Declarations {
   readonly #store: Store
   readonly #schedule: CommitSchedule
   readonly #table: RoutingTable
   readonly #topology: Topology
+  readonly #log: Logger
   readonly #exchanges = new Map<string, Declared<ExchangeSpec>>()
   readonly #bindings = new Map<string, DeclaredBinding>()
+  #turn: Promise<unknown> = Promise.resolve()
 
   constructor({
     store,
     schedule,
     table,
     topology,
+    log,
   }: {
     store: Store
     schedule: CommitSchedule
     table: RoutingTable
     topology: Topology
+    log: Logger
   }) {
     this.#store = store
     this.#schedule = schedule
     this.#table = table
     this.#topology = topology
+    this.#log = log
   }
 
-  /** Brings back what was declared durable; after the topology has its queues. */
+  /** Brings back what was declared durable; after all queues are there. A binding that leads from or to nothing any more is forgotten. */
   async load(): Promise<void> {
     for await (const [, value] of this.#store.readState(EXCHANGES)) {
       const declared = JSON.parse(value.toString()) as Declared<ExchangeSpec>
       this.#exchanges.set(declared.spec.name, declared)
       this.#table.add(declared.spec)
     }
-    for await (const [, value] of this.#store.readState(BINDINGS)) {
+    const gone: Buffer[] = []
+    for await (const [key, value] of this.#store.readState(BINDINGS)) {
       const { spec, origin } = JSON.parse(value.toString()) as Declared<BindingSpec>
-      this.#bind(spec, origin)
+      if (this.#bindings.has(bindingId(spec))) continue
+      const { source, destination } = spec
+      const isThere =
+        destination.kind === 'queue' ? this.#topology.has(destination.name) : this.#table.has(destination.name)
+      if (isThere && this.#table.has(source)) {
+        this.#bind(spec, origin)
+      } else {
+        this.#log.warn({ source, destination }, 'a binding is forgotten: one of its ends is not there any more')
+        gone.push(key)
+      }
     }
+    await Promise.all(gone.map(key => this.#schedule.change({ key, value: null })))
   }
 
   exchanges(): Iterable<{ readonly exchange: Exchange; readonly origin: Origin | 'built-in' }> {
@@ -81,98 +108,146 @@ export class Declarations {
     }))
   }
 
+  /** All but those of the default exchange, which are given. */
   bindings(): Iterable<Declared<BindingSpec>> {
     return this.#bindings.values()
   }
 
   /**
    * Declares an exchange; one that is there with the same attributes is fine. Resolves when it is durable, if it is to be.
-   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NAME_INVALID for reserved names.
+   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names.
    */
-  async declareExchange(spec: ExchangeSpec, origin: Origin): Promise<void> {
-    const known = this.#table.find(spec.name)
-    if (known !== undefined) {
-      if (isSame(known.spec, spec)) return
-      throw new BrokerError(
-        'DECLARATION_MISMATCH',
-        `exchange ${spec.name} exists with other attributes (${known.spec.kind}); delete it first, or declare it as it is`,
-        { facts: { exchange: spec.name } },
-      )
-    }
-    if (isReserved(spec.name)) {
-      throw new BrokerError(
-        'NAME_INVALID',
-        `exchange names beginning with amq. are reserved; choose another than ${spec.name}`,
-      )
-    }
-    const declared = { spec, origin }
-    this.#exchanges.set(spec.name, declared)
-    this.#table.add(spec)
-    if (spec.isDurable) await this.#keep(exchangeKey(spec.name), declared)
+  declareExchange(spec: ExchangeSpec, origin: Origin): Promise<DeclareOutcome> {
+    return this.#inTurn(async () => {
+      const known = this.#table.find(spec.name)
+      if (known !== undefined) {
+        if (isSameExchange(known.spec, spec)) return 'exists'
+        throw new BrokerError(
+          'DECLARATION_MISMATCH',
+          `exchange ${spec.name} exists with other attributes (${known.spec.kind}); delete it first, or declare it as it is`,
+          { facts: { exchange: spec.name } },
+        )
+      }
+      refuseReserved('exchange', spec.name)
+      const declared = { spec, origin }
+      this.#exchanges.set(spec.name, declared)
+      this.#table.add(spec)
+      if (spec.isDurable) await this.#keep(exchangeKey(spec.name), declared)
+      return 'created'
+    })
   }
 
   /**
    * Deletes an exchange and all bindings from and to it; what was routed is not touched.
-   * @throws BrokerError EXCHANGE_NOT_FOUND, NAME_INVALID for a built-in one.
+   * @throws BrokerError EXCHANGE_NOT_FOUND, NOT_AUTHORIZED for a built-in one.
    */
-  async deleteExchange(name: string): Promise<void> {
-    const { spec } = this.#table.exchange(name)
-    if (!this.#exchanges.has(name))
-      throw new BrokerError('NAME_INVALID', `exchange ${name || '(default)'} is built in and stays`)
-    const changes: Promise<void>[] = []
-    for (const { spec: binding } of [...this.#bindings.values()]) {
-      const isTarget = binding.destination.kind === 'exchange' && binding.destination.name === name
-      if (binding.source === name || isTarget) changes.push(this.unbind(binding))
-    }
-    this.#exchanges.delete(name)
-    this.#table.remove(name)
-    if (spec.isDurable) changes.push(this.#forget(exchangeKey(name)))
-    await Promise.all(changes)
+  deleteExchange(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const { spec } = this.#table.exchange(name)
+      if (!this.#exchanges.has(name)) {
+        throw new BrokerError('NOT_AUTHORIZED', `exchange ${name} is built in and stays`, { facts: { exchange: name } })
+      }
+      const bound = [...this.#bindings.values()].filter(
+        ({ spec: { source, destination } }) =>
+          source === name || (destination.kind === 'exchange' && destination.name === name),
+      )
+      const changes = bound.map(declared => this.#unbind(declared))
+      this.#exchanges.delete(name)
+      this.#table.remove(name)
+      if (spec.isDurable) changes.push(this.#forget(exchangeKey(name)))
+      await Promise.all(changes)
+    })
   }
 
   /**
-   * Binds; a binding that is there already is fine. Resolves when it is durable, if both ends are.
-   * @throws BrokerError EXCHANGE_NOT_FOUND, QUEUE_NOT_FOUND, NAME_INVALID for the default exchange.
+   * Declares a durable queue; one that is there with the same limits is fine. Resolves when its definition is durable.
+   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names.
    */
-  async bind(spec: BindingSpec, origin: Origin): Promise<void> {
-    if (spec.source === '' || (spec.destination.kind === 'exchange' && spec.destination.name === '')) {
-      // AMQP 0-9-1: the default exchange's bindings are given.
-      throw new BrokerError(
-        'NAME_INVALID',
-        'nothing can be bound to or from the default exchange; it routes by queue name',
+  declareQueue(spec: QueueSpec): Promise<DeclareOutcome> {
+    return this.#inTurn(async () => {
+      const { name } = spec
+      if (this.#topology.has(name) && !this.#topology.isOrphan(name)) {
+        if (isSameQueue(this.#topology.queue(name), spec)) return 'exists'
+        throw new BrokerError(
+          'DECLARATION_MISMATCH',
+          `queue ${name} exists with other limits; delete it first, or declare it as it is`,
+          { facts: { queue: name } },
+        )
+      }
+      refuseReserved('queue', name)
+      await this.#topology.declareQueue(spec)
+      return 'created'
+    })
+  }
+
+  /** Deletes a queue with its messages and all its bindings; throws as Topology.deleteQueue does, and then nothing has changed. */
+  deleteQueue(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#topology.checkDeletable(name)
+      const bound = [...this.#bindings.values()].filter(
+        ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
       )
-    }
-    if (this.#bindings.has(bindingId(spec))) return
-    this.#bind(spec, origin)
-    if (this.#isDurable(spec)) await this.#keep(bindingKey(spec), { spec, origin })
+      for (const { spec, binding } of bound) this.#table.unbind(spec.source, binding)
+      try {
+        await this.#topology.deleteQueue(name)
+      } catch (error) {
+        for (const { spec, binding } of bound) this.#table.bind(spec.source, binding)
+        throw error
+      }
+      await Promise.all(bound.map(declared => this.#unbind(declared)))
+    })
   }
 
-  /** @throws BrokerError BINDING_NOT_FOUND */
-  async unbind(spec: BindingSpec): Promise<void> {
-    const id = bindingId(spec)
-    const declared = this.#bindings.get(id)
-    if (declared === undefined) {
-      throw new BrokerError(
-        'BINDING_NOT_FOUND',
-        `${spec.source} is not bound to ${spec.destination.name} with key ${spec.key}`,
-      )
-    }
-    const isDurable = this.#isDurable(declared.spec)
-    this.#bindings.delete(id)
-    this.#table.unbind(spec.source, declared.binding)
-    if (isDurable) await this.#forget(bindingKey(spec))
+  /**
+   * Binds; a binding that is there already is fine. Resolves when it is durable, if both ends are and it does not come from the configuration.
+   * @throws BrokerError EXCHANGE_NOT_FOUND, QUEUE_NOT_FOUND, NOT_AUTHORIZED for the default exchange, NAME_INVALID for a key the source cannot match,
+   * REQUEST_INVALID for headers where the source does not look at them.
+   */
+  bind(spec: BindingSpec, origin: Origin): Promise<DeclareOutcome> {
+    return this.#inTurn(async () => {
+      refuseDefault(spec)
+      const { kind } = this.#table.exchange(spec.source).spec
+      if (spec.source === MQTT_EXCHANGE) topicFilter(spec.key)
+      else routingKey(spec.key)
+      if (kind !== 'headers' && spec.headers !== null) {
+        throw new BrokerError(
+          'REQUEST_INVALID',
+          `${spec.source} is a ${kind} exchange and looks at no arguments; bind without them, or to a headers exchange`,
+          { facts: { exchange: spec.source } },
+        )
+      }
+      if (this.#bindings.has(bindingId(spec))) return 'exists'
+      const declared = this.#bind(spec, origin)
+      if (this.#isKept(declared)) await this.#keep(bindingKey(spec), { spec, origin })
+      return 'created'
+    })
   }
 
-  /** Deletes a queue with all its bindings; throws as Topology.deleteQueue does, and then nothing has changed. */
-  async deleteQueue(name: string): Promise<void> {
-    await this.#topology.deleteQueue(name)
-    const bound = [...this.#bindings.values()].filter(
-      ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
-    )
-    await Promise.all(bound.map(({ spec }) => this.unbind(spec)))
+  /** @throws BrokerError BINDING_NOT_FOUND, NOT_AUTHORIZED for one of the configuration or of the default exchange. */
+  unbind(spec: BindingSpec): Promise<void> {
+    return this.#inTurn(async () => {
+      refuseDefault(spec)
+      const declared = this.#bindings.get(bindingId(spec))
+      const ends = `${spec.source} to ${spec.destination.kind} ${spec.destination.name} with key ${JSON.stringify(spec.key)}`
+      if (declared === undefined) throw new BrokerError('BINDING_NOT_FOUND', `there is no binding from ${ends}`)
+      if (declared.origin === 'config') {
+        throw new BrokerError(
+          'NOT_AUTHORIZED',
+          `the binding from ${ends} comes from the configuration; take it out there`,
+        )
+      }
+      await this.#unbind(declared)
+    })
   }
 
-  #bind(spec: BindingSpec, origin: Origin): void {
+  #inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(act)
+    // Whoever asked is told of a failure; the next one starts all the same.
+    this.#turn = done.catch(() => undefined)
+    return done
+  }
+
+  #bind(spec: BindingSpec, origin: Origin): DeclaredBinding {
     const { source, destination, key, headers } = spec
     const target =
       destination.kind === 'queue'
@@ -183,19 +258,25 @@ export class Declarations {
       destination: target,
       maxQos: MAX_QOS,
       note: 0,
-      ...(headers === null
-        ? {}
-        : { headers: { match: headers.match, values: new Map(Object.entries(headers.values)) } }),
+      ...(headers === null ? {} : { headers: { match: headers.match, values: new Map(headers.values) } }),
     }
     this.#table.bind(source, binding)
-    this.#bindings.set(bindingId(spec), { spec, origin, binding })
+    const declared = { spec, origin, binding }
+    this.#bindings.set(bindingId(spec), declared)
+    return declared
   }
 
-  #isDurable({ source, destination }: BindingSpec): boolean {
-    const isSourceDurable = this.#table.find(source)?.spec.isDurable ?? false
-    return (
-      isSourceDurable && (destination.kind === 'queue' || (this.#table.find(destination.name)?.spec.isDurable ?? false))
-    )
+  async #unbind(declared: DeclaredBinding): Promise<void> {
+    const { spec, binding } = declared
+    const isKept = this.#isKept(declared)
+    this.#bindings.delete(bindingId(spec))
+    this.#table.unbind(spec.source, binding)
+    if (isKept) await this.#forget(bindingKey(spec))
+  }
+
+  #isKept({ spec: { source, destination }, origin }: Declared<BindingSpec>): boolean {
+    const isDurable = (exchange: string): boolean => this.#table.find(exchange)?.spec.isDurable ?? false
+    return origin !== 'config' && isDurable(source) && (destination.kind === 'queue' || isDurable(destination.name))
   }
 
   #keep(key: Buffer, declared: Declared<ExchangeSpec | BindingSpec>): Promise<void> {
@@ -210,14 +291,39 @@ export class Declarations {
 const exchangeKey = (name: string): Buffer => Buffer.concat([EXCHANGES, Buffer.from(name)])
 const bindingKey = (spec: BindingSpec): Buffer => Buffer.concat([BINDINGS, Buffer.from(bindingId(spec))])
 
-/** Source, destination, key and arguments together name a binding (AMQP 0-9-1, queue.bind). */
-const bindingId = ({ source, destination, key, headers }: BindingSpec): string =>
-  JSON.stringify([source, destination.kind, destination.name, key, headers])
+/** Source, destination, key and arguments together name a binding (AMQP 0-9-1, queue.bind); arguments in any order. */
+function bindingId({ source, destination, key, headers }: BindingSpec): string {
+  const values = headers?.values.toSorted(([a], [b]) => (a < b ? -1 : 1)) ?? null
+  return JSON.stringify([source, destination.kind, destination.name, key, headers?.match ?? null, values])
+}
 
-const isReserved = (name: string): boolean => name.startsWith('amq.') || name === ''
+/** AMQP 0-9-1 section 3.1.3.1: every queue is bound to it by its name, and by nothing else. */
+function refuseDefault({ source, destination }: BindingSpec): void {
+  const isToDefault = destination.kind === 'exchange' && destination.name === DEFAULT_EXCHANGE
+  if (source !== DEFAULT_EXCHANGE && !isToDefault) return
+  throw new BrokerError(
+    'NOT_AUTHORIZED',
+    'the default exchange has the bindings it has: each queue under its name; bind to another exchange',
+  )
+}
 
-function isSame(a: ExchangeSpec, b: ExchangeSpec): boolean {
+function refuseReserved(what: 'exchange' | 'queue', name: string): void {
+  if (!name.startsWith('amq.')) return
+  throw new BrokerError('NOT_AUTHORIZED', `${what} names beginning with amq. are reserved; choose another than ${name}`)
+}
+
+function isSameExchange(a: ExchangeSpec, b: ExchangeSpec): boolean {
   return (
     a.kind === b.kind && a.isDurable === b.isDurable && a.isInternal === b.isInternal && a.alternate === b.alternate
+  )
+}
+
+function isSameQueue(a: Pick<QueueSpec, 'limits' | 'qos0'>, b: Pick<QueueSpec, 'limits' | 'qos0'>): boolean {
+  return (
+    a.qos0 === b.qos0 &&
+    a.limits.messages === b.limits.messages &&
+    a.limits.bytes === b.limits.bytes &&
+    a.limits.ageMs === b.limits.ageMs &&
+    a.limits.onFull === b.limits.onFull
   )
 }

@@ -324,26 +324,32 @@ export class Queue implements CommitSource {
   // ---- operators
 
   /**
-   * Drops everything that waits now and books it as purged; deliveries in flight and what comes meanwhile stay. Resolves with how many.
-   * @throws BrokerError STORE_UNAVAILABLE if what is on disk cannot be read now; what was dropped by then is gone.
+   * Drops everything that waits now and books it as purged; deliveries in flight and what comes meanwhile stay. Resolves with how many;
+   * it is durable after the schedule's next flush.
+   * @throws BrokerError STORE_UNAVAILABLE if what is on disk cannot be read now; what was purged by then is gone, and the ledger tells.
    */
   async purge(): Promise<number> {
     const through = this.#nextPosition
     let purged = 0
     for (;;) {
       purged += this.#dropReady(through)
-      if (this.#gapLast === null) return purged
-      const readAfter = this.#readAfter
-      this.#readOn()
-      await this.#reading
-      if (this.#gapLast !== null && this.#readAfter === readAfter) {
-        throw new BrokerError(
-          'STORE_UNAVAILABLE',
-          `queue ${this.name} was purged of ${purged} messages only, because the store is being reopened; try again in a moment`,
-          { facts: { queue: this.name, purged } },
-        )
-      }
+      // What lies beyond came meanwhile: reading on would only bring it into memory.
+      if ((this.#segments[this.#head - 1]?.end ?? 0) >= through) return purged
+      if (!(await this.readMore())) return purged
     }
+  }
+
+  /**
+   * Brings the next part of what is on disk only into memory and delivers what can be delivered; false: all of it is in memory.
+   * @throws BrokerError STORE_UNAVAILABLE if it cannot be read now.
+   */
+  async readMore(): Promise<boolean> {
+    if (this.#gapLast === null) return false
+    const readAfter = this.#readAfter
+    this.#readOn()
+    await this.#reading
+    if (this.#gapLast !== null && this.#readAfter === readAfter) throw unreadable(this.name)
+    return true
   }
 
   #dropReady(through: number): number {
@@ -365,7 +371,10 @@ export class Queue implements CommitSource {
     return dropped
   }
 
-  /** The first messages, for a look: `visit` gets each record, valid during the call, until it has had `limit` of them. Nothing changes. */
+  /**
+   * The first messages, for a look: `visit` gets each record, valid during the call, until it has had `limit` of them. Nothing changes.
+   * @throws BrokerError STOPPING
+   */
   async peek(limit: number, visit: (bytes: Buffer, at: number, seen: Peeked) => void): Promise<void> {
     let left = limit
     const show = (segment: Segment): void => {
@@ -381,19 +390,21 @@ export class Queue implements CommitSource {
       }
     }
     const behindGap = this.#segments.slice(this.#head)
-    let after = this.#readAfter
     for (const segment of this.#segments.slice(0, this.#head)) show(segment)
+    let after = this.#readAfter
     const last = this.#gapLast
-    while (last !== null && left > 0 && this.#durability !== null) {
-      const loaded = await this.#durability.read(after, READ_BYTES)
+    while (last !== null && left > 0 && (after === null || isAfter(last, after))) {
+      const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
       if (loaded.length === 0) break
       for (const found of loaded) {
-        if (isAfter(found.ref, last)) return
         after = found.ref
+        // What lies behind the gap is shown from memory.
+        if (isAfter(found.ref, last)) break
         // Of a budget of its own: a look must not press on limits.memory.
         show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
       }
     }
+    // Some of it may have left memory meanwhile.
     for (const segment of behindGap) if (segment.heldBytes > 0) show(segment)
   }
 
@@ -652,7 +663,7 @@ export class Queue implements CommitSource {
   }
 
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
-    if (this.#durability === null) return
+    if (this.#durability === null || this.#isDeleted) return
     let part = 0
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       let segment = this.#segments[s]
@@ -855,9 +866,9 @@ export class Queue implements CommitSource {
     if (this.#gapLast !== null && this.#head === 0) this.#readOn()
   }
 
-  /** Ends a memory queue; what is in it is booked as dropped{reason}. */
+  /** Ends a queue; what is in it is booked as dropped{reason}. A durable one has been purged, and the purge flushed, before. */
   delete(reason: DropReason): void {
-    if (this.#durability !== null) throw new TypeError('a durable queue is not deleted while messages may be in it')
+    if (this.#durability !== null && this.depth > 0) throw new TypeError('a durable queue is not deleted with messages')
     if (this.#isDeleted) return
     this.#isDeleted = true
     this.ledger.drop(reason, this.depth)
@@ -873,6 +884,13 @@ export class Queue implements CommitSource {
     this.#consumerCount = 0
   }
 }
+
+const unreadable = (queue: string): BrokerError =>
+  new BrokerError(
+    'STORE_UNAVAILABLE',
+    `the messages of queue ${queue} on disk cannot be read now: the store is being reopened; try again in a moment`,
+    { facts: { queue } },
+  )
 
 const before = (ref: SegmentRef): SegmentRef =>
   ref.part > 0 ? { commit: ref.commit, part: ref.part - 1 } : { commit: ref.commit - 1, part: 0xffff }

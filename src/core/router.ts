@@ -148,7 +148,7 @@ export class Router {
   }
 
   /** Messages whose way depends on their headers go one by one. Each gets a ticket, so that tickets still follow by one. */
-  #publishByHeaders(handle: PublisherHandle, { exchange, key }: Route, run: Run): number {
+  #publishByHeaders(handle: PublisherHandle, route: Route, run: Run): number {
     const single = this.#single
     single.bytes = run.bytes
     single.count = 1
@@ -167,8 +167,7 @@ export class Router {
       single.expiries[0] = run.expiries[i] ?? 0
       single.refusal = null
       single.firstTicket = 0
-      const headers = messageHeaders(run.propertiesTag, run.bytes, run.properties[i] ?? 0, run.payloads[i] ?? 0)
-      const accepted = this.#publishAlike(handle, this.#table.resolve(exchange, key, headers), single)
+      const accepted = this.#publishAlike(handle, this.#resolve(route, run, i), single)
       if (accepted === 0) {
         run.refusal = single.refusal
         return i
@@ -180,10 +179,15 @@ export class Router {
     return run.count
   }
 
+  #resolve({ exchange, key }: Route, run: Run, i: number): Route {
+    const headers = messageHeaders(run.propertiesTag, run.bytes, run.properties[i] ?? 0, run.payloads[i] ?? 0)
+    return this.#table.resolve(exchange, key, headers)
+  }
+
   #publishAlike(handle: PublisherHandle, route: Route, run: Run): number {
     if (run.qos === 0) {
       this.#book(route, run, run.count)
-      for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.key, note)
+      for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.topic, note)
       if (route.queues0.length > 0) this.#buffer(route, run)
       return run.count
     }
@@ -199,7 +203,7 @@ export class Router {
     if (route.live1.length > 0) {
       const count = run.count
       run.count = accepted
-      for (const { receiver, note } of route.live1) receiver.deliverRun(run, route.key, note)
+      for (const { receiver, note } of route.live1) receiver.deliverRun(run, route.topic, note)
       run.count = count
     }
     return accepted
@@ -327,9 +331,16 @@ export class Router {
 
   /**
    * The cold edge: HTTP, wills, feeds. Resolves when the message is safe. Rejects with BrokerError QUEUE_FULL, DISK_FULL,
-   * STORE_UNAVAILABLE or MEMORY_FULL when it was refused; then no queue has taken it.
+   * STORE_UNAVAILABLE or MEMORY_FULL when it was refused, EXCHANGE_NOT_FOUND, or NOT_AUTHORIZED for an internal exchange; then no queue has taken it.
    */
   async publish(message: Message): Promise<Receipt> {
+    if (this.#table.exchange(message.exchange).spec.isInternal) {
+      throw new BrokerError(
+        'NOT_AUTHORIZED',
+        `exchange ${message.exchange} is internal; publish to an exchange that is bound to it`,
+        { facts: { exchange: message.exchange } },
+      )
+    }
     if (this.mustPause) throw refused('MEMORY_FULL', message.key)
     const run = createRun(0, recordPrefix(message))
     run.bytes = Buffer.concat([message.properties, message.payload])
@@ -343,10 +354,11 @@ export class Router {
     run.dup = message.dup
     run.propertiesTag = message.propertiesTag
     const route = this.route(message.exchange, message.key)
+    const { isRouted } = route.readsHeaders ? this.#resolve(route, run, 0) : route
     if (this.publishRun(this.#cold, route, run) === 0) throw refused(run.refusal ?? 'QUEUE_FULL', message.key)
     const ticket = run.firstTicket
     if (ticket !== 0 && !this.isSafe(ticket)) await new Promise<void>(safe => this.#coldWaiters.set(ticket, safe))
-    return { isRouted: route.isRouted }
+    return { isRouted }
   }
 
   #settleReceipts(): void {

@@ -5,7 +5,7 @@
  * say, the answer holds for one message only: such a route says so and is asked for again with each message's headers.
  */
 import { BrokerError } from '../model/error.ts'
-import { MQTT_EXCHANGE } from '../model/message.ts'
+import { MQTT_EXCHANGE, swapSeparators } from '../model/message.ts'
 import type { Binding, Destination } from './binding.ts'
 import type { LiveReceiver } from './consumer.ts'
 import { DEFAULT_EXCHANGE, Exchange, type ExchangeSpec, type Headers } from './exchange.ts'
@@ -17,7 +17,9 @@ export interface Route {
   readonly version: number
   readonly exchange: string
   readonly key: string
-  /** At least one binding leads to a queue or a receiver. */
+  /** The key as a topic: what live receivers are told. */
+  readonly topic: string
+  /** At least one binding leads to a queue or a receiver; where headers have a say: for the headers it was resolved with. */
   readonly isRouted: boolean
   /** A headers exchange is on the way: resolve again with the headers of each message. */
   readonly readsHeaders: boolean
@@ -74,6 +76,10 @@ export class RoutingTable {
 
   find(name: string): Exchange | undefined {
     return this.#exchanges.get(name)
+  }
+
+  has(name: string): boolean {
+    return this.#exchanges.has(name)
   }
 
   /** @throws BrokerError EXCHANGE_NOT_FOUND */
@@ -154,7 +160,8 @@ export class RoutingTable {
         const known = best.get(identity)
         if (known === undefined || maxQos > known.maxQos) best.set(identity, { destination, maxQos, note })
       }
-      exchange.matcher.match(keyFor(exchange, name, key), headers, visit)
+      const localKey = keyFor(exchange, name, key)
+      if (localKey !== null) exchange.matcher.match(localKey, headers, visit)
       const { alternate } = exchange.spec
       if (matches === 0 && alternate !== null) this.#visitNext(alternate, seen, toVisit)
     }
@@ -185,6 +192,7 @@ export class RoutingTable {
       version: this.#version,
       exchange,
       key,
+      topic: exchange === MQTT_EXCHANGE ? key : swapSeparators(key),
       isRouted: best.size > 0,
       readsHeaders,
       live0,
@@ -196,13 +204,15 @@ export class RoutingTable {
   }
 }
 
-/** The key in the dialect of the exchange at hand: `mqtt` writes topics, all others routing keys, which swap `/` and `.` as RabbitMQ's MQTT plugin does. */
-function keyFor(exchange: Exchange, publishedTo: string, key: string): string {
+/**
+ * The key in the dialect of the exchange at hand: `mqtt` writes topics, all others routing keys. Null: a routing key that is no topic
+ * (empty, or with an MQTT wildcard) matches nothing in `mqtt`, since no MQTT client could be sent it [MQTT-3.3.2-2].
+ */
+function keyFor(exchange: Exchange, publishedTo: string, key: string): string | null {
   const isTopic = publishedTo === MQTT_EXCHANGE
-  return isTopic === (exchange.name === MQTT_EXCHANGE) ? key : swapSeparators(key)
+  if (isTopic === (exchange.name === MQTT_EXCHANGE)) return key
+  const swapped = swapSeparators(key)
+  return isTopic || isTopicName(swapped) ? swapped : null
 }
 
-/** `a/b.c` ↔ `a.b/c`: its own inverse. */
-export function swapSeparators(key: string): string {
-  return key.replace(/[/.]/g, separator => (separator === '/' ? '.' : '/'))
-}
+const isTopicName = (text: string): boolean => text !== '' && !/[+#\0]/.test(text)

@@ -5,6 +5,7 @@ import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
+import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import { type LedgerFigures, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Queue, type QueueLimits, type QueueRecord } from './queue.ts'
@@ -92,7 +93,7 @@ export class Topology {
   async load(): Promise<void> {
     const definitions: QueueDefinition[] = []
     for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
-      definitions.push(JSON.parse(value.toString()) as QueueDefinition)
+      definitions.push(decodeDefinition(value))
     }
     const { queueNames } = this.#store.recovery
     const known = new Set(definitions.map(({ number }) => number))
@@ -146,6 +147,7 @@ export class Topology {
   }
 
   /**
+   * For whoever owns the name, the configuration above all; declarations of others go through Declarations.
    * A durable queue by this name: the one that is there with the limits of `spec`, or a new one. Resolves when its definition is durable.
    */
   async declareQueue(spec: QueueSpec): Promise<Queue> {
@@ -154,7 +156,7 @@ export class Topology {
     const definition: QueueDefinition = { number: known?.number ?? this.#nextNumber++, ...spec }
     const queue = this.#queues.get(spec.name)
     if (known !== undefined && queue !== undefined) {
-      if (JSON.stringify(known) === JSON.stringify(definition)) return queue
+      if (encodeDefinition(known).equals(encodeDefinition(definition))) return queue
       queue.limits = spec.limits
       queue.qos0 = spec.qos0
       this.#definitions.set(spec.name, definition)
@@ -167,40 +169,78 @@ export class Topology {
   }
 
   /**
-   * Deletes a queue declared over the API or by a client, with what waits in it. Resolves when that is durable.
-   * @throws BrokerError QUEUE_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody consumes from it; STORE_UNAVAILABLE.
+   * Says whether a queue may be deleted now.
+   * @throws BrokerError QUEUE_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody consumes from it.
    */
-  async deleteQueue(name: string): Promise<void> {
-    const queue = this.queue(name)
-    const definition = this.#definitions.get(name)
-    if (definition === undefined || (definition.origin === 'config' && this.#declared.has(name))) {
+  checkDeletable(name: string): void {
+    const { consumerCount } = this.queue(name)
+    if (this.originOf(name) === 'config' && !this.isOrphan(name)) {
       throw new BrokerError('QUEUE_IN_USE', `queue ${name} comes from the configuration; take it out there`, {
         facts: { queue: name },
       })
     }
-    if (queue.consumerCount > 0) {
-      throw new BrokerError('QUEUE_IN_USE', `queue ${name} has ${queue.consumerCount} consumers; end them first`, {
-        facts: { queue: name, consumers: queue.consumerCount },
+    if (consumerCount > 0) {
+      throw new BrokerError('QUEUE_IN_USE', `queue ${name} has ${consumerCount} consumers; end them first`, {
+        facts: { queue: name, consumers: consumerCount },
       })
     }
+  }
+
+  /**
+   * Deletes a queue with what waits in it; no binding may lead to it any more but the default exchange's. Resolves when that is durable.
+   * @throws BrokerError as checkDeletable, or STORE_UNAVAILABLE: then the queue is still there.
+   */
+  async deleteQueue(name: string): Promise<void> {
+    this.checkDeletable(name)
+    const queue = this.queue(name)
+    const definition = this.#definitions.get(name)
     const byName = this.#byName.get(name)
-    if (byName !== undefined) this.#table.unbind(DEFAULT_EXCHANGE, byName)
-    this.#byName.delete(name)
-    await queue.purge()
+    if (definition === undefined || byName === undefined) throw new TypeError(`queue ${name} has no definition`)
+    // From here on nobody finds it, so nobody can publish to it or consume from it while it is emptied.
+    this.#table.unbind(DEFAULT_EXCHANGE, byName)
     this.#queues.delete(name)
+    try {
+      await queue.purge()
+      // Its marks are durable before its definition goes: otherwise its messages would come back with nobody to own them.
+      await this.#schedule.flush()
+    } catch (error) {
+      this.#queues.set(name, queue)
+      this.#table.bind(DEFAULT_EXCHANGE, byName)
+      throw error
+    }
+    queue.delete('deleted')
+    this.#byName.delete(name)
     this.#definitions.delete(name)
     this.#declared.delete(name)
-    // With the settled marks of the purge in one commit: nothing of it comes back.
     await Promise.all([
       this.#schedule.change({ key: definitionKey(definition.number), value: null }),
       this.#schedule.change({ key: ledgerKey(definition.number), value: null }),
     ])
   }
 
+  /**
+   * Drops everything that waits in a queue. Resolves with how many messages that were, when it is durable.
+   * @throws BrokerError QUEUE_NOT_FOUND, STORE_UNAVAILABLE.
+   */
+  async purgeQueue(name: string): Promise<number> {
+    const purged = await this.queue(name).purge()
+    await this.#schedule.flush()
+    return purged
+  }
+
+  /**
+   * Gets messages from the front of a queue (core/get.ts). With `ack` it resolves when their leaving is durable.
+   * @throws BrokerError QUEUE_NOT_FOUND, STORE_UNAVAILABLE.
+   */
+  async getMessages(name: string, options: GetOptions, visit: GetVisitor): Promise<void> {
+    await getMessages(this.queue(name), options, visit)
+    if (options.ackMode === 'ack') await this.#schedule.flush()
+  }
+
   #keep(definition: QueueDefinition): Promise<void> {
     return this.#schedule.change({
       key: definitionKey(definition.number),
-      value: Buffer.from(JSON.stringify(definition)),
+      value: encodeDefinition(definition),
     })
   }
 
@@ -231,9 +271,13 @@ export class Topology {
     return this.#definitions.get(name)?.origin ?? 'config'
   }
 
-  /** Declared by nobody since the start: left over from an earlier configuration, kept until drained. */
+  /** Left over from an earlier configuration: kept until it is deleted, or declared again. */
   isOrphan(name: string): boolean {
-    return this.#queues.has(name) && !this.#declared.has(name)
+    return this.#definitions.get(name)?.origin === 'config' && !this.#declared.has(name)
+  }
+
+  has(name: string): boolean {
+    return this.#queues.has(name)
   }
 
   /** @throws BrokerError QUEUE_NOT_FOUND */
@@ -246,6 +290,18 @@ export class Topology {
     }
     return queue
   }
+}
+
+/** A definition as JSON; no age limit is written as null. */
+function encodeDefinition(definition: QueueDefinition): Buffer {
+  return Buffer.from(JSON.stringify(definition))
+}
+
+function decodeDefinition(value: Buffer): QueueDefinition {
+  const { limits, ...definition } = JSON.parse(value.toString()) as Omit<QueueDefinition, 'limits'> & {
+    readonly limits: Omit<QueueLimits, 'ageMs'> & { readonly ageMs: number | null }
+  }
+  return { ...definition, limits: { ...limits, ageMs: limits.ageMs ?? Number.POSITIVE_INFINITY } }
 }
 
 function definitionKey(queue: number): Buffer {

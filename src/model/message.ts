@@ -33,6 +33,11 @@ export type QoS = 0 | 1 | 2
 /** The built-in topic exchange into which MQTT publishes; AMQP clients know it as `amq.topic`. */
 export const MQTT_EXCHANGE = 'mqtt'
 
+/** Topic ↔ routing key as RabbitMQ's MQTT plugin does it: `a/b.c` ↔ `a.b/c`. Its own inverse. */
+export function swapSeparators(key: string): string {
+  return key.replace(/[/.]/g, separator => (separator === '/' ? '.' : '/'))
+}
+
 const RECORD_HEADER_BYTES = 37
 const EXPIRY_BYTES = 6
 const FLAG_RETAIN = 4
@@ -199,7 +204,7 @@ export const recordPayloadAt = (bytes: Buffer, at: number): number =>
   recordPropertiesAt(bytes, at) + recordPropertiesBytes(bytes, at)
 
 function recordExchange(bytes: Buffer, at: number): string {
-  if (((bytes[at + 8] ?? 0) & FLAG_MQTT_EXCHANGE) !== 0) return MQTT_EXCHANGE
+  if (recordIsTopic(bytes, at)) return MQTT_EXCHANGE
   const end = recordKeyAt(bytes, at)
   return bytes.toString('utf8', end - (bytes[at + 26] ?? 0), end)
 }
@@ -207,6 +212,11 @@ export function recordKey(bytes: Buffer, at: number): string {
   const start = recordKeyAt(bytes, at)
   return bytes.toString('utf8', start, start + recordKeyBytes(bytes, at))
 }
+/** Published to `mqtt`, so that its key is a topic; keys of all other exchanges are AMQP routing keys. */
+export const recordIsTopic = (bytes: Buffer, at: number): boolean => ((bytes[at + 8] ?? 0) & FLAG_MQTT_EXCHANGE) !== 0
+/** The key as a topic, whatever exchange the message was published to. */
+export const recordTopic = (bytes: Buffer, at: number): string =>
+  recordIsTopic(bytes, at) ? recordKey(bytes, at) : swapSeparators(recordKey(bytes, at))
 export function recordClientId(bytes: Buffer, at: number): string {
   const start = recordKeyAt(bytes, at) + recordKeyBytes(bytes, at)
   return bytes.toString('utf8', start, start + readU16(bytes, at + 29))

@@ -14,6 +14,7 @@ export type TopicFilter = Name<'filter'>
 export type ClientId = Name<'client'>
 export type QueueName = Name<'queue'>
 export type ExchangeName = Name<'exchange'>
+export type RoutingKey = Name<'routing key'>
 /** Name the operator gives to an upstream or a route in the configuration. */
 export type ConfiguredName = Name<'configured'>
 
@@ -66,6 +67,12 @@ export function queueName(text: string): QueueName {
 export function exchangeName(text: string): ExchangeName {
   checkShortString(text, 'exchange name')
   return text as ExchangeName
+}
+
+/** A routing key or a pattern of them, as in AMQP: up to 255 bytes, may be empty. */
+export function routingKey(text: string): RoutingKey {
+  if (text !== '') checkShortString(text, 'routing key')
+  return text as RoutingKey
 }
 
 /** Letters, digits, `_` and `-`: such a name stands in paths of `--set`, variables of the environment and URLs as it is. */

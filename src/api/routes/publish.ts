@@ -1,20 +1,17 @@
 import type { Hono } from 'hono'
 import { BrokerError } from '../../model/error.ts'
-import { topicName } from '../../model/names.ts'
+import { MQTT_EXCHANGE } from '../../model/message.ts'
+import { routingKey, topicName } from '../../model/names.ts'
 import type { Gateway } from '../gateway.ts'
+import { readBody } from '../request.ts'
 
 /** One message over HTTP. 200 comes after it is safe, like a PUBACK; 429 and 507 say it was refused. */
 export function mountPublish(app: Hono, gateway: Gateway): void {
   app.post('/api/v1/publish', async c => {
     const { publishRequest } = await import('../contract.ts')
-    const parsed = publishRequest.safeParse(await readJson(() => c.req.json()))
-    if (!parsed.success) {
-      const faults = parsed.error.issues.map(issue => `${issue.path.join('.') || 'body'}: ${issue.message}`)
-      throw new BrokerError('REQUEST_INVALID', `The request is not understood: ${faults.join('; ')}.`)
-    }
-    const { topic, payload, encoding, qos } = parsed.data
+    const { topic, exchange, routing_key, payload, encoding, qos } = await readBody(c, publishRequest)
     const { isRouted } = await gateway.publish({
-      topic: topicName(topic),
+      ...addressOf(exchange ?? MQTT_EXCHANGE, routing_key ?? topic ?? ''),
       payload: decodePayload(payload, encoding),
       qos,
     })
@@ -22,13 +19,8 @@ export function mountPublish(app: Hono, gateway: Gateway): void {
   })
 }
 
-async function readJson(read: () => Promise<unknown>): Promise<unknown> {
-  try {
-    return await read()
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause
-    throw new BrokerError('REQUEST_INVALID', 'The body is not JSON.', { cause })
-  }
+function addressOf(exchange: string, key: string): { exchange: string; key: string } {
+  return { exchange, key: exchange === MQTT_EXCHANGE ? topicName(key) : routingKey(key) }
 }
 
 function decodePayload(payload: string, encoding: 'utf8' | 'base64'): Buffer {

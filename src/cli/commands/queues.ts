@@ -1,9 +1,9 @@
 import { Command } from 'commander'
-import { queue, queueList } from '../../api/contract.ts'
+import { MESSAGES_MAX, type PeekedMessage, peekedList, purged, queue, queueList } from '../../api/contract.ts'
 import { formatDuration } from '../../model/quantity.ts'
 import { read } from '../api-client.ts'
-import { dressCommand, examples, type GatewayOptions, withGateway } from '../options.ts'
-import { pairs, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
+import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
+import { clip, pairs, printable, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
 
 /** `sluice queues` */
 export function command(): Command {
@@ -16,11 +16,30 @@ export function command(): Command {
     .argument('<name>', 'name of the queue')
     .addHelpText('after', examples('sluice queues show telemetry'))
     .action(showQueue)
+  const peek = withGateway(dressCommand(new Command('peek')))
+    .description('The oldest messages of a queue. They stay where they are.')
+    .argument('<name>', 'name of the queue')
+    .option(
+      '--limit <count>',
+      `how many messages, up to ${MESSAGES_MAX}`,
+      wholeNumber({ min: 1, max: MESSAGES_MAX }),
+      10,
+    )
+    .addHelpText('after', examples('sluice queues peek telemetry', 'sluice queues peek telemetry --limit 100 --json'))
+    .action(peekQueue)
+  const purge = withGateway(dressCommand(new Command('purge')))
+    .description('Drop all that waits in a queue, for good. Messages in flight stay.')
+    .argument('<name>', 'name of the queue')
+    .option('--yes', 'do it; without it nothing is dropped')
+    .addHelpText('after', examples('sluice queues purge telemetry --yes'))
+    .action(purgeQueue)
   return dressCommand(new Command('queues'))
     .description('Durable queues of a running gateway; each route keeps its backlog in one.')
-    .addHelpText('after', examples('sluice queues', 'sluice queues show telemetry'))
+    .addHelpText('after', examples('sluice queues', 'sluice queues show telemetry', 'sluice queues peek telemetry'))
     .addCommand(list, { isDefault: true })
     .addCommand(show)
+    .addCommand(peek)
+    .addCommand(purge)
 }
 
 async function listQueues(options: GatewayOptions): Promise<void> {
@@ -65,6 +84,46 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
       ['dead letters', reasons(ledger.dead_lettered)],
     ]),
   )
+}
+
+async function peekQueue(name: string, options: GatewayOptions & { limit: number }): Promise<void> {
+  const path = `/api/v1/queues/${encodeURIComponent(name)}/messages?limit=${options.limit}`
+  const messages = await read(options, path, peekedList)
+  if (options.json) return printJson(messages)
+  if (messages.length === 0) return console.log('the queue is empty')
+  console.log(
+    table(messages, [
+      { title: 'AGE', text: row => shortDuration(row.age_ms), align: 'right' },
+      { title: 'EXCHANGE', text: row => row.exchange || '(default)' },
+      { title: 'KEY', text: row => row.routing_key || '-' },
+      { title: 'QOS', text: row => String(row.qos) },
+      { title: 'STATE', text: row => (row.in_flight ? 'in flight' : row.redelivered ? 'again' : 'waits') },
+      { title: 'BYTES', text: row => shortSize(row.payload_bytes), align: 'right' },
+      { title: 'PAYLOAD', text: payloadText },
+    ]),
+  )
+}
+
+/** Longer ones are for --json. */
+const SHOWN_PAYLOAD = 200
+
+function payloadText({ payload, encoding }: PeekedMessage): string {
+  return clip(encoding === 'utf8' ? payload : `base64 ${payload}`, SHOWN_PAYLOAD)
+}
+
+/** An outbox that is purged is telemetry lost, and a name is soon mistyped: so it is said twice. */
+async function purgeQueue(name: string, options: GatewayOptions & { yes?: true }, command: Command): Promise<void> {
+  const path = `/api/v1/queues/${encodeURIComponent(name)}`
+  if (options.yes === undefined) {
+    const { depth, bytes } = await read(options, path, queue)
+    const messages = `${depth} messages (${shortSize(bytes)})`
+    command.error(`${messages} of ${printable(name)} would be lost; nothing was dropped, add --yes to do it`, {
+      exitCode: 2,
+    })
+  }
+  const done = await read(options, `${path}/purge`, purged, 'POST')
+  if (options.json) printJson(done)
+  else console.log(`${done.purged} messages of ${printable(name)} dropped`)
 }
 
 function sum(counts: Readonly<Record<string, number>>): number {

@@ -166,7 +166,7 @@ class Story {
   #draw(phase: string): void {
     const { gateway } = this.#broker
     const upstream = gateway.upstream(configuredName(UPSTREAM))
-    const outbox = gateway.queue(queueName(ROUTE))
+    const outbox = gateway.model.queue(queueName(ROUTE))
     if (upstream === undefined || outbox === undefined) throw new TypeError('the demo has lost its route')
     const elapsedMs = performance.now() - this.#startedMs
     const stats = this.#fleet.stats()

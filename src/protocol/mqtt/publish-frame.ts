@@ -11,12 +11,14 @@ import {
   PropertiesTag,
   type RecordPrefix,
   recordBytes,
+  recordIsTopic,
   recordKeyAt,
   recordKeyBytes,
   recordPayloadAt,
   recordPrefix,
   recordPropertiesAt,
   recordPropertiesTag,
+  recordTopic,
 } from '../../model/message.ts'
 import type { Version } from './control-packet.ts'
 import { PacketType } from './frame.ts'
@@ -175,10 +177,8 @@ export class PublishWriter {
     const end = at + recordBytes(bytes, at)
     const isOwnProperties = this.#form === FORM_V5 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     const properties = isOwnProperties ? recordPropertiesAt(bytes, at) : payload
-    const topic = recordKeyAt(bytes, at)
-    const topicEnd = topic + recordKeyBytes(bytes, at)
     const first = PUBLISH | 2 | (isDup ? PUBLISH_DUP : 0)
-    if (!this.#header(first, bytes, topic, topicEnd, packetId, payload - properties, end - payload)) return false
+    if (!this.#recordHeader(first, bytes, at, packetId, payload - properties, end - payload)) return false
     if (expiryS > 0 && isOwnProperties) {
       this.#agedProperties(bytes, properties, payload, expiryS)
       this.#output.append(bytes, payload, end)
@@ -186,6 +186,23 @@ export class PublishWriter {
       this.#output.append(bytes, properties, end)
     }
     return true
+  }
+
+  #recordHeader(
+    first: number,
+    bytes: Buffer,
+    at: number,
+    packetId: number,
+    propertiesBytes: number,
+    payloadBytes: number,
+  ): boolean {
+    if (recordIsTopic(bytes, at)) {
+      const topic = recordKeyAt(bytes, at)
+      const topicEnd = topic + recordKeyBytes(bytes, at)
+      return this.#header(first, bytes, topic, topicEnd, packetId, propertiesBytes, payloadBytes)
+    }
+    const topic = Buffer.from(recordTopic(bytes, at))
+    return this.#header(first, topic, 0, topic.length, packetId, propertiesBytes, payloadBytes)
   }
 
   /** Everything before the properties; packet id 0: none (QoS 0). False if the packet would be too large for the client. */

@@ -280,8 +280,9 @@ export class Publishing implements Publisher {
       this.#counters.messagesIn[0] += accepted
     } else {
       this.#counters.messagesIn[1] += accepted
-      // The ack is the line after the receipt.
-      this.#answerAccepted(accepted, topic.route.isRouted ? ANSWER_SUCCESS : ANSWER_NO_SUBSCRIBERS)
+      // The ack is the line after the receipt. Where headers decide, the messages of a run differ and 0x10, which may be said, is not.
+      const isRouted = topic.route.isRouted || topic.route.readsHeaders
+      this.#answerAccepted(accepted, isRouted ? ANSWER_SUCCESS : ANSWER_NO_SUBSCRIBERS)
       if (accepted < count) this.#refused(accepted)
       else this.#refusedSinceMs = null
     }

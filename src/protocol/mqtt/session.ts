@@ -148,14 +148,14 @@ export class Session implements Destination, Consumer, LiveReceiver {
 
   // ---- QoS 0: straight into the output
 
-  deliverRun(run: Run, key: string, note: number): void {
+  deliverRun(run: Run, topic: string, note: number): void {
     if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
     if (this.#output.isFull) {
       this.#counters.droppedBy.output_full += run.count
       this.dropped += run.count
       return
     }
-    const tooLarge = this.#writer.writeRun(run, topicBytes(key))
+    const tooLarge = this.#writer.writeRun(run, topicBytes(topic))
     if (tooLarge > 0) {
       this.#counters.droppedBy.too_large += tooLarge
       this.dropped += tooLarge

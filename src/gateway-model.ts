@@ -1,0 +1,221 @@
+import { isUtf8 } from 'node:buffer'
+import type {
+  BindingRequest,
+  BindingStatus,
+  ExchangeRequest,
+  ExchangeStatus,
+  GetRequest,
+  MessageDocument,
+  PeekedMessage,
+  QueueRequest,
+  QueueStatus,
+} from './api/contract.ts'
+import type { DeclareOutcome, Model } from './api/gateway.ts'
+import { DEFAULT_QUEUE_LIMITS } from './config/schema.ts'
+import type { BindingSpec, Declarations, Declared } from './core/declarations.ts'
+import { HEADERS_MATCHES, type HeadersMatch } from './core/exchanges/headers.ts'
+import type { Identities } from './core/identity.ts'
+import type { Queue } from './core/queue.ts'
+import type { Topology } from './core/topology.ts'
+import { BrokerError } from './model/error.ts'
+import { decodeRecord, PropertiesTag } from './model/message.ts'
+import { readMqtt5Properties } from './model/mqtt5-properties.ts'
+import type { ExchangeName, QueueName } from './model/names.ts'
+
+/** A look shows so much of a payload. */
+const PEEK_PAYLOAD_BYTES = 4096
+/** One get takes no further message once it has so many bytes of them; the answer holds all payloads in full. */
+const GET_BYTES = 4 * 1024 * 1024
+const MATCH_ARGUMENT = 'x-match'
+
+/** Exchanges, bindings and queues of the running gateway in the words of the API. */
+export class RunningModel implements Model {
+  readonly #topology: Topology
+  readonly #declarations: Declarations
+  readonly #identities: Identities
+
+  constructor({
+    topology,
+    declarations,
+    identities,
+  }: {
+    topology: Topology
+    declarations: Declarations
+    identities: Identities
+  }) {
+    this.#topology = topology
+    this.#declarations = declarations
+    this.#identities = identities
+  }
+
+  *exchanges(): Iterable<ExchangeStatus> {
+    for (const { exchange, origin } of this.#declarations.exchanges()) {
+      const { name, kind, isDurable, isInternal, alternate } = exchange.spec
+      yield { name, type: kind, durable: isDurable, internal: isInternal, alternate_exchange: alternate, origin }
+    }
+  }
+
+  exchange(name: ExchangeName): ExchangeStatus | undefined {
+    for (const exchange of this.exchanges()) if (exchange.name === name) return exchange
+    return undefined
+  }
+
+  declareExchange(name: ExchangeName, request: ExchangeRequest): Promise<DeclareOutcome> {
+    const { type, durable, internal, alternate_exchange } = request
+    const spec = { name, kind: type, isDurable: durable, isInternal: internal, alternate: alternate_exchange }
+    return this.#declarations.declareExchange(spec, 'api')
+  }
+
+  deleteExchange(name: ExchangeName): Promise<void> {
+    return this.#declarations.deleteExchange(name)
+  }
+
+  *bindings(): Iterable<BindingStatus> {
+    for (const declared of this.#declarations.bindings()) yield bindingStatus(declared)
+  }
+
+  async bind(request: BindingRequest): Promise<DeclareOutcome> {
+    return this.#declarations.bind(bindingSpec(request), 'api')
+  }
+
+  async unbind(request: BindingRequest): Promise<void> {
+    return this.#declarations.unbind(bindingSpec(request))
+  }
+
+  *queues(): Iterable<QueueStatus> {
+    for (const queue of this.#topology.queues()) yield this.#queueStatus(queue)
+  }
+
+  queue(name: QueueName): QueueStatus | undefined {
+    return this.#topology.has(name) ? this.#queueStatus(this.#topology.queue(name)) : undefined
+  }
+
+  #queueStatus(queue: Queue): QueueStatus {
+    const { limits } = queue
+    return {
+      name: queue.name,
+      origin: this.#topology.originOf(queue.name),
+      depth: queue.depth,
+      bytes: queue.bytes,
+      in_flight: queue.inFlight,
+      oldest_age_ms: this.oldestAgeMs(queue),
+      limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
+      ledger: queue.ledger.figures(),
+    }
+  }
+
+  /** Since the oldest message of a queue was accepted; null when it is empty. */
+  oldestAgeMs(queue: Queue): number | null {
+    const { oldest } = queue
+    return oldest === null ? null : Math.round(this.#identities.ageMs(oldest.bytes, oldest.at))
+  }
+
+  declareQueue(name: QueueName, { limits }: QueueRequest): Promise<DeclareOutcome> {
+    return this.#declarations.declareQueue({
+      name,
+      origin: 'api',
+      limits: {
+        messages: limits.messages ?? DEFAULT_QUEUE_LIMITS.messages,
+        bytes: limits.bytes ?? DEFAULT_QUEUE_LIMITS.bytes,
+        ageMs: limits.age_ms ?? DEFAULT_QUEUE_LIMITS.ageMs,
+        onFull: limits.on_full ?? DEFAULT_QUEUE_LIMITS.onFull,
+      },
+      qos0: 'buffer',
+    })
+  }
+
+  deleteQueue(name: QueueName): Promise<void> {
+    return this.#declarations.deleteQueue(name)
+  }
+
+  async peek(name: QueueName, limit: number): Promise<PeekedMessage[]> {
+    const messages: PeekedMessage[] = []
+    await this.#topology.queue(name).peek(limit, (bytes, at, { isInFlight, isRedelivered }) => {
+      const document = this.#document(bytes, at, isRedelivered, PEEK_PAYLOAD_BYTES)
+      messages.push({ ...document, in_flight: isInFlight, truncated: document.payload_bytes > PEEK_PAYLOAD_BYTES })
+    })
+    return messages
+  }
+
+  purge(name: QueueName): Promise<number> {
+    return this.#topology.purgeQueue(name)
+  }
+
+  async get(name: QueueName, { count, ack_mode }: GetRequest): Promise<MessageDocument[]> {
+    const messages: MessageDocument[] = []
+    await this.#topology.getMessages(
+      name,
+      { count, maxBytes: GET_BYTES, ackMode: ack_mode },
+      (bytes, at, redelivered) => messages.push(this.#document(bytes, at, redelivered, Number.POSITIVE_INFINITY)),
+    )
+    return messages
+  }
+
+  #document(bytes: Buffer, at: number, redelivered: boolean, mostBytes: number): MessageDocument {
+    const { exchange, key, qos, propertiesTag, properties, payload } = decodeRecord(bytes, at)
+    const own = propertiesTag === PropertiesTag.mqtt5 ? readMqtt5Properties(properties, 0, properties.length) : null
+    return {
+      id: this.#identities.messageId(bytes, at),
+      exchange,
+      routing_key: key,
+      qos,
+      redelivered,
+      accepted_at: new Date(this.#identities.wallTimeMs(bytes, at)).toISOString(),
+      age_ms: Math.round(this.#identities.ageMs(bytes, at)),
+      content_type: own?.contentType ?? null,
+      user_properties: own?.userProperties.map(([name, value]): [string, string] => [name, value]) ?? [],
+      payload_bytes: payload.length,
+      ...payloadText(payload, mostBytes),
+    }
+  }
+}
+
+/** Text where the whole payload is text; cut between two characters. */
+function payloadText(payload: Buffer, mostBytes: number): { payload: string; encoding: 'utf8' | 'base64' } {
+  let end = Math.min(payload.length, mostBytes)
+  if (!isUtf8(payload)) return { payload: payload.toString('base64', 0, end), encoding: 'base64' }
+  // Bytes 10xxxxxx go on with a character that began before them.
+  while (end < payload.length && end > 0 && ((payload[end] ?? 0) & 0xc0) === 0x80) end--
+  return { payload: payload.toString('utf8', 0, end), encoding: 'utf8' }
+}
+
+function bindingSpec({
+  source,
+  destination,
+  destination_type,
+  routing_key,
+  arguments: given,
+}: BindingRequest): BindingSpec {
+  return {
+    source,
+    destination: { kind: destination_type, name: destination },
+    key: routing_key,
+    headers:
+      given === null
+        ? null
+        : {
+            match: matchOf(given[MATCH_ARGUMENT] ?? 'all'),
+            values: Object.entries(given).filter(([name]) => name !== MATCH_ARGUMENT),
+          },
+  }
+}
+
+function matchOf(given: string | number | boolean): HeadersMatch {
+  const match = HEADERS_MATCHES.find(word => word === given)
+  if (match !== undefined) return match
+  throw new BrokerError(
+    'REQUEST_INVALID',
+    `arguments.x-match: ${JSON.stringify(given)} is not accepted; accepted are ${HEADERS_MATCHES.join(', ')}`,
+  )
+}
+
+function bindingStatus({ spec: { source, destination, key, headers }, origin }: Declared<BindingSpec>): BindingStatus {
+  return {
+    source,
+    destination: destination.name,
+    destination_type: destination.kind,
+    routing_key: key,
+    arguments: headers === null ? null : Object.fromEntries([[MATCH_ARGUMENT, headers.match], ...headers.values]),
+    origin,
+  }
+}
