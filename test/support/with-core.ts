@@ -1,6 +1,7 @@
 import pino from 'pino'
 import { type Clock, systemClock } from '../../src/core/clock.ts'
 import { CommitSchedule, type CommitStore } from '../../src/core/commit-schedule.ts'
+import { Declarations } from '../../src/core/declarations.ts'
 import { Identities } from '../../src/core/identity.ts'
 import { MemoryBudget } from '../../src/core/memory.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
@@ -59,6 +60,7 @@ export class CoreUnderTest {
   readonly gate: GatedStore
   readonly schedule: CommitSchedule
   readonly topology: Topology
+  readonly declarations: Declarations
   readonly router: Router
   readonly memory: MemoryBudget
   readonly identities: Identities
@@ -77,6 +79,13 @@ export class CoreUnderTest {
     })
     const table = new RoutingTable()
     this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table })
+    this.declarations = new Declarations({
+      store,
+      schedule: this.schedule,
+      table,
+      topology: this.topology,
+      log: pino({ level: 'silent' }),
+    })
     this.router = new Router({
       table,
       tickets,
@@ -105,6 +114,7 @@ export class CoreUnderTest {
     })
     const core = new CoreUnderTest(store, clock, memoryBytes)
     await core.topology.load()
+    await core.declarations.load()
     return core
   }
 

@@ -3,10 +3,11 @@ import { describe, expect, test } from 'vitest'
 import type * as z from 'zod/mini'
 import { createApp } from '../../../src/api/app.ts'
 import * as contract from '../../../src/api/contract.ts'
-import type { Gateway, PublishedMessage } from '../../../src/api/gateway.ts'
+import type { Gateway, Model, PublishedMessage } from '../../../src/api/gateway.ts'
 import { Rates } from '../../../src/api/rates.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
+import { EMPTY_MODEL } from '../../support/empty-model.ts'
 
 const CLIENT: contract.ClientDetail = {
   id: 'line/2 é',
@@ -37,6 +38,11 @@ const QUEUE: contract.QueueStatus = {
 /** A small gateway in memory: one client, one queue, one upstream. */
 class SmallGateway implements Gateway {
   readonly config = { http: { port: 15_680 } }
+  model: Model = {
+    ...EMPTY_MODEL,
+    queues: () => [QUEUE],
+    queue: name => (name === QUEUE.name ? QUEUE : undefined),
+  }
   readonly published: PublishedMessage[] = []
   refusal: BrokerError | null = null
   status: contract.Health['status'] = 'ok'
@@ -74,12 +80,6 @@ class SmallGateway implements Gateway {
     const isKnown = this.client(id) !== undefined
     if (isKnown) this.isConnected = false
     return isKnown
-  }
-  queues() {
-    return [QUEUE]
-  }
-  queue(name: string) {
-    return name === QUEUE.name ? QUEUE : undefined
   }
   routes(): contract.RouteStatus[] {
     return [
@@ -126,7 +126,7 @@ class SmallGateway implements Gateway {
   async publish(message: PublishedMessage) {
     if (this.refusal !== null) throw this.refusal
     this.published.push(message)
-    return { isRouted: message.topic !== 'nowhere' }
+    return { isRouted: message.key !== 'nowhere' }
   }
 }
 
@@ -170,6 +170,16 @@ describe('documents have the form of the contract', () => {
     expect(response.headers.get('content-type')).toMatch(/^application\/json/)
     const body = await response.json()
     expect(schema.parse(body)).toEqual(body)
+  })
+
+  test('a message may name its exchange and key instead of a topic', async () => {
+    const { gateway, publish } = openApi()
+    await publish({ exchange: '', routing_key: 'jobs', payload: 'x', qos: 0 })
+    await publish({ exchange: 'orders', routing_key: 'a.#', payload: 'x' })
+    expect(gateway.published).toMatchObject([
+      { exchange: '', key: 'jobs', qos: 0 },
+      { exchange: 'orders', key: 'a.#', qos: 1 },
+    ])
   })
 
   test('figures are never taken from a cache', async () => {
@@ -237,21 +247,27 @@ describe('publish', () => {
     expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0 })).json()).toEqual({ routed: false })
     expect(await (await publish({ topic: 'a', payload: '/wA=', encoding: 'base64' })).json()).toEqual({ routed: true })
     expect(gateway.published).toEqual([
-      { topic: 'a/b', payload: Buffer.from('é'), qos: 1 },
-      { topic: 'nowhere', payload: Buffer.alloc(0), qos: 0 },
-      { topic: 'a', payload: Buffer.from([0xff, 0]), qos: 1 },
+      { exchange: 'mqtt', key: 'a/b', payload: Buffer.from('é'), qos: 1 },
+      { exchange: 'mqtt', key: 'nowhere', payload: Buffer.alloc(0), qos: 0 },
+      { exchange: 'mqtt', key: 'a', payload: Buffer.from([0xff, 0]), qos: 1 },
     ])
   })
 
   test.each([
     ['{', 'REQUEST_INVALID', /not JSON/],
-    ['', 'REQUEST_INVALID', /not JSON/],
+    ['', 'REQUEST_INVALID', /body: an object is needed/],
+    ['{"topic":"a","payload":"x","__proto__":{}}', 'REQUEST_INVALID', /__proto__/],
     ['[]', 'REQUEST_INVALID', /body/],
     [{ topic: 'a' }, 'REQUEST_INVALID', /payload/],
     [{ topic: 'a', payload: 'x', qos: 2 }, 'REQUEST_INVALID', /qos/],
     [{ topic: 'a', payload: 'x', retain: true }, 'REQUEST_INVALID', /retain/],
     [{ topic: 'a', payload: 'not base64!', encoding: 'base64' }, 'REQUEST_INVALID', /base64/],
     [{ topic: 'a/#', payload: 'x' }, 'NAME_INVALID', /wildcards/],
+    [{ payload: 'x' }, 'REQUEST_INVALID', /either topic, or exchange and routing_key/],
+    [{ topic: 'a', exchange: 'b', payload: 'x' }, 'REQUEST_INVALID', /either topic, or exchange and routing_key/],
+    [{ exchange: 'b', payload: 'x' }, 'REQUEST_INVALID', /either topic, or exchange and routing_key/],
+    [{ exchange: 'mqtt', routing_key: 'a/#', payload: 'x' }, 'NAME_INVALID', /wildcards/],
+    [{ exchange: 'b', routing_key: 'x'.repeat(256), payload: 'x' }, 'NAME_INVALID', /255 bytes/],
   ])('%j is refused', async (body, code, detail) => {
     const { gateway, publish } = openApi()
     const problem = await expectProblem(await publish(body), 400, code)
@@ -315,10 +331,10 @@ describe('what is not there or not allowed', () => {
 
   test('a mistake in a handler is a 500 without its text', async () => {
     const { gateway, request } = openApi()
-    gateway.queues = () => {
+    gateway.clients = () => {
       throw new TypeError('secret detail')
     }
-    const problem = await expectProblem(await request('/api/v1/queues'), 500, 'INTERNAL')
+    const problem = await expectProblem(await request('/api/v1/clients'), 500, 'INTERNAL')
     expect(problem.detail).not.toContain('secret detail')
   })
 })

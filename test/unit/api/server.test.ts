@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import type { Gateway } from '../../../src/api/gateway.ts'
 import { ApiServer } from '../../../src/api/server.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
+import { EMPTY_MODEL } from '../../support/empty-model.ts'
 
 /** Only what the listener itself reads; app.test.ts asks the rest. */
 const NOTHING = { received: 0, delivered: 0, forwarded: 0, unrouted: 0, dropped: 0 }
@@ -12,14 +13,13 @@ const refuse = (): never => {
 }
 const gateway: Gateway = {
   config: {},
+  model: EMPTY_MODEL,
   messages: () => NOTHING,
   overview: refuse,
   health: () => ({ status: 'ok', reasons: [] }),
   clients: () => [],
   client: () => undefined,
   kick: () => false,
-  queues: () => [],
-  queue: () => undefined,
   routes: () => [],
   upstreams: () => [],
   upstream: () => undefined,

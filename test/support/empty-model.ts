@@ -1,0 +1,23 @@
+import type { Model } from '../../src/api/gateway.ts'
+
+const refuse = (): never => {
+  throw new TypeError('not asked for here')
+}
+
+/** A gateway without queues, for tests of what else the API does. */
+export const EMPTY_MODEL: Model = {
+  exchanges: () => [],
+  exchange: () => undefined,
+  declareExchange: refuse,
+  deleteExchange: refuse,
+  bindings: () => [],
+  bind: refuse,
+  unbind: refuse,
+  queues: () => [],
+  queue: () => undefined,
+  declareQueue: refuse,
+  deleteQueue: refuse,
+  peek: refuse,
+  purge: refuse,
+  get: refuse,
+}
