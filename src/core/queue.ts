@@ -663,7 +663,7 @@ export class Queue implements CommitSource {
   }
 
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
-    if (this.#durability === null || this.#isDeleted) return
+    if (this.#durability === null) return
     let part = 0
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       let segment = this.#segments[s]

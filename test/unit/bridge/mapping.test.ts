@@ -43,6 +43,12 @@ const withProperties = (properties: Parameters<typeof mqtt5PropertyBytes>[0]): P
   properties: mqtt5PropertyBytes(properties),
 })
 
+test('a message of another exchange has its routing key written as a topic, beside one whose topic is written alike', () => {
+  const by = mapping()
+  const topicOf = (exchange: string) => publish({ exchange }, { key: 'a.b/c', by }).headers['x-mqtt-topic']
+  expect([topicOf('mqtt'), topicOf('orders'), topicOf('mqtt')]).toEqual(['a.b/c', 'a/b.c', 'a.b/c'])
+})
+
 test('a live message of QoS 1 carries its id, origin and times, and no more', () => {
   expect(publish({})).toEqual({
     routingKey: 'sensors.dev-1.t',

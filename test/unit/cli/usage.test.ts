@@ -6,10 +6,27 @@ import { freePort } from '../../../scripts/free-port.ts'
 import { runSluice } from '../../support/run-sluice.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 
-const COMMANDS = ['run', 'demo', 'check', 'status', 'clients', 'queues', 'routes', 'upstreams', 'pub', 'sub']
+const COMMANDS = [
+  'run',
+  'demo',
+  'check',
+  'status',
+  'clients',
+  'queues',
+  'exchanges',
+  'bindings',
+  'routes',
+  'upstreams',
+  'pub',
+  'sub',
+]
 const SUBCOMMANDS = [
   'queues ls',
   'queues show',
+  'queues peek',
+  'queues purge',
+  'exchanges ls',
+  'bindings ls',
   'clients ls',
   'clients show',
   'clients kick',
@@ -31,7 +48,8 @@ describe.concurrent('help', () => {
     expect(stdout).toMatch(new RegExp(`^Usage: sluice ${command} `))
     expect(stdout).toMatch(new RegExp(`Examples?:\n(.*\n)*.*\\$ .*sluice ${command}`))
     // Documents are for people; what they print for programs is JSON.
-    if (/^(?:status|routes|.* ls|.* show|check|pub|sub)/.test(command)) expect(stdout).toContain('--json')
+    if (/^(?:status|routes|.* ls|.* show|.* peek|.* purge|check|pub|sub)/.test(command))
+      expect(stdout).toContain('--json')
   })
 
   test('`help COMMAND` is the same', async () => {
@@ -52,6 +70,7 @@ describe.concurrent('wrong usage is status 2, with one line on standard error th
     ['--bogus', /unknown option '--bogus' \(see sluice --help\)/],
     ['status --bogus', /unknown option '--bogus' \(see sluice status --help\)/],
     ['queues show', /missing required argument 'name' \(see sluice queues show --help\)/],
+    ['queues peek jobs --limit 101', /whole number from 1 to 100/],
     ['clients frobnicate', /too many arguments/],
     ['run extra', /too many arguments/],
     ['pub -m x', /required option '-t, --topic <topic>' not specified/],

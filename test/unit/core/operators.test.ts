@@ -58,6 +58,19 @@ describe('a look into a queue', () => {
     expect(queue.ledger.figures()).toMatchObject({ queued: 3005, in_flight: 0 })
   })
 
+  it('goes on in memory where a page from disk reaches beyond the gap', async () => {
+    await using directory = await tempDir()
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      await core.queue('jobs', '#')
+      for (let from = 0; from < 400; from += 100) await publish(core, from, from + 100)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    const queue = await core.queue('jobs', '#')
+    await publish(core, 400, 405)
+    expect(await peeked(queue, 1000)).toEqual(numbers(0, 405))
+  })
+
   it('says what is in flight and what was delivered before', async () => {
     await using directory = await tempDir()
     await using core = await CoreUnderTest.open(directory.path)
