@@ -64,7 +64,7 @@ function renderRows(path: string, node: OptionNode): string[] {
     case 'named':
       return renderRows(`${path}.<name>`, node.each)
     case 'list':
-      return [renderRow(path, '**required**', node.about.accepts, node.about.help)]
+      return [renderRow(path, node.about.absent ?? '**required**', node.about.accepts, node.about.help)]
     case 'value': {
       const { about, fallback, isRequired } = node
       const shown = isRequired ? '**required**' : (about.absent ?? `\`${fallback}\``)

@@ -239,7 +239,7 @@ const message = z.object({
 export type MessageDocument = z.infer<typeof message>
 export const messageList = z.array(message)
 
-export const peekedMessage = z.extend(message, {
+const peekedMessage = z.extend(message, {
   /** Delivered to a consumer and not settled yet. */
   in_flight: z.boolean(),
   /** The payload is longer than what is shown of it. */

@@ -6,7 +6,7 @@ import { TopicMatcher } from './exchanges/topic.ts'
 import { AMQP_DIALECT, type Dialect } from './topic-tree.ts'
 
 /** AMQP 0-9-1 section 3.1.3, with headers as in RabbitMQ. */
-export const EXCHANGE_KINDS = ['direct', 'topic', 'fanout', 'headers'] as const
+const EXCHANGE_KINDS = ['direct', 'topic', 'fanout', 'headers'] as const
 export type ExchangeKind = (typeof EXCHANGE_KINDS)[number]
 
 /** Routes every message to the queue whose name is its key (AMQP 0-9-1 section 3.1.3.1). */

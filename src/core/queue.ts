@@ -377,8 +377,10 @@ export class Queue implements CommitSource {
    */
   async peek(limit: number, visit: (bytes: Buffer, at: number, seen: Peeked) => void): Promise<void> {
     let left = limit
+    /** Position behind what was shown: the queue goes on while the disk is read, and its segments may move between memory and disk. */
+    let next = 0
     const show = (segment: Segment): void => {
-      for (let i = 0; i < segment.count && left > 0; i++) {
+      for (let i = Math.max(0, next - segment.first); i < segment.count && left > 0; i++) {
         const status = segment.statusAt(i)
         if ((status & DONE) !== 0) continue
         left--
@@ -388,24 +390,20 @@ export class Queue implements CommitSource {
           isRedelivered: (status & REDELIVERED) !== 0,
         })
       }
+      next = Math.max(next, segment.end)
     }
-    const behindGap = this.#segments.slice(this.#head)
     for (const segment of this.#segments.slice(0, this.#head)) show(segment)
     let after = this.#readAfter
-    const last = this.#gapLast
-    while (last !== null && left > 0 && (after === null || isAfter(last, after))) {
+    let isMore = this.#gapLast !== null
+    while (isMore && left > 0) {
       const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
-      if (loaded.length === 0) break
-      for (const found of loaded) {
-        after = found.ref
-        // What lies behind the gap is shown from memory.
-        if (isAfter(found.ref, last)) break
-        // Of a budget of its own: a look must not press on limits.memory.
-        show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
-      }
+      // Of a budget of its own: a look must not press on limits.memory.
+      for (const found of loaded) show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
+      after = loaded.at(-1)?.ref ?? after
+      isMore = loaded.length > 0
     }
-    // Some of it may have left memory meanwhile.
-    for (const segment of behindGap) if (segment.heldBytes > 0) show(segment)
+    // What is unwritten is in memory only.
+    for (const segment of this.#segments) show(segment)
   }
 
   // ---- consumers

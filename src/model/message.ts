@@ -208,7 +208,7 @@ function recordExchange(bytes: Buffer, at: number): string {
   const end = recordKeyAt(bytes, at)
   return bytes.toString('utf8', end - (bytes[at + 26] ?? 0), end)
 }
-export function recordKey(bytes: Buffer, at: number): string {
+function recordKey(bytes: Buffer, at: number): string {
   const start = recordKeyAt(bytes, at)
   return bytes.toString('utf8', start, start + recordKeyBytes(bytes, at))
 }

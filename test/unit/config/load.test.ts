@@ -203,9 +203,29 @@ describe('errors say where, what, and what is accepted', () => {
     ],
     ['limits: { memory: 8MiB }', 'limits.session_queue.bytes: 16MiB is more than limits.memory (8MiB)'],
     ['limits: { packet: 65MiB }', 'limits.packet: 65MiB is more than limits.memory (64MiB)'],
+    ['store: { disk: 1GiB }\nqueues: { jobs: {} }', 'queues.jobs.limits.bytes: 2GiB is more than store.disk (1GiB)'],
+    [
+      `${ROUTED.replace(':${PW}', '')}queues: { telemetry: {} }`,
+      'queues.telemetry: route telemetry has a queue of this name, its outbox; rename one of them',
+    ],
+    ['queues: { jobs: { bind: [ "a#" ] } }', 'queues.jobs.bind.0: "a#" is not a valid topic filter'],
+    ['queues: { jobs: { ttl: 1h } }', 'queues.jobs.ttl: '],
   ])('options that contradict each other: %s', async (yaml, expected) => {
     const { problems } = await read(yaml)
     expect(problems.join('\n')).toContain(expected)
+  })
+
+  test('a queue has the limits of an outbox unless it says otherwise', async () => {
+    const { queues, routes } = await accept(
+      `${ROUTED}queues: { jobs: {}, small: { bind: [ a/b ], limits: { messages: 7 } } }`,
+      {
+        env: PW,
+      },
+    )
+    expect(queues).toEqual([
+      { name: 'jobs', bind: [], limits: routes[0]?.limits },
+      { name: 'small', bind: ['a/b'], limits: { ...routes[0]?.limits, messages: 7 } },
+    ])
   })
 
   test('two listeners may share port 0', async () => {
