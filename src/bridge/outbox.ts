@@ -355,7 +355,7 @@ export class Outbox implements Consumer, Sharer {
       each(position)
     })
     if (count === 0) return
-    this.#watchdog.answered(count)
+    this.#watchdog.abandoned(count)
     this.#roomFreed(count)
   }
 
