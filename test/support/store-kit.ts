@@ -19,8 +19,14 @@ export function storeOptions(directory: string, changes: Partial<StoreOptions> =
   }
 }
 
-export const openStore = (directory: string, changes: Partial<StoreOptions> = {}, create?: CreateLevel): Promise<Store> =>
-  create === undefined ? Store.open(storeOptions(directory, changes)) : Store.open(storeOptions(directory, changes), create)
+export const openStore = (
+  directory: string,
+  changes: Partial<StoreOptions> = {},
+  create?: CreateLevel,
+): Promise<Store> =>
+  create === undefined
+    ? Store.open(storeOptions(directory, changes))
+    : Store.open(storeOptions(directory, changes), create)
 
 const MESSAGE: Message = {
   exchange: 'mqtt',
@@ -81,7 +87,13 @@ export function segmentOf({ queue, part = 1, first, records, isShared = false, n
 
 export function commitOf(changes: Partial<Commit>): Commit {
   const segments = changes.segments ?? []
-  return { segments, marks: [], changes: [], acceptedBytes: segments.reduce((sum, segment) => sum + segment.bytes.length, 0), ...changes }
+  return {
+    segments,
+    marks: [],
+    changes: [],
+    acceptedBytes: segments.reduce((sum, segment) => sum + segment.bytes.length, 0),
+    ...changes,
+  }
 }
 
 export interface ReadBack {
@@ -119,7 +131,8 @@ export async function readQueue(
 }
 
 /** The numbers from `from` to `to`, both included. */
-export const numbers = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, at) => from + at)
+export const numbers = (from: number, to: number): number[] =>
+  Array.from({ length: to - from + 1 }, (_, at) => from + at)
 
 /** A bitmap of `count` bits with those set that are listed. */
 export function bitmapOf(count: number, set: readonly number[]): Uint8Array {
