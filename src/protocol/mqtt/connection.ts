@@ -115,7 +115,12 @@ export class Connection implements Timed, OutputOwner {
     this.#host = host
     this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
     this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, host.limits.packetBytes), host.incomplete)
-    this.#output = new Output(socket, host.memory, host.limits.outputPerClientBytes, this)
+    this.#output = new Output(socket, {
+      memory: host.memory,
+      counters: host.counters,
+      limitBytes: host.limits.outputPerClientBytes,
+      owner: this,
+    })
     const nowMs = host.clock.monotonicMs()
     this.#lastReceivedMs = nowMs
     this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
@@ -456,7 +461,6 @@ export class Connection implements Timed, OutputOwner {
   #closed(): void {
     this.#end({ reason: null, why: 'connection lost', isWillDue: true })
     this.#state = { kind: 'closed' }
-    this.#host.counters.bytesOut += this.#output.writtenBytes
     this.#output.close()
     this.#frames.close()
     this.#host.wheel.cancel(this)
