@@ -76,7 +76,7 @@ export async function bundle(entry: string = ENTRY): Promise<Bundle> {
     // Files of the project don't exist where the executable runs.
     logOverride: { 'empty-import-meta': 'error' },
     define: { 'import.meta.dirname': '"/"', 'import.meta.main': 'false' },
-    plugins: [addonBinding, noFilesOfTheProject],
+    plugins: [addonBinding, substitutes, noFilesOfTheProject],
   })
   const output = (suffix: string) => {
     const file = result.outputFiles.find(({ path }) => path.endsWith(suffix))
@@ -94,6 +94,39 @@ const addonBinding: Plugin = {
       contents: `module.exports = require(${JSON.stringify(join(PROJECT, 'src/addon.ts'))}).binding`,
       resolveDir: PROJECT,
     }))
+  },
+}
+
+/** What dependencies ask for and the gateway has no use for: by name, and who asks, what they get instead. */
+const SUBSTITUTES: readonly { readonly name: string; readonly asker: RegExp; readonly contents: string }[] = [
+  // The same streams for other runtimes.
+  { name: 'readable-stream', asker: /\/node_modules\/bl\//, contents: "module.exports = require('node:stream')" },
+  // The worker threads of pino.transport, which don't work in an executable.
+  {
+    name: 'thread-stream',
+    asker: /\/node_modules\/pino\//,
+    contents: "module.exports = class { constructor() { throw new TypeError('pino.transport needs files') } }",
+  },
+  // Asked only whether a request is one of HTTP/2, which nobody serves here.
+  {
+    name: 'http2',
+    asker: /\/node_modules\/@hono\/node-server\//,
+    contents: 'module.exports = { Http2ServerRequest: class {}, constants: {} }',
+  },
+]
+
+const substitutes: Plugin = {
+  name: 'substitutes',
+  setup(setup) {
+    for (const { name, asker, contents } of SUBSTITUTES) {
+      setup.onResolve({ filter: new RegExp(`^(?:node:)?${name}$`) }, ({ importer }) =>
+        asker.test(importer) ? { path: name, namespace: 'substitute' } : null,
+      )
+      setup.onLoad({ filter: new RegExp(`^${name}$`), namespace: 'substitute' }, () => ({
+        contents,
+        resolveDir: PROJECT,
+      }))
+    }
   },
 }
 
@@ -202,8 +235,8 @@ function makeExecutable(
       assets: Object.fromEntries(Object.keys(contents).map(name => [name, name])),
     }
     writeFileSync(join(work, 'sea.json'), JSON.stringify(configuration))
-    // With the flags of the executable: V8 rejects a code cache made under others.
-    execFileSync(process.execPath, [...V8_FLAGS, '--experimental-sea-config', 'sea.json'], {
+    // The order of V8's code cache follows its hash seed, which is random unless told. (It takes a cache made under another one.)
+    execFileSync(process.execPath, ['--random-seed=1', '--experimental-sea-config', 'sea.json'], {
       cwd: work,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
