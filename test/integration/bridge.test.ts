@@ -252,7 +252,7 @@ describe('a link that breaks', () => {
   test(
     'a broker that is killed and restarted has everything in the end',
     async () => {
-      // A classic queue: a quorum queue of RabbitMQ 3.10 that is killed right after its declaration confirms nothing after the restart.
+      // A classic queue: a young quorum queue of RabbitMQ 3.10 that was killed finds no leader after the restart and confirms nothing.
       await bindQueue(rabbit.url, queue, exchange, { options: { arguments: {} } })
       await using bridge = await BridgeUnderTest.start(url, { telemetry: route() })
       await bridge.reaches('forwarding')
