@@ -18,7 +18,7 @@ import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import { DONE, IN_FLIGHT, REDELIVERED, Segment, SHARED } from './segment.ts'
+import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -94,6 +94,8 @@ export class Queue implements CommitSource {
   /** Last segment in the gap; null: no gap. */
   #gapLast: SegmentRef | null = null
   #isReading = false
+  /** Bytes the last open segment came to: the next one begins with room for as many. */
+  #expectedBytes = 0
   #nextPosition: number
   #bytes: number
   /** Unsettled entries no commit has taken yet. */
@@ -260,9 +262,11 @@ export class Queue implements CommitSource {
     const last = this.#segments.at(-1)
     if (last !== undefined && last.ref === null) {
       if (last.fits(length)) return last
+      this.#expectedBytes = SEGMENT_BYTES
       if (last.live === 0 && last.inFlight === 0) this.#remove(this.#segments.length - 1)
     }
-    const segment = new Segment(this.#nextPosition, this.#memory)
+    const expectedBytes = this.#memory.isTight ? 0 : this.#expectedBytes
+    const segment = Segment.open(this.#nextPosition, this.#memory, expectedBytes)
     this.#segments.push(segment)
     if (this.#gapLast === null) this.#head = this.#segments.length
     return segment
@@ -521,7 +525,9 @@ export class Queue implements CommitSource {
       if (this.#cursor === index) this.#entry = 0
       return
     }
-    if (segment.ref !== null) {
+    if (segment.ref === null) {
+      this.#expectedBytes = segment.used
+    } else {
       this.#completed.push({
         queue: this.#durability?.number ?? 0,
         ref: segment.ref,
@@ -594,6 +600,7 @@ export class Queue implements CommitSource {
       }
       const write = segment.toWrite(this.#durability.number, part)
       segment.ref = { commit: commitNumber, part }
+      this.#expectedBytes = segment.used
       part++
       this.#committing.push(segment)
       commit.segments.push(write)
