@@ -169,6 +169,8 @@ export class Connection implements Timed, OutputOwner {
       this.#readFrames()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
+      // What came before the fault was published.
+      this.client?.publishing.flush()
       this.#host.counters.protocolErrors++
       this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
     }
