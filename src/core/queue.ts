@@ -184,7 +184,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined || segment.live === 0) continue
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & DONE) === 0) return { bytes: segment.bytes, at: segment.offsetAt(i) }
       }
     }
@@ -283,7 +283,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined || segment.live === segment.inFlight) continue
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
         this.ledger.queued--
         this.ledger.drop('overflow', 1)
@@ -301,7 +301,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined) return
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
         if (ageMs(segment.bytes, segment.offsetAt(i)) <= this.limits.ageMs) return
         this.ledger.queued--

@@ -61,6 +61,8 @@ export class Segment {
   isMarked = false
   inFlight = 0
   redelivered = 0
+  /** All entries before this one are done. */
+  #front = 0
   #taken = 0
   readonly #memory: MemoryBudget
 
@@ -176,6 +178,12 @@ export class Segment {
     return bytes
   }
 
+  /** Index of the first entry that is not done; `count` if all are. */
+  firstLive(): number {
+    while (this.#front < this.count && (this.statusAt(this.#front) & DONE) !== 0) this.#front++
+    return this.#front
+  }
+
   /** Index of the first entry whose ticket is above `ticket`; `count` if there is none. Tickets rise within a segment. */
   indexAfterTicket(ticket: number): number {
     let low = 0
@@ -202,6 +210,7 @@ export class Segment {
     }
     this.count = from
     this.used = at
+    this.#front = Math.min(this.#front, from)
     return rest
   }
 
@@ -241,6 +250,7 @@ export class Segment {
     this.first = this.end
     this.count = 0
     this.used = 0
+    this.#front = 0
   }
 
   /** Gives its memory back; the segment must not be used afterwards. */
