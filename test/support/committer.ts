@@ -1,5 +1,5 @@
 /*
- * A process that commits in a loop until it is killed, and says on stdout which sequence numbers are committed: `node committer.ts DIRECTORY`.
+ * A process that commits in a loop until it is killed, and says on stdout which sequence numbers it commits and settles: `node committer.ts DIRECTORY`.
  * Two queues, every third message goes to both; what is old is settled, partly and wholly.
  */
 import { writeSync } from 'node:fs'
@@ -20,6 +20,12 @@ for (;;) {
   const queues = isShared ? [1, 2] : [1]
   const settled = open.length > 30 ? open.shift() : undefined
   const half = open[0]
+  const settling = [
+    ...(settled === undefined ? [] : [settled]),
+    ...(half === undefined ? [] : [{ first: half.first, count: 1 }]),
+  ]
+  // Synchronously, before and after: once a line is out it has been promised; what is only announced may have happened.
+  for (const { first, count } of settling) writeSync(1, `settling ${first} ${count}\n`)
   await store.commit(
     commitOf({
       segments: queues.map(queue => segmentOf({ queue, first: seq, records, isShared })),
@@ -39,11 +45,8 @@ for (;;) {
     }),
   )
   if (half !== undefined && half.count === 1 && !half.isShared) open.shift()
-  // Synchronously: once the line is out the commit has been promised.
-  writeSync(
-    1,
-    `${seq} ${count}${settled === undefined ? '' : ` settled ${settled.first} ${settled.count}`}${half === undefined ? '' : ` settled ${half.first} 1`}\n`,
-  )
+  writeSync(1, `committed ${seq} ${count}\n`)
+  for (const { first, count } of settling) writeSync(1, `settled ${first} ${count}\n`)
   open.push({ ref, first: seq, count, isShared })
   seq += count
 }
