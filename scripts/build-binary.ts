@@ -83,7 +83,21 @@ export async function bundle(entry: string = ENTRY): Promise<Bundle> {
     if (file === undefined) throw new TypeError(`esbuild made no ${suffix}`)
     return Buffer.from(file.contents)
   }
-  return { code: output('.cjs'), sourceMap: output('.map'), metafile: result.metafile }
+  return { code: asciiOnly(output('.cjs').toString()), sourceMap: output('.map'), metafile: result.metafile }
+}
+
+/**
+ * V8 keeps the text of the bundle in memory, and one letter outside Latin-1 makes it two bytes per letter. esbuild escapes them in
+ * strings; in comments they are replaced here, anywhere else they fail the build.
+ */
+function asciiOnly(code: string): Buffer {
+  const lines = code.split('\n').map((line, index) => {
+    if (/^\p{ASCII}*$/u.test(line)) return line
+    if (!/^\s*(?:\/\/|\/\*|\*)/.test(line))
+      throw new Error(`${BUNDLE_NAME}:${index + 1}: write \\u escapes in regular expressions: ${line}`)
+    return line.replaceAll(/\P{ASCII}/gu, '?')
+  })
+  return Buffer.from(lines.join('\n'))
 }
 
 /** classic-level gets its addon from our loader, and not from a file beside its own. */
