@@ -83,21 +83,45 @@ export async function bundle(entry: string = ENTRY): Promise<Bundle> {
     if (file === undefined) throw new TypeError(`esbuild made no ${suffix}`)
     return Buffer.from(file.contents)
   }
-  return { code: asciiOnly(output('.cjs').toString()), sourceMap: output('.map'), metafile: result.metafile }
+  return {
+    code: Buffer.from(eagerModules(asciiOnly(output('.cjs').toString()))),
+    sourceMap: output('.map'),
+    metafile: result.metafile,
+  }
 }
 
 /**
  * V8 keeps the text of the bundle in memory, and one letter outside Latin-1 makes it two bytes per letter. esbuild escapes them in
  * strings; in comments they are replaced here, anywhere else they fail the build.
  */
-function asciiOnly(code: string): Buffer {
+function asciiOnly(code: string): string {
   const lines = code.split('\n').map((line, index) => {
     if (/^\p{ASCII}*$/u.test(line)) return line
     if (!/^\s*(?:\/\/|\/\*|\*)/.test(line))
       throw new Error(`${BUNDLE_NAME}:${index + 1}: write \\u escapes in regular expressions: ${line}`)
     return line.replaceAll(/\P{ASCII}/gu, '?')
   })
-  return Buffer.from(lines.join('\n'))
+  return lines.join('\n')
+}
+
+/**
+ * Puts the function around each module in parentheses. V8 then compiles it with the bundle, so that the code cache holds it, and does not
+ * parse it twice. Lines stay what they are.
+ */
+function eagerModules(code: string): string {
+  let [opened, closed] = [0, 0]
+  const eager = code
+    .replaceAll(/^ {2}("[^"\n]+")\((.*)\) \{$/gm, (_, name, parameters) => {
+      opened++
+      return `  ${name}: (function(${parameters}) {`
+    })
+    .replaceAll(/^ {2}\}\n\}\);$/gm, () => {
+      closed++
+      return '  })\n});'
+    })
+  if (opened === 0 || opened !== closed)
+    throw new TypeError(`esbuild writes modules in another form: ${opened} opened, ${closed} closed`)
+  return eager
 }
 
 /** classic-level gets its addon from our loader, and not from a file beside its own. */
@@ -115,11 +139,20 @@ const addonBinding: Plugin = {
 const SUBSTITUTES: readonly { readonly name: string; readonly asker: RegExp; readonly contents: string }[] = [
   // The same streams for other runtimes.
   { name: 'readable-stream', asker: /\/node_modules\/bl\//, contents: "module.exports = require('node:stream')" },
-  // The worker threads of pino.transport, which don't work in an executable.
+  // pino's own worker threads, which don't work in an executable.
   {
-    name: 'thread-stream',
+    name: './(?:lib/)?transport',
     asker: /\/node_modules\/pino\//,
-    contents: "module.exports = class { constructor() { throw new TypeError('pino.transport needs files') } }",
+    contents: "module.exports = () => { throw new TypeError('pino.transport needs files') }",
+  },
+  { name: 'worker_threads', asker: /\/node_modules\/pino\//, contents: 'module.exports = { isMainThread: true }' },
+  // For commands that are programs of their own. There are none.
+  { name: 'child_process', asker: /\/node_modules\/commander\//, contents: 'module.exports = {}' },
+  // Traces for its authors.
+  {
+    name: 'debug',
+    asker: /\/node_modules\/mqtt-packet\//,
+    contents: 'module.exports = () => Object.assign(() => undefined, { enabled: false })',
   },
   // Asked only whether a request is one of HTTP/2, which nobody serves here.
   {
@@ -132,15 +165,15 @@ const SUBSTITUTES: readonly { readonly name: string; readonly asker: RegExp; rea
 const substitutes: Plugin = {
   name: 'substitutes',
   setup(setup) {
-    for (const { name, asker, contents } of SUBSTITUTES) {
-      setup.onResolve({ filter: new RegExp(`^(?:node:)?${name}$`) }, ({ importer }) =>
-        asker.test(importer) ? { path: name, namespace: 'substitute' } : null,
+    for (const [index, { name, asker }] of SUBSTITUTES.entries()) {
+      setup.onResolve({ filter: new RegExp(`^(?:node:)?${name}$`) }, ({ path, importer }) =>
+        asker.test(importer) ? { path, namespace: 'substitute', pluginData: index } : null,
       )
-      setup.onLoad({ filter: new RegExp(`^${name}$`), namespace: 'substitute' }, () => ({
-        contents,
-        resolveDir: PROJECT,
-      }))
     }
+    setup.onLoad({ filter: /.*/, namespace: 'substitute' }, ({ pluginData }) => ({
+      contents: SUBSTITUTES[pluginData]?.contents ?? '',
+      resolveDir: PROJECT,
+    }))
   },
 }
 
