@@ -52,7 +52,7 @@ interface LogFileScan {
 }
 
 /** Walks the records of a log file or MANIFEST. */
-export function scanLogFile(bytes: Buffer): LogFileScan {
+function scanLogFile(bytes: Buffer): LogFileScan {
   let records = 0
   let isTorn = false
   let isBroken = false
