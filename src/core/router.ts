@@ -48,8 +48,8 @@ export interface Receipt {
 
 /** Routes remembered per routing-table version; a publisher that sprays topics makes the cache start over, no more. */
 const MAX_CACHED_ROUTES = 4096
-/** A deferred message is given at least so long to be settled before it is written. */
-const MIN_DEFER_MS = 4
+/** A deferred message is given at least so long to be settled before it is written: below that a busy machine alone makes settling late. */
+const MIN_DEFER_MS = 10
 
 export interface RouterCounters {
   /** QoS >= 1 or QoS 0 messages taken in, matched or not. */
