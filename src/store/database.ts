@@ -9,10 +9,14 @@ import { cp, link, mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { BrokerError } from '../model/error.ts'
+import { decodeDelta } from './delta.ts'
+import { parseLogKey } from './keys.ts'
 import { type CreateLevel, type Db, isNoSpace, levelErrorCode, levelSettings, rootMessage } from './level.ts'
 import { findFault, isTable } from './level-files.ts'
-import { isTableSound, soundEntries } from './level-table.ts'
+import { isTableSound, salvageTable } from './level-table.ts'
 import type { Quarantine } from './quarantine.ts'
+import { readSegmentHeader } from './segment.ts'
+import { unsealValue } from './state.ts'
 
 export type DatabaseName = 'log' | 'state'
 
@@ -92,7 +96,7 @@ async function openWhateverItIs(options: DatabaseOptions, location: string): Pro
 
 /**
  * The damaged directory goes to quarantine; LevelDB's repair works on a copy of it, made of hard links where the file system has them: tables are
- * never written to again, and repair writes anew what it changes. Damaged tables are kept from it (level-table.ts says why); what is sound in
+ * never written to again, and repair writes anew what it changes. Damaged tables are kept from it (level-table.ts says why); what can be had of
  * them is put back afterwards. That may bring back values that were deleted since: garbage to recovery, at worst a message once more.
  */
 async function repair(options: DatabaseOptions, location: string, fault: string): Promise<OpenedDatabase> {
@@ -110,7 +114,7 @@ async function repair(options: DatabaseOptions, location: string, fault: string)
   }
   const level = await openLevel(options, location, { createIfMissing: !isRepaired })
   const tables = isRepaired ? damagedTables : (await readdir(kept)).filter(isTable)
-  for (const table of tables) await putBack(level, join(kept, table))
+  for (const table of tables) await putBack(options, level, join(kept, table))
   const outcome = isRepaired ? 'repaired' : 'LevelDB could not repair it, a fresh one was begun'
   return {
     level,
@@ -147,12 +151,21 @@ async function copySoundFiles(from: string, to: string): Promise<string[]> {
   return damaged
 }
 
-/** Writes the sound values of a damaged table that the repaired database doesn't have. */
-async function putBack(level: Db, table: string): Promise<void> {
-  for (const [key, value] of await soundEntries(table)) {
+/** Writes the values of a damaged table that the repaired database doesn't have. */
+async function putBack({ name }: DatabaseOptions, level: Db, table: string): Promise<void> {
+  for (const [key, value] of await salvageTable(table, name === 'log' ? isLogEntry : isStateEntry)) {
     if (!(await level.has(key))) await level.put(key, value)
   }
 }
+
+/** By the CRCs that deltas, segment headers and sealed values carry themselves; those of single records are checked when they are read. */
+function isLogEntry(key: Buffer, value: Buffer): boolean {
+  const place = parseLogKey(key)
+  if (place === null) return false
+  if (place.queue !== 0) return readSegmentHeader(key, value) !== null
+  return place.part !== 0 || (place.commit === 0 ? isStateEntry(key, value) : decodeDelta(key, value) !== null)
+}
+const isStateEntry = (key: Buffer, value: Buffer): boolean => unsealValue(key, value) !== null
 
 async function openLevel(
   options: DatabaseOptions,

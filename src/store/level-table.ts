@@ -16,6 +16,8 @@ const MAGIC = Buffer.from('57fb808b247547db', 'hex')
 const INTERNAL_BYTES = 8
 const KIND_VALUE = 1
 const PLAIN = 0
+/** Of the last byte of a varint that LevelDB may write: 64 bits. */
+const MAX_SCALE = 2 ** 63
 
 interface Handle {
   readonly offset: number
@@ -39,36 +41,44 @@ export async function hasFooter(path: string): Promise<boolean> {
 /** True if every block is as it was written. */
 export async function isTableSound(path: string): Promise<boolean> {
   const bytes = await readFile(path)
-  const blocks = dataBlocks(bytes)
-  return blocks?.every(block => isBlockSound(bytes, block)) ?? false
+  const { blocks, isSound } = dataBlocks(bytes)
+  return isSound && blocks.every(block => isBlockSound(bytes, block))
 }
 
-/** The values in the blocks that are as they were written; empty if the index can't be read. */
-export async function soundEntries(path: string): Promise<[Buffer, Buffer][]> {
+/**
+ * The values that can be had: all of sound blocks; of damaged ones those whose key and value the caller recognises as its own.
+ */
+export async function salvageTable(
+  path: string,
+  isOwn: (key: Buffer, value: Buffer) => boolean,
+): Promise<[Buffer, Buffer][]> {
   const bytes = await readFile(path)
   const found: [Buffer, Buffer][] = []
-  for (const handle of dataBlocks(bytes) ?? []) {
+  for (const handle of dataBlocks(bytes).blocks) {
+    const isSound = isBlockSound(bytes, handle)
     const block = readBlock(bytes, handle)
     if (block === null) continue
     for (const [key, value] of blockEntries(block)) {
       const end = key.length - INTERNAL_BYTES
-      if (end >= 0 && key[end] === KIND_VALUE) found.push([key.subarray(0, end), value])
+      if (end < 0 || key[end] !== KIND_VALUE) continue
+      const userKey = key.subarray(0, end)
+      if (isSound || isOwn(userKey, value)) found.push([userKey, value])
     }
   }
   return found
 }
 
-/** null: footer or index are damaged. */
-function dataBlocks(bytes: Buffer): Handle[] | null {
-  if (bytes.length < FOOTER_BYTES) return null
-  const footer = parseFooter(bytes.subarray(bytes.length - FOOTER_BYTES), bytes.length)
-  if (footer === null || !isBlockSound(bytes, footer.metaIndex)) return null
-  const index = readBlock(bytes, footer.index)
-  return index === null ? null : [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)
+/** Places of the data blocks as far as the index can be read, and whether footer and indexes are as they were written. */
+function dataBlocks(bytes: Buffer): { blocks: Handle[]; isSound: boolean } {
+  const footer = parseFooter(bytes.subarray(Math.max(0, bytes.length - FOOTER_BYTES)), bytes.length)
+  const index = footer === null ? null : readBlock(bytes, footer.index)
+  if (footer === null || index === null) return { blocks: [], isSound: false }
+  const blocks = [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)
+  return { blocks, isSound: isBlockSound(bytes, footer.index) && isBlockSound(bytes, footer.metaIndex) }
 }
 
 function parseFooter(footer: Buffer, size: number): { metaIndex: Handle; index: Handle } | null {
-  if (!footer.subarray(FOOTER_BYTES - MAGIC.length).equals(MAGIC)) return null
+  if (footer.length < FOOTER_BYTES || !footer.subarray(FOOTER_BYTES - MAGIC.length).equals(MAGIC)) return null
   const meta = readHandle(footer, 0)
   const index = readHandle(footer, meta.end)
   const isInside = (handle: Handle) => handle.offset + handle.size + BLOCK_TRAILER_BYTES <= size - FOOTER_BYTES
@@ -81,15 +91,19 @@ function isBlockSound(bytes: Buffer, { offset, size }: Handle): boolean {
   return unmaskCrc(bytes.readUInt32LE(end + 1)) === crc32c(bytes, offset, end + 1)
 }
 
-/** The block's content; null: damaged. */
+/** The block's content, sound or not; null: there is none. */
 function readBlock(bytes: Buffer, handle: Handle): Buffer | null {
-  if (!isBlockSound(bytes, handle)) return null
+  if (handle.offset + handle.size >= bytes.length) return null
   const content = bytes.subarray(handle.offset, handle.offset + handle.size)
   return bytes[handle.offset + handle.size] === PLAIN ? content : decompressSnappy(content)
 }
 
-/** Entries of a sound block: shared key bytes, own key bytes, value bytes (varints), own key bytes, value; then restart points (4 each) and their number (4). */
+/**
+ * Entries of a block: shared key bytes, own key bytes, value bytes (varints), own key bytes, value; then restart points (4 each) and their
+ * number (4). Ends where a damaged block makes no sense any more.
+ */
 function* blockEntries(block: Buffer): Generator<[Buffer, Buffer]> {
+  if (block.length < 4) return
   const end = block.length - 4 - block.readUInt32LE(block.length - 4) * 4
   let key: Buffer = Buffer.alloc(0)
   let at = 0
@@ -98,8 +112,9 @@ function* blockEntries(block: Buffer): Generator<[Buffer, Buffer]> {
     const own = readVarint(block, shared.end)
     const value = readVarint(block, own.end)
     const valueAt = value.end + own.value
-    key = Buffer.concat([key.subarray(0, shared.value), block.subarray(value.end, valueAt)])
     at = valueAt + value.value
+    if (shared.value > key.length || at > end) return
+    key = Buffer.concat([key.subarray(0, shared.value), block.subarray(value.end, valueAt)])
     yield [key, block.subarray(valueAt, at)]
   }
 }
@@ -117,7 +132,7 @@ function readVarint(bytes: Buffer, at: number): { value: number; end: number } {
   for (;;) {
     const byte = bytes[end++] ?? 0
     value += (byte & 0x7f) * scale
-    if (byte < 0x80) return { value, end }
+    if (byte < 0x80 || scale > MAX_SCALE) return { value, end }
     scale *= 0x80
   }
 }

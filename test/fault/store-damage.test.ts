@@ -44,7 +44,8 @@ async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Prom
       const number = store.nextCommit
       const seqs = numbers(seq, seq + 4)
       seq += 5
-      const records = seqs.map(n => recordOf(n, 1, 3000))
+      // Payloads that can't be compressed, always the same ones: in a compressed block one bit garbles much.
+      const records = seqs.map(n => scramble(recordOf(n, 1, 3000), n))
       // 1 and 2 share every other commit; 3 receives alone.
       const isShared = commit % 2 === 0
       const queues = isShared ? [1, 2] : [3]
@@ -84,6 +85,16 @@ async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Prom
   return { directory, unsettled, written }
 }
 
+/** Fills the payload behind its seq with noise. */
+function scramble(record: Buffer, seed: number): Buffer {
+  let noise = seed + 1
+  for (let at = record.length - 2990; at < record.length; at++) {
+    noise = (Math.imul(noise, 1_664_525) + 1_013_904_223) >>> 0
+    record[at] = noise >>> 24
+  }
+  return record
+}
+
 type Harm = (path: string) => Promise<void>
 
 const flip =
@@ -121,7 +132,7 @@ const HARMLESS = /^state|high-water|CURRENT|MANIFEST/
 
 describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
   describe.each(FILES)('with its %s', (what, folder, pattern) => {
-    test.each(HARMS)('%s', async (_, harm) => {
+    test.each(HARMS)('%s', async (harmName, harm) => {
       const template = kind === 'closed' ? closed : crashed
       await using directory = await tempDir()
       await cp(template.directory.path, directory.path, { recursive: true })
@@ -151,6 +162,8 @@ describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
       if (HARMLESS.test(what) || what.includes('MANIFEST')) expect(lost).toBe(0)
       const total = [...template.unsettled.values()].reduce((sum, seqs) => sum + seqs.size, 0)
       expect(lost).toBeLessThan(total)
+      // One bit costs one record in each queue that has it, or one commit if it hit a header or the end of a write-ahead file.
+      if (what.startsWith('log/') && harmName.startsWith('a bit')) expect(lost).toBeLessThanOrEqual(10)
 
       // It goes on from here: takes new messages, and keeps them and what was left over the next start.
       {
