@@ -573,6 +573,19 @@ export class Queue implements CommitSource {
     this.#durability.schedule.due(this.#durability.tickets.last)
   }
 
+  isDueThrough(ticket: number, withMarks: boolean): boolean {
+    if (withMarks && (this.#completed.length > 0 || this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)))
+      return true
+    if (this.#unwritten === 0) return false
+    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) break
+      const end = segment.live === 0 ? 0 : segment.indexAfterTicket(ticket)
+      for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
+    }
+    return false
+  }
+
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
     let part = 0
