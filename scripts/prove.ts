@@ -402,6 +402,8 @@ function cell(value: string): string {
 }
 
 async function main(): Promise<void> {
+  // An exit by `process.exit` takes the peers and gateways with it.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
   const { values } = parseArgs({
     options: {
       only: { type: 'string', multiple: true },
