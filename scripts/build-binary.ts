@@ -76,14 +76,52 @@ export async function bundle(entry: string = ENTRY): Promise<Bundle> {
     // Files of the project don't exist where the executable runs.
     logOverride: { 'empty-import-meta': 'error' },
     define: { 'import.meta.dirname': '"/"', 'import.meta.main': 'false' },
-    plugins: [addonBinding, noFilesOfTheProject],
+    plugins: [addonBinding, substitutes, noFilesOfTheProject],
   })
   const output = (suffix: string) => {
     const file = result.outputFiles.find(({ path }) => path.endsWith(suffix))
     if (file === undefined) throw new TypeError(`esbuild made no ${suffix}`)
     return Buffer.from(file.contents)
   }
-  return { code: output('.cjs'), sourceMap: output('.map'), metafile: result.metafile }
+  return {
+    code: Buffer.from(eagerModules(asciiOnly(output('.cjs').toString()))),
+    sourceMap: output('.map'),
+    metafile: result.metafile,
+  }
+}
+
+/**
+ * V8 keeps the text of the bundle in memory, and one letter outside Latin-1 makes it two bytes per letter. esbuild escapes them in
+ * strings; in comments they are replaced here, anywhere else they fail the build.
+ */
+function asciiOnly(code: string): string {
+  const lines = code.split('\n').map((line, index) => {
+    if (/^\p{ASCII}*$/u.test(line)) return line
+    if (!/^\s*(?:\/\/|\/\*|\*)/.test(line))
+      throw new Error(`${BUNDLE_NAME}:${index + 1}: write \\u escapes in regular expressions: ${line}`)
+    return line.replaceAll(/\P{ASCII}/gu, '?')
+  })
+  return lines.join('\n')
+}
+
+/**
+ * Puts the function around each module in parentheses. V8 then compiles it with the bundle, so that the code cache holds it, and does not
+ * parse it twice. Lines stay what they are.
+ */
+function eagerModules(code: string): string {
+  let [opened, closed] = [0, 0]
+  const eager = code
+    .replaceAll(/^ {2}("[^"\n]+")\((.*)\) \{$/gm, (_, name, parameters) => {
+      opened++
+      return `  ${name}: (function(${parameters}) {`
+    })
+    .replaceAll(/^ {2}\}\n\}\);$/gm, () => {
+      closed++
+      return '  })\n});'
+    })
+  if (opened === 0 || opened !== closed)
+    throw new TypeError(`esbuild writes modules in another form: ${opened} opened, ${closed} closed`)
+  return eager
 }
 
 /** classic-level gets its addon from our loader, and not from a file beside its own. */
@@ -92,6 +130,48 @@ const addonBinding: Plugin = {
   setup(setup) {
     setup.onLoad({ filter: /node_modules\/classic-level\/binding\.js$/ }, () => ({
       contents: `module.exports = require(${JSON.stringify(join(PROJECT, 'src/addon.ts'))}).binding`,
+      resolveDir: PROJECT,
+    }))
+  },
+}
+
+/** What dependencies ask for and the gateway has no use for: by name, and who asks, what they get instead. */
+const SUBSTITUTES: readonly { readonly name: string; readonly asker: RegExp; readonly contents: string }[] = [
+  // The same streams for other runtimes.
+  { name: 'readable-stream', asker: /\/node_modules\/bl\//, contents: "module.exports = require('node:stream')" },
+  // pino's own worker threads, which don't work in an executable.
+  {
+    name: './(?:lib/)?transport',
+    asker: /\/node_modules\/pino\//,
+    contents: "module.exports = () => { throw new TypeError('pino.transport needs files') }",
+  },
+  { name: 'worker_threads', asker: /\/node_modules\/pino\//, contents: 'module.exports = { isMainThread: true }' },
+  // For commands that are programs of their own. There are none.
+  { name: 'child_process', asker: /\/node_modules\/commander\//, contents: 'module.exports = {}' },
+  // Traces for its authors.
+  {
+    name: 'debug',
+    asker: /\/node_modules\/mqtt-packet\//,
+    contents: 'module.exports = () => Object.assign(() => undefined, { enabled: false })',
+  },
+  // Asked only whether a request is one of HTTP/2, which nobody serves here.
+  {
+    name: 'http2',
+    asker: /\/node_modules\/@hono\/node-server\//,
+    contents: 'module.exports = { Http2ServerRequest: class {}, constants: {} }',
+  },
+]
+
+const substitutes: Plugin = {
+  name: 'substitutes',
+  setup(setup) {
+    for (const [index, { name, asker }] of SUBSTITUTES.entries()) {
+      setup.onResolve({ filter: new RegExp(`^(?:node:)?${name}$`) }, ({ path, importer }) =>
+        asker.test(importer) ? { path, namespace: 'substitute', pluginData: index } : null,
+      )
+    }
+    setup.onLoad({ filter: /.*/, namespace: 'substitute' }, ({ pluginData }) => ({
+      contents: SUBSTITUTES[pluginData]?.contents ?? '',
       resolveDir: PROJECT,
     }))
   },
@@ -202,8 +282,8 @@ function makeExecutable(
       assets: Object.fromEntries(Object.keys(contents).map(name => [name, name])),
     }
     writeFileSync(join(work, 'sea.json'), JSON.stringify(configuration))
-    // With the flags of the executable: V8 rejects a code cache made under others.
-    execFileSync(process.execPath, [...V8_FLAGS, '--experimental-sea-config', 'sea.json'], {
+    // The order of V8's code cache follows its hash seed, which is random unless told. (It takes a cache made under another one.)
+    execFileSync(process.execPath, ['--random-seed=1', '--experimental-sea-config', 'sea.json'], {
       cwd: work,
       stdio: ['ignore', 'pipe', 'pipe'],
     })

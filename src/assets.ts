@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { getRawAsset, isSea } from 'node:sea'
@@ -58,6 +57,8 @@ function projectDirectory(): string {
 }
 
 function readCommit(directory: string): string {
+  // Loaded here, because the executable never gets here and a gateway has no other use for it.
+  const { execFileSync } = process.getBuiltinModule('node:child_process')
   const git = (...args: string[]) =>
     execFileSync('git', ['-C', directory, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
   try {

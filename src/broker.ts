@@ -171,10 +171,11 @@ async function compose(
     clock,
     allowAnonymous: config.auth.allowAnonymous,
   })
-  onStop(() => mqtt.stop())
   const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })
   await mqttListener.start(socket => mqtt.accept(socket))
   onStop(() => mqttListener.stop())
+  // First, so that clients still hear why: the server takes no new ones meanwhile.
+  onStop(() => mqtt.stop())
 
   const gateway = new RunningGateway({
     config,

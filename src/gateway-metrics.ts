@@ -18,6 +18,7 @@ interface Sources {
 
 /** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
 export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory }: Sources): readonly Metric[] {
+  const { counters } = mqtt
   const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
   const gauge = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'gauge', read })
   const byQueue = (read: (queue: Queue) => number) => (): Sample[] =>
@@ -44,12 +45,44 @@ export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory 
       () => router.counters.acceptedBytes,
     ),
     gauge('sluice_clients', 'MQTT clients connected.', () => mqtt.clientCount),
-    counter('sluice_mqtt_messages_sent_total', 'Messages handed to MQTT clients.', () => mqtt.counters.sentMessages),
+    counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
+    counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),
     counter(
-      'sluice_mqtt_messages_dropped_total',
-      'Messages discarded for slow or limited receivers.',
-      () => mqtt.counters.dropped,
+      'sluice_mqtt_protocol_errors_total',
+      'Connections closed for a breach of the protocol.',
+      () => counters.protocolErrors,
     ),
+    counter(
+      'sluice_mqtt_takeovers_total',
+      'Connections ended by a newer one of the same client id.',
+      () => counters.takenOver,
+    ),
+    counter('sluice_mqtt_keep_alive_timeouts_total', 'Connections ended by silence.', () => counters.keepAliveTimeouts),
+    counter(
+      'sluice_mqtt_slow_clients_total',
+      'Connections closed because the client did not read.',
+      () => counters.slowClients,
+    ),
+    counter('sluice_mqtt_received_bytes_total', 'Bytes from MQTT clients.', () => counters.bytesIn),
+    counter('sluice_mqtt_sent_bytes_total', 'Bytes to MQTT clients.', () => counters.bytesOut),
+    counter('sluice_mqtt_messages_received_total', 'PUBLISH packets taken, by QoS.', () => byQos(counters.messagesIn)),
+    counter('sluice_mqtt_messages_sent_total', 'PUBLISH packets handed to clients, by QoS.', () =>
+      byQos(counters.messagesOut),
+    ),
+    counter('sluice_mqtt_messages_dropped_total', 'QoS 0 messages a client did not get, by reason.', () =>
+      Object.entries(counters.droppedBy).map(([reason, value]) => ({ labels: { reason }, value })),
+    ),
+    counter(
+      'sluice_mqtt_retain_ignored_total',
+      'Messages with a retain flag that was not honoured.',
+      () => counters.retainIgnored,
+    ),
+    counter(
+      'sluice_mqtt_unknown_acks_total',
+      'Acknowledgements of packet ids not in flight.',
+      () => counters.unknownAcks,
+    ),
+    counter('sluice_mqtt_wills_refused_total', 'Wills that could not be published.', () => counters.willsRefused),
     gauge(
       'sluice_queue_messages',
       'Messages waiting in a durable queue.',
@@ -121,4 +154,8 @@ export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory 
     ),
     gauge('sluice_store_last_sync_ms', 'Duration of the last fdatasync.', () => store.counters.lastSyncMs),
   ]
+}
+
+function byQos(counts: readonly number[]): Sample[] {
+  return counts.map((value, qos) => ({ labels: { qos: String(qos) }, value }))
 }

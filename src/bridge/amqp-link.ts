@@ -147,6 +147,8 @@ export class AmqpLink {
       this.#blockedReason = null
       if (this.#isOpen) handlers.unblocked()
     })
+    // Behind a full socket buffer the client waits, and goes on message by message when it drains: that is gathered too.
+    socket.prependListener('drain', () => this.cork())
     // The client leaves a socket that ended without its farewell to the heartbeat.
     socket.once('close', () => this.#end(reason ?? new Error('connection closed')))
   }

@@ -49,7 +49,7 @@ export interface Publication {
 export const NOTE_LIVE = 1
 
 /** A live message that has waited longer than this is backlog for good. */
-export const LIVE_MS = 5000
+const LIVE_MS = 5000
 
 /**
  * All headers of one message at most, bytes as encoded. AMQP can't split the frame they travel in (131,072 bytes with RabbitMQ), and the client library encodes

@@ -30,9 +30,9 @@ import type { Watchdog } from './watchdog.ts'
 import type { Sharer, Window } from './window.ts'
 
 /** Messages of one route set aside at most. Each keeps its segment in memory (256 KiB at most). */
-export const HELD_MESSAGES = 32
+const HELD_MESSAGES = 32
 /** A parked route tries one message so often. */
-export const PROBE_MS = 5000
+const PROBE_MS = 5000
 /** So many failures without a confirm between them park a route that has nothing else to try. */
 const FAILURES_TO_PARK = 3
 const RETRY_FIRST_MS = 1000
@@ -355,7 +355,7 @@ export class Outbox implements Consumer, Sharer {
       each(position)
     })
     if (count === 0) return
-    this.#watchdog.answered(count)
+    this.#watchdog.abandoned(count)
     this.#roomFreed(count)
   }
 

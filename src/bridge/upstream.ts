@@ -298,14 +298,14 @@ export class Upstream {
   }
 
   #watch(): void {
-    const { stallTimeoutMs } = this.#options
     this.#timer = setInterval(
       () => {
-        if (this.#watchdog.isStalled) {
-          this.#link?.cut(new Error(`unconfirmed messages and no confirm for ${stallTimeoutMs} ms`))
-        }
+        if (!this.#watchdog.isStalled) return
+        const { allowedMs } = this.#watchdog
+        this.#watchdog.cut()
+        this.#link?.cut(new Error(`unconfirmed messages and no confirm for ${allowedMs} ms`))
       },
-      Math.min(1000, stallTimeoutMs / 4),
+      Math.min(1000, this.#options.stallTimeoutMs / 4),
     )
   }
 

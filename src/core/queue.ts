@@ -19,7 +19,7 @@ import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import { MemoryBudget } from './memory.ts'
-import { DONE, IN_FLIGHT, REDELIVERED, Segment, SHARED } from './segment.ts'
+import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -102,6 +102,8 @@ export class Queue implements CommitSource {
   /** Last segment in the gap; null: no gap. */
   #gapLast: SegmentRef | null = null
   #reading: Promise<void> | null = null
+  /** Bytes the last open segment came to: the next one begins with room for as many. */
+  #expectedBytes = 0
   #nextPosition: number
   #bytes: number
   /** Unsettled entries no commit has taken yet. */
@@ -190,7 +192,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined || segment.live === 0) continue
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & DONE) === 0) return { bytes: segment.bytes, at: segment.offsetAt(i) }
       }
     }
@@ -268,9 +270,11 @@ export class Queue implements CommitSource {
     const last = this.#segments.at(-1)
     if (last !== undefined && last.ref === null) {
       if (last.fits(length)) return last
+      this.#expectedBytes = SEGMENT_BYTES
       if (last.live === 0 && last.inFlight === 0) this.#remove(this.#segments.length - 1)
     }
-    const segment = new Segment(this.#nextPosition, this.#memory)
+    const expectedBytes = this.#memory.isTight ? 0 : this.#expectedBytes
+    const segment = Segment.open(this.#nextPosition, this.#memory, expectedBytes)
     this.#segments.push(segment)
     if (this.#gapLast === null) this.#head = this.#segments.length
     return segment
@@ -287,7 +291,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined || segment.live === segment.inFlight) continue
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
         this.ledger.queued--
         this.ledger.drop('overflow', 1)
@@ -305,7 +309,7 @@ export class Queue implements CommitSource {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined) return
-      for (let i = 0; i < segment.count; i++) {
+      for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
         if (ageMs(segment.bytes, segment.offsetAt(i)) <= this.limits.ageMs) return
         this.ledger.queued--
@@ -614,7 +618,9 @@ export class Queue implements CommitSource {
       if (this.#cursor === index) this.#entry = 0
       return
     }
-    if (segment.ref !== null) {
+    if (segment.ref === null) {
+      this.#expectedBytes = segment.used
+    } else {
       this.#completed.push({
         queue: this.#durability?.number ?? 0,
         ref: segment.ref,
@@ -660,6 +666,19 @@ export class Queue implements CommitSource {
     this.#durability.schedule.due(this.#durability.tickets.last)
   }
 
+  isDueThrough(ticket: number, withMarks: boolean): boolean {
+    if (withMarks && (this.#completed.length > 0 || this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)))
+      return true
+    if (this.#unwritten === 0) return false
+    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) break
+      const end = segment.live === 0 ? 0 : segment.indexAfterTicket(ticket)
+      for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
+    }
+    return false
+  }
+
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
     let part = 0
@@ -687,6 +706,7 @@ export class Queue implements CommitSource {
       }
       const write = segment.toWrite(this.#durability.number, part)
       segment.ref = { commit: commitNumber, part }
+      this.#expectedBytes = segment.used
       part++
       this.#committing.push(segment)
       commit.segments.push(write)

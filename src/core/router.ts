@@ -27,8 +27,8 @@ export interface Receipt {
   readonly isRouted: boolean
 }
 
-/** A deferred message is given at least so long to be settled before it is written. */
-const MIN_DEFER_MS = 4
+/** A deferred message is given at least so long to be settled before it is written: below that a busy machine alone makes settling late. */
+const MIN_DEFER_MS = 10
 
 const EMPTY_PREFIX: RecordPrefix = { bytes: Buffer.alloc(0), qos: 0 }
 

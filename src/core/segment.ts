@@ -3,12 +3,15 @@ import { ABSENT, type LoadedSegment, type SegmentRef, type SegmentWrite } from '
 import type { MemoryBudget } from './memory.ts'
 
 /** A segment is closed when its records reach this size; a larger record gets a segment of its own. */
-const SEGMENT_BYTES = 256 * 1024
-const FIRST_BYTES = 2 * 1024
-const FIRST_ENTRIES = 8
-const MAX_ENTRIES = 4096
+export const SEGMENT_BYTES = 256 * 1024
+/** Memory for the records of an open segment: it begins with one of these and grows to the next. */
+const SIZES = [2 * 1024, 8 * 1024, 32 * 1024, 128 * 1024, SEGMENT_BYTES]
+/** Room for one entry per so many bytes of records; the largest size has room for MAX_ENTRIES. */
+const BYTES_PER_ENTRY = 64
+const MAX_ENTRIES = SEGMENT_BYTES / BYTES_PER_ENTRY
 /** Parallel arrays per entry: offset, ticket, note, status, owner. */
 const ENTRY_BYTES = 4 + 8 + 1 + 1 + 1
+/** Given back and kept for the next segments of that size, of each size. */
 const MAX_POOLED = 8
 
 /** Bits of an entry's status. */
@@ -19,8 +22,19 @@ export const REDELIVERED = 4
 /** The same message went to other durable queues too: its body is stored once per commit. */
 export const SHARED = 8
 
-// Full-size arenas are reused: at full load a queue fills hundreds a second, and each fresh one costs a collection sooner.
-const pool: Buffer[] = []
+/** The memory of a segment. */
+interface Parts {
+  readonly bytes: Buffer
+  readonly offsets: Uint32Array
+  readonly notes: Uint8Array
+  readonly status: Uint8Array
+  readonly owners: Uint8Array
+  readonly tickets: Float64Array
+}
+
+// A busy queue fills or empties thousands of segments a second. Fresh memory for each would keep the collector busy, which counts
+// what lies outside its heap and goes through all of the heap to find out what may go: a quarter of the time at full load.
+const pools: Parts[][] = SIZES.map(() => [])
 
 /**
  * A row of entries in memory, contiguous in position: the open end of a queue, or a part that was read back. Records lie one
@@ -47,39 +61,43 @@ export class Segment {
   isMarked = false
   inFlight = 0
   redelivered = 0
+  /** All entries before this one are done. */
+  #front = 0
   #taken = 0
   readonly #memory: MemoryBudget
 
-  constructor(first: number, memory: MemoryBudget, reserveBytes: number = FIRST_BYTES) {
-    this.first = first
-    this.#memory = memory
-    this.bytes = arena(reserveBytes)
-    this.offsets = new Uint32Array(FIRST_ENTRIES)
-    this.notes = new Uint8Array(FIRST_ENTRIES)
-    this.status = new Uint8Array(FIRST_ENTRIES)
-    this.owners = new Uint8Array(FIRST_ENTRIES)
-    this.tickets = new Float64Array(FIRST_ENTRIES)
-    this.#account()
+  /** `expectedBytes` of records spare it growing step by step. */
+  static open(first: number, memory: MemoryBudget, expectedBytes: number): Segment {
+    return new Segment(first, memory, takeParts(expectedBytes))
   }
 
   static loaded(loaded: LoadedSegment, memory: MemoryBudget): Segment {
-    const segment = new Segment(loaded.first, memory, 0)
-    segment.bytes = loaded.bytes
-    segment.used = loaded.bytes.length
-    segment.count = loaded.count
-    segment.offsets = loaded.offsets
-    segment.notes = loaded.notes
-    segment.status = new Uint8Array(loaded.count)
-    segment.owners = new Uint8Array(loaded.count)
-    segment.tickets = new Float64Array(0)
+    const { bytes, offsets, notes, count } = loaded
+    const status = new Uint8Array(count)
+    const owners = new Uint8Array(count)
+    const tickets = new Float64Array(0)
+    const segment = new Segment(loaded.first, memory, { bytes, offsets, notes, status, owners, tickets })
+    segment.used = bytes.length
+    segment.count = count
     segment.ref = loaded.ref
     segment.isCommitted = true
     for (let i = 0; i < loaded.count; i++) {
       if (loaded.offsets[i] === ABSENT) segment.status[i] = DONE
       else segment.live++
     }
-    segment.#account()
     return segment
+  }
+
+  private constructor(first: number, memory: MemoryBudget, parts: Parts) {
+    this.first = first
+    this.#memory = memory
+    this.bytes = parts.bytes
+    this.offsets = parts.offsets
+    this.notes = parts.notes
+    this.status = parts.status
+    this.owners = parts.owners
+    this.tickets = parts.tickets
+    this.#account()
   }
 
   get end(): number {
@@ -125,8 +143,7 @@ export class Segment {
   }
 
   #makeEntry(length: number): number {
-    if (this.used + length > this.bytes.length) this.#growBytes(this.used + length)
-    if (this.count === this.offsets.length) this.#growEntries()
+    if (this.used + length > this.bytes.length || this.count === this.offsets.length) this.#grow(length)
     return this.count
   }
 
@@ -161,6 +178,12 @@ export class Segment {
     return bytes
   }
 
+  /** Index of the first entry that is not done; `count` if all are. */
+  firstLive(): number {
+    while (this.#front < this.count && (this.statusAt(this.#front) & DONE) !== 0) this.#front++
+    return this.#front
+  }
+
   /** Index of the first entry whose ticket is above `ticket`; `count` if there is none. Tickets rise within a segment. */
   indexAfterTicket(ticket: number): number {
     let low = 0
@@ -176,7 +199,7 @@ export class Segment {
   /** Moves entries [from, count) into a new segment; this one keeps the others. */
   splitAt(from: number): Segment {
     const at = this.offsetAt(from)
-    const rest = new Segment(this.first + from, this.#memory, this.used - at)
+    const rest = Segment.open(this.first + from, this.#memory, this.used - at)
     for (let i = from; i < this.count; i++) {
       const status = this.statusAt(i)
       rest.appendRecord(this.bytes, this.offsetAt(i), this.notes[i] ?? 0, this.tickets[i] ?? 0, status)
@@ -187,6 +210,7 @@ export class Segment {
     }
     this.count = from
     this.used = at
+    this.#front = Math.min(this.#front, from)
     return rest
   }
 
@@ -226,11 +250,14 @@ export class Segment {
     this.first = this.end
     this.count = 0
     this.used = 0
+    this.#front = 0
   }
 
   /** Gives its memory back; the segment must not be used afterwards. */
   release(): void {
-    if (this.bytes.length === SEGMENT_BYTES && pool.length < MAX_POOLED && !this.isLoaded) pool.push(this.bytes)
+    const { bytes, offsets, notes, status, owners, tickets } = this
+    const pool = this.isLoaded ? undefined : pools[SIZES.indexOf(bytes.length)]
+    if (pool !== undefined && pool.length < MAX_POOLED) pool.push({ bytes, offsets, notes, status, owners, tickets })
     this.bytes = EMPTY
     this.#memory.give(this.#taken)
     this.#taken = 0
@@ -241,23 +268,22 @@ export class Segment {
     return this.isCommitted && this.tickets.length === 0
   }
 
-  #growBytes(needed: number): void {
-    let size = Math.max(FIRST_BYTES, this.bytes.length)
-    while (size < needed) size *= 4
-    if (size > SEGMENT_BYTES) size = Math.max(SEGMENT_BYTES, needed)
-    const bytes = arena(size)
-    this.bytes.copy(bytes, 0, 0, this.used)
-    this.bytes = bytes
-    this.#account()
-  }
-
-  #growEntries(): void {
-    const size = this.offsets.length * 4
-    this.offsets = enlarged(this.offsets, new Uint32Array(size))
-    this.notes = enlarged(this.notes, new Uint8Array(size))
-    this.status = enlarged(this.status, new Uint8Array(size))
-    this.owners = enlarged(this.owners, new Uint8Array(size))
-    this.tickets = enlarged(this.tickets, new Float64Array(size))
+  /** Moves to the next size with room for a record of so many bytes. The old memory is not pooled: somebody may be reading a record in it. */
+  #grow(length: number): void {
+    const { bytes, offsets, notes, status, owners, tickets, count, used } = this
+    const larger = takeParts(Math.max(used + length, Math.min(bytes.length + 1, SEGMENT_BYTES)))
+    bytes.copy(larger.bytes, 0, 0, used)
+    larger.offsets.set(offsets.subarray(0, count))
+    larger.notes.set(notes.subarray(0, count))
+    larger.status.set(status.subarray(0, count))
+    larger.owners.set(owners.subarray(0, count))
+    larger.tickets.set(tickets.subarray(0, count))
+    this.bytes = larger.bytes
+    this.offsets = larger.offsets
+    this.notes = larger.notes
+    this.status = larger.status
+    this.owners = larger.owners
+    this.tickets = larger.tickets
     this.#account()
   }
 
@@ -272,12 +298,20 @@ export class Segment {
 
 const EMPTY = Buffer.alloc(0)
 
-function arena(size: number): Buffer {
-  if (size === 0) return EMPTY
-  return (size === SEGMENT_BYTES ? pool.pop() : undefined) ?? Buffer.allocUnsafeSlow(size)
+/** Memory for so many bytes of records; for a single larger one, exactly so much. */
+function takeParts(bytes: number): Parts {
+  const size = SIZES.find(candidate => candidate >= bytes) ?? bytes
+  return pools[SIZES.indexOf(size)]?.pop() ?? newParts(size)
 }
 
-function enlarged<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T): T {
-  to.set(from)
-  return to
+function newParts(size: number): Parts {
+  const entries = Math.min(MAX_ENTRIES, size / BYTES_PER_ENTRY)
+  return {
+    bytes: Buffer.allocUnsafeSlow(size),
+    offsets: new Uint32Array(entries),
+    notes: new Uint8Array(entries),
+    status: new Uint8Array(entries),
+    owners: new Uint8Array(entries),
+    tickets: new Float64Array(entries),
+  }
 }

@@ -72,9 +72,7 @@ export class Tickets {
   /** Opens `count` tickets for messages that each went to `queues` durable queues; returns the first. */
   open(handle: PublisherHandle, count: number, queues: number): number {
     const first = this.#last + 1
-    if (this.#last + count - this.#oldest >= this.#capacity && this.#last + count - this.oldestOpen >= this.#capacity) {
-      this.#grow(this.#last + count - this.#oldest + 1)
-    }
+    this.#makeRoom(count)
     const mask = this.#capacity - 1
     for (let ticket = first; ticket < first + count; ticket++) {
       this.#pending[ticket & mask] = queues
@@ -87,6 +85,15 @@ export class Tickets {
       this.#waiting.push(handle)
     }
     return first
+  }
+
+  /** Divides what came so far from what comes: returns the youngest ticket of the past, and is below all those of the future, those of QoS 0 included. */
+  divide(): number {
+    const youngest = this.#last
+    this.#makeRoom(1)
+    this.#last++
+    this.#pending[this.#last & (this.#capacity - 1)] = 0
+    return youngest
   }
 
   isSafe(ticket: number): boolean {
@@ -133,6 +140,12 @@ export class Tickets {
     for (const handle of toTell) {
       handle.isToldSoon = false
       if (this.#handles.has(handle.id)) handle.publisher.ticketsSafe()
+    }
+  }
+
+  #makeRoom(count: number): void {
+    if (this.#last + count - this.#oldest >= this.#capacity && this.#last + count - this.oldestOpen >= this.#capacity) {
+      this.#grow(this.#last + count - this.#oldest + 1)
     }
   }
 

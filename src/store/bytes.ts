@@ -1,6 +1,6 @@
 // Little-endian numbers in on-disk values. Buffer's own 48-bit readers check their bounds, which is wanted here: what is read may be damaged.
 
-export const U48_BYTES = 6
+const U48_BYTES = 6
 
 export const readU48 = (bytes: Buffer, at: number): number => bytes.readUIntLE(at, U48_BYTES)
 export const writeU48 = (bytes: Buffer, value: number, at: number): number => bytes.writeUIntLE(value, at, U48_BYTES)

@@ -9,9 +9,14 @@ import { cp, link, mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { BrokerError } from '../model/error.ts'
+import { decodeDelta } from './delta.ts'
+import { parseLogKey } from './keys.ts'
 import { type CreateLevel, type Db, isNoSpace, levelErrorCode, levelSettings, rootMessage } from './level.ts'
-import { findFault } from './level-files.ts'
+import { findFault, isTable } from './level-files.ts'
+import { isTableSound, salvageTable } from './level-table.ts'
 import type { Quarantine } from './quarantine.ts'
+import { readSegmentHeader } from './segment.ts'
+import { unsealValue } from './state.ts'
 
 export type DatabaseName = 'log' | 'state'
 
@@ -21,6 +26,8 @@ export interface DatabaseOptions {
   readonly storeDirectory: string
   readonly quarantine: Quarantine
   readonly createLevel: CreateLevel
+  /** Check every block of every table before opening, however large. */
+  readonly isSuspect: boolean
 }
 
 export interface OpenedDatabase {
@@ -72,8 +79,7 @@ async function openWhateverItIs(options: DatabaseOptions, location: string): Pro
     }
   }
   await probeLock(options, location)
-  // Every value in state/ matters and it is small; log/ may be gigabytes and its values carry CRCs of their own.
-  const fault = await findFault(location, { everyBlock: options.name === 'state' })
+  const fault = await findFault(location, { isSuspect: options.isSuspect })
   if (fault !== null) return repair(options, location, fault)
   try {
     return {
@@ -90,28 +96,31 @@ async function openWhateverItIs(options: DatabaseOptions, location: string): Pro
 
 /**
  * The damaged directory goes to quarantine; LevelDB's repair works on a copy of it, made of hard links where the file system has them: tables are
- * never written to again, and repair writes anew what it changes.
+ * never written to again, and repair writes anew what it changes. Damaged tables are kept from it (level-table.ts says why); what can be had of
+ * them is put back afterwards. That may bring back values that were deleted since: garbage to recovery, at worst a message once more.
  */
 async function repair(options: DatabaseOptions, location: string, fault: string): Promise<OpenedDatabase> {
   await probeLock(options, location)
   const copy = `${location}.repair`
   await rm(copy, { recursive: true, force: true })
-  await copyDirectory(location, copy)
+  const damagedTables = await copySoundFiles(location, copy)
   const isRepaired = await repairCopy(options, copy)
   const kept = await options.quarantine.moveDatabase(location, options.name)
-  if (!isRepaired) {
+  if (isRepaired) {
+    await rm(join(copy, 'lost'), { recursive: true, force: true })
+    await rename(copy, location)
+  } else {
     await rm(copy, { recursive: true, force: true })
-    const level = await openLevel(options, location, { createIfMissing: true })
-    return { level, location, isFresh: true, fault: `${fault}; repair failed, the damaged database is kept at ${kept}` }
   }
-  await rm(join(copy, 'lost'), { recursive: true, force: true })
-  await rename(copy, location)
-  const level = await openLevel(options, location, { createIfMissing: false })
+  const level = await openLevel(options, location, { createIfMissing: !isRepaired })
+  const tables = isRepaired ? damagedTables : (await readdir(kept)).filter(isTable)
+  for (const table of tables) await putBack(options, level, join(kept, table))
+  const outcome = isRepaired ? 'repaired' : 'LevelDB could not repair it, a fresh one was begun'
   return {
     level,
     location,
-    isFresh: false,
-    fault: `${fault}; repaired from a copy, the damaged database is kept at ${kept}`,
+    isFresh: !isRepaired,
+    fault: `${fault}; ${outcome}; the damaged database is kept at ${kept}`,
   }
 }
 
@@ -127,15 +136,36 @@ async function repairCopy(options: DatabaseOptions, copy: string): Promise<boole
   }
 }
 
-async function copyDirectory(from: string, to: string): Promise<void> {
+/** Copies all but damaged tables, whose names it returns. */
+async function copySoundFiles(from: string, to: string): Promise<string[]> {
+  const damaged: string[] = []
   await mkdir(to)
   for (const file of await readdir(from)) {
+    const source = join(from, file)
+    const target = join(to, file)
     if (file === 'LOCK' || file === 'lost' || file.startsWith('LOG')) continue
-    // A log file may still be cut or overwritten by whoever looks at the quarantine; only tables are immutable for certain.
-    if (!/\.(ldb|sst)$/.test(file)) await cp(join(from, file), join(to, file))
-    else await link(join(from, file), join(to, file)).catch(() => cp(join(from, file), join(to, file)))
+    if (!isTable(file)) await cp(source, target)
+    else if (!(await isTableSound(source))) damaged.push(file)
+    else await link(source, target).catch(() => cp(source, target)) // FAT knows no links
+  }
+  return damaged
+}
+
+/** Writes the values of a damaged table that the repaired database doesn't have. */
+async function putBack({ name }: DatabaseOptions, level: Db, table: string): Promise<void> {
+  for (const [key, value] of await salvageTable(table, name === 'log' ? isLogEntry : isStateEntry)) {
+    if (!(await level.has(key))) await level.put(key, value)
   }
 }
+
+/** By the CRCs that deltas, segment headers and sealed values carry themselves; those of single records are checked when they are read. */
+function isLogEntry(key: Buffer, value: Buffer): boolean {
+  const place = parseLogKey(key)
+  if (place === null) return false
+  if (place.queue !== 0) return readSegmentHeader(key, value) !== null
+  return place.part !== 0 || (place.commit === 0 ? isStateEntry(key, value) : decodeDelta(key, value) !== null)
+}
+const isStateEntry = (key: Buffer, value: Buffer): boolean => unsealValue(key, value) !== null
 
 async function openLevel(
   options: DatabaseOptions,

@@ -5,7 +5,7 @@
  * most, and only when something was committed, or while it refuses. It accepts again when a little more than the limit is free, so that it
  * does not change its mind with every message.
  */
-import { open, readdir, rm, stat, statfs } from 'node:fs/promises'
+import { readdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 const BALLAST_BYTES = 4 * 1024 * 1024
@@ -27,6 +27,7 @@ export interface DiskGuardOptions {
 export class DiskGuard {
   readonly #options: DiskGuardOptions
   #isFull = false
+  #hasBallast = false
   #freeBytes = 0
   #usedBytes = 0
   #checkedAt = Number.NEGATIVE_INFINITY
@@ -62,32 +63,17 @@ export class DiskGuard {
     const freeFloor = diskFreeMinBytes + Math.min(diskFreeMinBytes * relief, MAX_RELIEF_BYTES)
     const usedCeiling = diskBytes - Math.min(diskBytes * relief, MAX_RELIEF_BYTES)
     this.#become(free < freeFloor || used > usedCeiling)
+    const hasRoom = free >= diskFreeMinBytes + 2 * BALLAST_BYTES && used + 2 * BALLAST_BYTES <= usedCeiling
+    if (!this.#isFull && hasRoom) await this.#restoreBallast()
   }
 
   /** Deletes the ballast file; true if there was one. */
   async releaseBallast(): Promise<boolean> {
-    const size = await stat(this.#options.ballastPath).then(
-      ({ size }) => size,
-      () => 0,
-    )
-    await rm(this.#options.ballastPath, { force: true })
+    const { ballastPath } = this.#options
+    const size = await sizeOf(ballastPath)
+    await rm(ballastPath, { force: true })
+    this.#hasBallast = false
     return size > 0
-  }
-
-  /** Writes the ballast file if it is missing and there is room for twice its size above the floor. */
-  async restoreBallast(): Promise<void> {
-    const { ballastPath, directory, diskFreeMinBytes } = this.#options
-    const size = await stat(ballastPath).then(
-      ({ size }) => size,
-      () => 0,
-    )
-    if (size === BALLAST_BYTES || (await freeBytes(directory)) < diskFreeMinBytes + 2 * BALLAST_BYTES) return
-    const file = await open(ballastPath, 'w')
-    try {
-      await file.writeFile(Buffer.alloc(BALLAST_BYTES, 'ballast'))
-    } finally {
-      await file.close()
-    }
   }
 
   async stop(): Promise<void> {
@@ -103,6 +89,15 @@ export class DiskGuard {
       .finally(() => {
         this.#checking = null
       })
+  }
+
+  async #restoreBallast(): Promise<void> {
+    if (this.#hasBallast) return
+    const { ballastPath } = this.#options
+    if ((await sizeOf(ballastPath)) !== BALLAST_BYTES) {
+      await writeFile(ballastPath, Buffer.alloc(BALLAST_BYTES, 'ballast'))
+    }
+    this.#hasBallast = true
   }
 
   #become(isFull: boolean): void {
@@ -124,15 +119,19 @@ async function freeBytes(directory: string): Promise<number> {
   return bavail * bsize
 }
 
+/** 0 if there is no such file (any more). */
+const sizeOf = (path: string): Promise<number> =>
+  stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  )
+
 /** Bytes of all files below; what vanishes while looking (LevelDB deletes tables) counts nothing. */
 async function directoryBytes(directory: string): Promise<number> {
   let sum = 0
   for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
-    sum += await stat(join(entry.parentPath, entry.name)).then(
-      ({ size }) => size,
-      () => 0,
-    )
+    sum += await sizeOf(join(entry.parentPath, entry.name))
   }
   return sum
 }

@@ -39,7 +39,7 @@ const OWN_PREFIXES = new Set([...'fcsrb'].map(letter => letter.charCodeAt(0)))
 /** True for keys that only the store itself may write. */
 export const isOwnStateKey = (key: Uint8Array): boolean => OWN_PREFIXES.has(key[0] ?? 0)
 
-export const LOG_KEY_BYTES = 14
+const LOG_KEY_BYTES = 14
 export const BOOT_PART = 0xffff
 /** Shared bodies of one commit: parts 1 to 65534. */
 export const MAX_BODY_PART = 0xfffe

@@ -151,7 +151,8 @@ class Recovery {
     this.#log = log.level
     this.#state = new State(state.level)
     this.#isLogFresh = log.isFresh
-    this.#logFault = log.fault
+    const isLogMissing = log.isFresh && (!state.isFresh || mark !== null)
+    this.#logFault = log.fault ?? (isLogMissing ? 'it was not there' : null)
     this.#isStateFresh = state.isFresh
     this.#stateFault = state.fault
     this.#mark = mark

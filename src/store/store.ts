@@ -19,6 +19,7 @@ import type { Logger } from '../telemetry/log.ts'
 import { type BootRecord, encodeBoot, MAX_BOOTS, newEpoch } from './boot.ts'
 import { bitmapBytes, countBits } from './bytes.ts'
 import { FlushError, flushToTables, writeCheckpoint } from './checkpoint.ts'
+import { CrashCount } from './crash-count.ts'
 import { closeDatabase, type OpenedDatabase, openDatabase } from './database.ts'
 import { encodeDelta } from './delta.ts'
 import { DiskGuard } from './disk-guard.ts'
@@ -67,6 +68,8 @@ const CHECKPOINT_COMMITS = 8192
 const CHECKPOINT_BYTES = 64 * 1024 * 1024
 const CHECKPOINT_DELETES = 16_384
 const CHECKPOINT_MS = 60_000
+/** So many starts in a row that did not end in order make the next one look at every block. */
+const SUSPECT_CRASHES = 2
 const REOPEN_FIRST_MS = 250
 const REOPEN_MAX_MS = 5000
 /** Segments per call of segments(): bounds what one call allocates for very small ones. */
@@ -152,6 +155,9 @@ export class Store {
   #committing: Promise<void> = Promise.resolve()
   /** I/O errors since the last commit that came through: the pause before reopening grows with them. */
   #failures = 0
+  /** Damage is likely: look at every block before opening. */
+  #isSuspect = false
+  #crashCount: CrashCount | null = null
   #closed: Promise<void> | null = null
   #lastRefusal: StoreRefusal | null = null
   #lastCommit = 0
@@ -374,6 +380,7 @@ export class Store {
     }
     try {
       await this.#highWater.close()
+      await this.#crashCount?.end()
     } catch (error) {
       this.#options.log.warn({ err: error }, 'the high-water mark could not be synced at close')
     }
@@ -385,12 +392,15 @@ export class Store {
     this.#phase = { kind: 'closing' }
     this.#abort.abort()
     await this.#guard.stop()
-    await this.#highWater.close()
+    // The error that ended the start is the one to tell.
+    await Promise.allSettled([this.#crashCount?.cancel(), this.#highWater.close()])
   }
 
   async #start(startedAt: number): Promise<void> {
     const { log, monotonicMs } = this.#options
     const isFirstStart = this.#highWater.mark === null && (await isMissing(join(this.#storeDirectory, 'log')))
+    const crashCount = await this.#countStart()
+    this.#isSuspect = crashCount >= SUSPECT_CRASHES
     let opened: { databases: Databases; recovered: Recovered }
     try {
       opened = await this.#openDatabases()
@@ -414,6 +424,17 @@ export class Store {
     )
   }
 
+  /** Starts before this one that did not end in order. */
+  async #countStart(): Promise<number> {
+    try {
+      this.#crashCount = await CrashCount.begin(join(this.#storeDirectory, 'running'))
+      return this.#crashCount.before
+    } catch (error) {
+      if (isNoSpace(error)) return 0 // the databases come first; they have the ballast to give up
+      throw unwritable(this.#options.directory, error)
+    }
+  }
+
   #bootWrite({ boots }: Recovered): BootWrite {
     const forgotten = [...boots.keys()].sort((a, b) => a - b).slice(0, Math.max(0, boots.size + 1 - MAX_BOOTS))
     const deletable: Buffer[] = []
@@ -433,6 +454,7 @@ export class Store {
       storeDirectory: this.#storeDirectory,
       quarantine: this.#quarantine,
       createLevel: this.#createLevel,
+      isSuspect: this.#isSuspect,
     }
     const log = await openDatabase({ ...common, name: 'log' })
     try {
@@ -442,6 +464,7 @@ export class Store {
         await checkFormat('state', stateDatabase)
         const recovered = await recover(log, stateDatabase, this.#highWater.mark)
         this.#adopt(recovered)
+        this.#isSuspect = false
         return { databases: { log, stateDatabase, state: new State(stateDatabase.level) }, recovered }
       } catch (error) {
         await closeDatabase(stateDatabase)
@@ -515,7 +538,7 @@ export class Store {
     if (commit.marks.length > 0) await this.#stateWrite
     const outcome = await this.#encode(databases.state, commit, number, boot)
     const startedAt = this.#options.monotonicMs()
-    // An array and not a chained batch: that one's native memory is freed only when the garbage collector comes by.
+    // An array and not a chained batch: that one's native memory is freed only when the garbage collector comes by (15 MB while filling).
     await databases.log.level.batch(outcome.operations, { sync: true })
     this.#counters.lastSyncMs = this.#options.monotonicMs() - startedAt
     this.#highWater.note({
@@ -731,6 +754,7 @@ export class Store {
   /** The databases broke: closes them and opens them again until that works. */
   #fail(databases: Databases, error: unknown): void {
     if (this.#phase.kind !== 'open' || this.#phase.databases !== databases) return
+    if (levelErrorCode(error) === 'LEVEL_CORRUPTION') this.#isSuspect = true
     this.#options.log.error({ err: error }, `store unavailable, reopening it: ${rootMessage(error)}`)
     if (this.#checkpointTimer !== null) clearTimeout(this.#checkpointTimer)
     this.#checkpointTimer = null

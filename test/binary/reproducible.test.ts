@@ -10,12 +10,14 @@ const PROJECT = resolve(import.meta.dirname, '../..')
 
 const run = promisify(execFile)
 
-/** Copies the project without its history, results and tests to `target` and builds it there. */
-async function buildIn(target: string, environment: NodeJS.ProcessEnv): Promise<string> {
-  const names = (await readdir(PROJECT)).filter(name => !['.git', 'dist', 'data', 'test'].includes(name))
-  await run('cp', ['--archive', '--reflink=auto', ...names.map(name => join(PROJECT, name)), target])
-  await run(process.execPath, ['scripts/build-binary.ts'], { cwd: target, env: { ...process.env, ...environment } })
-  return readFile(join(target, 'dist/SHA256SUMS'), 'utf8')
+async function copy(source: string, names: readonly string[], target: string): Promise<void> {
+  await run('cp', ['--archive', '--reflink=auto', ...names.map(name => join(source, name)), target])
+}
+
+/** Builds both executables of the project in `directory` and gives their checksums. */
+async function buildIn(directory: string, environment: NodeJS.ProcessEnv): Promise<string> {
+  await run(process.execPath, ['scripts/build-binary.ts'], { cwd: directory, env: { ...process.env, ...environment } })
+  return readFile(join(directory, 'dist/SHA256SUMS'), 'utf8')
 }
 
 test(
@@ -23,6 +25,10 @@ test(
   async () => {
     await using one = await tempDir()
     await using other = await tempDir()
+    // The copy is copied: somebody may be working on the sources.
+    const names = (await readdir(PROJECT)).filter(name => !['.git', 'dist', 'data', 'test'].includes(name))
+    await copy(PROJECT, names, one.path)
+    await copy(one.path, names, other.path)
     const first = await buildIn(one.path, {})
     const second = await buildIn(other.path, { TZ: 'Pacific/Auckland', LANG: 'C', HOME: other.path })
     expect(first).toMatch(/^[0-9a-f]{64} {2}sluice-linux-x64\n[0-9a-f]{64} {2}sluice-linux-arm64\n$/)

@@ -21,17 +21,23 @@ describe('a fleet of 50 devices through an upstream that', () => {
     },
   )
 
-  test('is there throughout: hardly anything is written to disk', { timeout: DEADLINE_MS }, async () => {
-    const { report, acceptedBytes, writtenBytes } = await outage({
-      seed: 1,
-      devices: 50,
-      seconds: 15,
-      faults: null,
-      say,
-    })
-    expect(report.isFaultless).toBe(true)
-    expect(report.replayed).toBe(0)
-    // The bar is 5 % over 150 s; here the start weighs more and the machine does other things.
-    expect(writtenBytes / acceptedBytes).toBeLessThan(0.15)
-  })
+  test.each(seedsOf('healthy-link'))(
+    'is there throughout: hardly anything is written to disk (seed %i)',
+    { timeout: DEADLINE_MS },
+    async seed => {
+      const { report, acceptedBytes, writtenBytes } = await outage({
+        seed,
+        devices: 50,
+        seconds: 15,
+        faults: null,
+        // On a machine that does other things RabbitMQ may well need more than the default of 50 ms to confirm.
+        store: { commit_interval: '2s' },
+        say,
+      })
+      expect(report.isFaultless).toBe(true)
+      expect(report.replayed).toBe(0)
+      // A third of the bar, which is 5 % over 150 s.
+      expect(writtenBytes / acceptedBytes).toBeLessThan(0.15)
+    },
+  )
 })

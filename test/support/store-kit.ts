@@ -4,9 +4,9 @@ import type { CreateLevel } from '../../src/store/level.ts'
 import { Store, type StoreOptions } from '../../src/store/store.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentRef, type SegmentWrite } from '../../src/store/types.ts'
 
-export const silentLog = pino({ level: 'silent' })
+const silentLog = pino({ level: 'silent' })
 
-export function storeOptions(directory: string, changes: Partial<StoreOptions> = {}): StoreOptions {
+function storeOptions(directory: string, changes: Partial<StoreOptions> = {}): StoreOptions {
   return {
     directory,
     gateway: 'gw-test',

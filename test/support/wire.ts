@@ -9,7 +9,7 @@ import { type TempDir, tempDir } from './temp-dir.ts'
 import { CoreUnderTest } from './with-core.ts'
 
 /** The defaults of `limits` in the configuration. */
-export const DEFAULT_LIMITS: MqttLimits = {
+const DEFAULT_LIMITS: MqttLimits = {
   clients: 2000,
   outputPerClientBytes: 1024 ** 2,
   packetBytes: 1024 ** 2,

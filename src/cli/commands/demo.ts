@@ -27,10 +27,11 @@ export function command(): Command {
 
 async function demo({ devices, seconds, outage, seed }: Options): Promise<void> {
   const { tellStory } = await import('../demo/story.ts')
-  const { published, acknowledged, upstream, duplicates, lost, report } = await tellStory(
+  const { published, unacknowledgeable, acknowledged, upstream, duplicates, lost, report } = await tellStory(
     { devices, seconds, hasOutage: outage, seed },
     process.stdout,
   )
+  console.log(`${unacknowledgeable} of the published were QoS 0, which MQTT does not acknowledge.`)
   console.log(
     `published ${published}, acknowledged ${acknowledged}, upstream ${upstream}, duplicates ${duplicates}, lost ${lost}`,
   )

@@ -25,6 +25,8 @@ export interface DemoOptions {
 /** The balance at the end, and what it rests on. */
 export interface DemoBalance {
   readonly published: number
+  /** Of these, sent at QoS 0. */
+  readonly unacknowledgeable: number
   readonly acknowledged: number
   readonly upstream: number
   readonly duplicates: number
@@ -47,7 +49,7 @@ export async function tellStory(options: DemoOptions, out: NodeJS.WriteStream): 
   await using stack = new AsyncDisposableStack()
   stack.defer(() => rm(directory, { recursive: true, force: true }))
 
-  picture.say('starting a private RabbitMQ (a few seconds; installed from Debian if it is missing)')
+  picture.say('starting a private RabbitMQ; if it is missing it is installed from Debian')
   const rabbit = stack.use(
     await startRabbit({
       directory: join(directory, 'rabbitmq'),
@@ -139,6 +141,7 @@ class Story {
     const stats = this.#fleet.stats()
     return {
       published: stats.published,
+      unacknowledgeable: stats.publishedAtQos0,
       acknowledged: stats.acknowledged,
       upstream: report.received,
       duplicates: report.deliveries - report.received,

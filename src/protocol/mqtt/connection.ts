@@ -115,7 +115,12 @@ export class Connection implements Timed, OutputOwner {
     this.#host = host
     this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
     this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, host.limits.packetBytes), host.incomplete)
-    this.#output = new Output(socket, host.memory, host.limits.outputPerClientBytes, this)
+    this.#output = new Output(socket, {
+      memory: host.memory,
+      counters: host.counters,
+      limitBytes: host.limits.outputPerClientBytes,
+      owner: this,
+    })
     const nowMs = host.clock.monotonicMs()
     this.#lastReceivedMs = nowMs
     this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
@@ -164,6 +169,8 @@ export class Connection implements Timed, OutputOwner {
       this.#readFrames()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
+      // What came before the fault was published.
+      this.client?.publishing.flush()
       this.#host.counters.protocolErrors++
       this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
     }
@@ -456,7 +463,6 @@ export class Connection implements Timed, OutputOwner {
   #closed(): void {
     this.#end({ reason: null, why: 'connection lost', isWillDue: true })
     this.#state = { kind: 'closed' }
-    this.#host.counters.bytesOut += this.#output.writtenBytes
     this.#output.close()
     this.#frames.close()
     this.#host.wheel.cancel(this)

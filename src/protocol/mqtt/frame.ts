@@ -2,6 +2,8 @@ import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 
 const NOTHING = Buffer.alloc(0)
 const FIRST_REST_BYTES = 64
+/** Up to this size the buffer for unfinished packets stays with its connection: a busy one needs it for every chunk. */
+const KEPT_REST_BYTES = 1024
 
 /** Types of control packets, the upper half of the first byte (section 2.1.2). */
 export const PacketType = {
@@ -120,7 +122,8 @@ export class FrameReader {
         this.#chunk = NOTHING
         return false
       }
-      this.#dropRest()
+      this.#restUsed = 0
+      if (this.#rest.length > KEPT_REST_BYTES) this.#dropRest()
       this.#isInRest = false
       this.bytes = this.#chunk
       this.#at = this.#chunkAt

@@ -10,10 +10,11 @@ export const CONNECT_DEADLINE_MS = 10_000
 export const CONNECT_PACKET_BYTES = 16 * 1024
 
 /**
- * Bytes of packets that have begun and not ended, all connections together. Beyond it, the connection that wants more is
- * closed (5.0: DISCONNECT 0x97): otherwise 2,000 clients could hold 2,000 times `limits.packet`.
+ * Bytes of packets that have begun and not ended, all connections together; more if four packets of `limits.packet` take more. Beyond it,
+ * the connection that wants more is closed (5.0: DISCONNECT 0x97): otherwise 2,000 clients could hold 2,000 times `limits.packet`.
  */
 export const INCOMPLETE_PACKETS_BYTES = 16 * 1024 * 1024
+export const INCOMPLETE_PACKETS = 4
 
 /** Acknowledgements and answers that may pile up beyond `limits.output_per_client` before a client that doesn't read is closed. */
 export const CONTROL_ROOM_BYTES = 64 * 1024

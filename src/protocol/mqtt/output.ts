@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { MemoryBudget } from '../../core/memory.ts'
+import type { MqttCounters } from './counters.ts'
 import { CONTROL_ROOM_BYTES } from './limits.ts'
 
 const SMALL_BLOCK_BYTES = 4 * 1024
@@ -50,6 +51,7 @@ export class Output {
   readonly #limitBytes: number
   readonly #writeAtBytes: number
   readonly #owner: OutputOwner
+  readonly #counters: MqttCounters
   /** Blocks before the current one, and how much of each is used. */
   #full: Buffer[] = []
   #fullUsed: number[] = []
@@ -64,9 +66,18 @@ export class Output {
   #isClosed = false
   readonly #onWritten = () => this.#written()
 
-  constructor(socket: Duplex, memory: MemoryBudget, limitBytes: number, owner: OutputOwner) {
+  constructor(
+    socket: Duplex,
+    {
+      memory,
+      counters,
+      limitBytes,
+      owner,
+    }: { memory: MemoryBudget; counters: MqttCounters; limitBytes: number; owner: OutputOwner },
+  ) {
     this.#socket = socket
     this.#memory = memory
+    this.#counters = counters
     this.#limitBytes = limitBytes
     this.#writeAtBytes = Math.min(WRITE_AT_BYTES, limitBytes / 2)
     this.#owner = owner
@@ -206,6 +217,7 @@ export class Output {
     this.#writing = []
     this.pendingBytes -= this.#writingBytes
     this.writtenBytes += this.#writingBytes
+    this.#counters.bytesOut += this.#writingBytes
     this.#writingBytes = 0
     if (this.#isFull && this.pendingBytes <= this.#limitBytes / 2) {
       this.#isFull = false

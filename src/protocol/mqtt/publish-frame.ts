@@ -35,7 +35,7 @@ export const PUBLISH_RETAIN = 1
 export const publishQos = (first: number): QoS | 3 => ((first >> 1) & 3) as QoS | 3
 
 /** The wire form of a run's frames (Run.form): 3.1 and 3.1.1 write PUBLISH alike. */
-export const FORM_V3 = 4
+const FORM_V3 = 4
 export const FORM_V5 = 5
 export const formOf = (version: Version): number => (version === 5 ? FORM_V5 : FORM_V3)
 

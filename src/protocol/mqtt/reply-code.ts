@@ -11,7 +11,7 @@ const fault = (text: string): PublishRefusal => ({ reason: Reason.unspecified, t
 const quota = (text: string): PublishRefusal => ({ reason: Reason.quotaExceeded, text })
 
 /** Every condition has its answer: a new code doesn't compile until it has one here. */
-export const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
+const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   QUEUE_FULL: quota('a queue this message must go to is full; send it again later'),
   DISK_FULL: quota('the disk is too full to keep this message; send it again later'),
   MEMORY_FULL: quota('the memory for messages is used up; send it again later'),

@@ -6,7 +6,7 @@ import type { Logger } from '../../telemetry/log.ts'
 import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
 import { MqttCounters } from './counters.ts'
 import type { IncompleteBytes } from './frame.ts'
-import { INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
+import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
 import type { Subscription } from './session.ts'
@@ -46,7 +46,7 @@ export class MqttServer {
   readonly #connections = new Set<Connection>()
   readonly #clients = new Map<string, Connection>()
   #toRetry = new Set<Connection>()
-  #isStopping = false
+  #stopped: Promise<void> | null = null
   #onLastClosed: (() => void) | null = null
 
   constructor({
@@ -68,7 +68,10 @@ export class MqttServer {
     allowAnonymous: boolean
   }) {
     this.#wheel = new TimerWheel(clock)
-    const incomplete: IncompleteBytes = { used: 0, limit: INCOMPLETE_PACKETS_BYTES }
+    const incomplete: IncompleteBytes = {
+      used: 0,
+      limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
+    }
     this.#host = {
       router,
       topology,
@@ -94,7 +97,7 @@ export class MqttServer {
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
   accept(socket: Socket): void {
-    if (this.#isStopping || this.#connections.size >= this.#host.limits.clients + UNIDENTIFIED_CONNECTIONS) {
+    if (this.#stopped !== null || this.#connections.size >= this.#host.limits.clients + UNIDENTIFIED_CONNECTIONS) {
       this.counters.refusedConnections++
       socket.destroy()
       return
@@ -122,8 +125,12 @@ export class MqttServer {
   }
 
   /** Tells every client that the gateway stops and closes it; resolves when all are closed. New ones are refused from now on. */
-  async stop(): Promise<void> {
-    this.#isStopping = true
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  async #stop(): Promise<void> {
     const lastClosed = new Promise<void>(resolve => {
       this.#onLastClosed = resolve
     })

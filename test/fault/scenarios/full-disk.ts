@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startVerifier } from '../../../firmware-sim/verifier.ts'
@@ -133,6 +135,58 @@ export async function fullDisk({ say }: { say: (line: string) => void }): Promis
   await Promise.all([modern.close(), plain.close()])
   assert.equal(await gateway.stop(), 0, gateway.output)
   return { disk, heldMs, acknowledged: report.acknowledged }
+}
+
+/**
+ * A gateway dies, and when it is started again somebody else has written the disk full to the last byte. It starts, refuses, and goes
+ * on when there is room. Null where no tmpfs can be mounted.
+ */
+export async function startOnFullDisk(): Promise<{ readonly kept: number } | null> {
+  await using directory = await tempDir()
+  const gatewayDirectory = join(directory.path, 'gateway')
+  const dataDirectory = join(gatewayDirectory, 'data')
+  await mkdir(dataDirectory, { recursive: true })
+  const tmpfs = { directory: dataDirectory, options: 'size=48m' }
+  // Holds the mount while the gateway is down, until its input ends.
+  const { program, args } = mounted([tmpfs], ['sh', '-c', 'echo mounted; exec cat'])
+  const holder = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'] })
+  const ended = once(holder, 'close')
+  const isMounted = await Promise.race([once(holder.stdout, 'data').then(() => true), ended.then(() => false)])
+  if (!isMounted) return null
+  await using stack = new AsyncDisposableStack()
+  stack.defer(async () => {
+    holder.stdin.end()
+    await ended
+  })
+  await using gateway = await Gateway.start({
+    directory: gatewayDirectory,
+    config: { ...forwarding('amqp://127.0.0.1:1'), store: { disk_free_min: '16MiB' } },
+    wrap: command => ({
+      program: 'nsenter',
+      args: ['--target', String(holder.pid), '--user', '--mount', '--preserve-credentials', ...command],
+    }),
+  })
+  const client = await LoadClient.connect({ id: 'steady', port: gateway.mqttPort, version: 5 })
+  await client.publish(2_000)
+  assert.equal(client.refusals.length, 0)
+  await gateway.kill()
+
+  const foreign = join(`/proc/${holder.pid}/root`, dataDirectory, 'foreign')
+  await writeZeros(foreign, Number.POSITIVE_INFINITY)
+  await gateway.start()
+  await assertUnavailable(gateway)
+  await client.connect(gateway.mqttPort)
+  await client.publish(10)
+  assert.deepEqual(new Set(client.refusals), new Set([QUOTA_EXCEEDED]))
+  await rm(foreign)
+  const refused = client.refusals.length
+  await eventually(async () => (await gateway.ready()).status === 200, { deadlineMs: 20_000 })
+  await client.publish(1_000)
+  assert.equal(client.refusals.length, refused, 'refused with room on the disk')
+  const outbox = await gateway.queue('telemetry')
+  assert.equal(imbalance(outbox), 0, `the ledger is off: ${JSON.stringify(outbox.ledger)}`)
+  assert.equal(await gateway.stop(), 0, gateway.output)
+  return { kept: outbox.depth }
 }
 
 async function assertUnavailable(gateway: Gateway): Promise<void> {

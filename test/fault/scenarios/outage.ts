@@ -27,6 +27,8 @@ export interface OutageOptions {
   } | null
   /** Options of the upstream; the defaults if none. */
   readonly upstream?: Readonly<Record<string, unknown>>
+  /** The section `store` of the configuration; the defaults if none. */
+  readonly store?: Readonly<Record<string, unknown>>
   readonly say: (line: string) => void
 }
 
@@ -53,6 +55,7 @@ export async function outage({
   seconds,
   faults,
   upstream = {},
+  store = {},
   say,
 }: OutageOptions): Promise<OutageFigures> {
   const random = new Random(seed)
@@ -68,8 +71,10 @@ export async function outage({
   stack.defer(() => verifier.stop())
   await using gateway = await Gateway.start({
     directory: join(directory.path, 'gateway'),
-    config: forwarding(`amqp://guest:guest@127.0.0.1:${proxy.port}`, { upstream }),
+    config: { ...forwarding(`amqp://guest:guest@127.0.0.1:${proxy.port}`, { upstream }), store },
   })
+  // What comes before the link is up is backlog, and written.
+  await gateway.reaches('forwarding')
   const fleet = startFleet(withDevices(factory, devices), { broker: gateway.mqttUrl, seed, speed: SPEED })
   stack.defer(() => fleet.stop({ drainMs: 0 }).then(() => undefined))
   await eventually(() => fleet.stats().online >= devices / 2, { what: 'a fleet that is online' })

@@ -147,8 +147,7 @@ export class Gateway implements AsyncDisposable {
   // ---- what it says about itself
 
   async queue(name: string): Promise<QueueStatus> {
-    const queues = queueList.parse(await (await this.get('/api/v1/queues')).json())
-    const queue = queues.find(candidate => candidate.name === name)
+    const queue = (await this.queues()).find(candidate => candidate.name === name)
     if (queue === undefined) throw new Error(`there is no queue ${name}`)
     return queue
   }
@@ -157,8 +156,13 @@ export class Gateway implements AsyncDisposable {
     return queueList.parse(await (await this.get('/api/v1/queues')).json())
   }
 
+  async upstreams(): Promise<UpstreamStatus[]> {
+    return upstreamList.parse(await (await this.get('/api/v1/upstreams')).json())
+  }
+
+  /** The only one. */
   async upstream(): Promise<UpstreamStatus> {
-    const [upstream] = upstreamList.parse(await (await this.get('/api/v1/upstreams')).json())
+    const [upstream] = await this.upstreams()
     if (upstream === undefined) throw new Error('there is no upstream')
     return upstream
   }

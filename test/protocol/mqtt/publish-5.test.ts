@@ -183,6 +183,25 @@ describe('PUBLISH and delivery, 5.0', () => {
     })
   }
 
+  transcript(
+    'what came before a fault in the same run still counts, and is acknowledged',
+    async ({ client, another }) => {
+      await client.says(CONNECT_5, subscribe5('00 01', 'a', '01')).hears(CONNACK_5, suback5('00 01', '01'))
+      const publisher = await another()
+      await publisher.says(connect5('p')).hears(CONNACK_5)
+      publisher.says(
+        publish5('a', '1', 0x32, '00 01'),
+        publish5('a', '2', 0x32, '00 02'),
+        publish5('a', '3', 0x32, '00 00'),
+        publish5('a', '4', 0x32, '00 04'),
+      )
+      await client.hears(publish5('a', '1', 0x32, '00 01'), publish5('a', '2', 0x32, '00 02'))
+      await client.hearsNothing()
+      await publisher.hears(puback('00 01'), puback('00 02'), disconnect5('81'))
+      await publisher.hearsClose()
+    },
+  )
+
   transcript('a properties length in more bytes than needed is still that length', async ({ client }) => {
     await client.says(CONNECT_5, subscribe5('00 01', 'a', '00')).hears(CONNACK_5, suback5('00 01', '00'))
     const said = publish5('a', 'x', 0x30, '', '80 00')

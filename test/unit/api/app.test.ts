@@ -243,7 +243,8 @@ describe('acts', () => {
 describe('publish', () => {
   test('answers after the message is safe and tells whether anybody wanted it', async () => {
     const { gateway, publish } = openApi()
-    expect(await (await publish({ topic: 'a/b', payload: 'é' })).json()).toEqual({ routed: true })
+    const answer = await (await publish({ topic: 'a/b', payload: 'é' })).json()
+    expect(contract.publishResponse.parse(answer)).toEqual({ routed: true })
     expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0 })).json()).toEqual({ routed: false })
     expect(await (await publish({ topic: 'a', payload: '/wA=', encoding: 'base64' })).json()).toEqual({ routed: true })
     expect(gateway.published).toEqual([

@@ -59,3 +59,19 @@ test('it rests while the upstream blocks the connection, and counts from the end
   expect(pass(9_999)).toBe(false)
   expect(pass(1)).toBe(true)
 })
+
+test('a link that stalls again before any confirm is given twice the time, up to eight times; a confirm ends that', () => {
+  watchdog.sent()
+  const borne: number[] = []
+  for (let i = 0; i < 5; i++) {
+    expect(pass(watchdog.allowedMs - 1)).toBe(false)
+    expect(pass(1)).toBe(true)
+    borne.push(watchdog.allowedMs)
+    watchdog.cut()
+    watchdog.abandoned(1)
+    watchdog.sent()
+  }
+  expect(borne).toEqual([10_000, 20_000, 40_000, 80_000, 80_000])
+  watchdog.answered(1)
+  expect(watchdog.allowedMs).toBe(10_000)
+})

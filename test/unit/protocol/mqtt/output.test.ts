@@ -3,6 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { MemoryBudget } from '../../../../src/core/memory.ts'
+import { MqttCounters } from '../../../../src/protocol/mqtt/counters.ts'
 import { CONTROL_ROOM_BYTES } from '../../../../src/protocol/mqtt/limits.ts'
 import { Output, type OutputOwner } from '../../../../src/protocol/mqtt/output.ts'
 
@@ -58,14 +59,15 @@ function setUp(limitBytes = 1024 ** 2) {
     outputDrained: () => told.push('drained'),
     outputOverrun: () => told.push('overrun'),
   }
-  const output = new Output(pipe, memory, limitBytes, owner)
+  const counters = new MqttCounters()
+  const output = new Output(pipe, { memory, counters, limitBytes, owner })
   const say = (text: string) => output.append(Buffer.from(text), 0, Buffer.byteLength(text))
-  return { pipe, memory, told, output, say }
+  return { pipe, memory, counters, told, output, say }
 }
 
 describe('output', () => {
   test('what is gathered in a turn leaves in one write', async () => {
-    const { pipe, memory, output, say } = setUp()
+    const { pipe, memory, counters, output, say } = setUp()
     for (let n = 0; n < 10; n++) say(`${n}`)
     expect(pipe.writes).toBe(0)
     expect(memory.usedBytes).toBeGreaterThan(0)
@@ -74,6 +76,7 @@ describe('output', () => {
     expect(pipe.text).toBe('0123456789')
     expect(output.pendingBytes).toBe(0)
     expect(output.writtenBytes).toBe(10)
+    expect(counters.bytesOut).toBe(10)
     expect(memory.usedBytes).toBe(0)
   })
 

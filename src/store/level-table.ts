@@ -1,0 +1,144 @@
+/*
+ * Reads a table of LevelDB (.ldb) without LevelDB, which does not check the CRCs of its blocks and whose assertions end the process when a
+ * compaction or a repair meets keys that a flipped bit has put out of order.
+ *
+ * Layout: blocks, each followed by its type (1; 0 plain, 1 snappy) and a masked CRC32C of both (4); the last 48 bytes are the footer: places of
+ * the meta index and the index block (varints), padding, magic number. The index block's values are the places of the data blocks.
+ */
+import { open, readFile } from 'node:fs/promises'
+import { crc32c } from './crc32c.ts'
+import { decompressSnappy } from './snappy.ts'
+
+const FOOTER_BYTES = 48
+const BLOCK_TRAILER_BYTES = 5
+const MAGIC = Buffer.from('57fb808b247547db', 'hex')
+/** Behind each user key: sequence number and kind of entry. */
+const INTERNAL_BYTES = 8
+const KIND_VALUE = 1
+const PLAIN = 0
+/** Of the last byte of a varint that LevelDB may write: 64 bits. */
+const MAX_SCALE = 2 ** 63
+
+interface Handle {
+  readonly offset: number
+  readonly size: number
+}
+
+/** True if the table ends in a footer. */
+export async function hasFooter(path: string): Promise<boolean> {
+  const file = await open(path, 'r')
+  try {
+    const { size } = await file.stat()
+    if (size < FOOTER_BYTES) return false
+    const footer = Buffer.alloc(FOOTER_BYTES)
+    await file.read(footer, 0, FOOTER_BYTES, size - FOOTER_BYTES)
+    return parseFooter(footer, size) !== null
+  } finally {
+    await file.close()
+  }
+}
+
+/** True if every block is as it was written. */
+export async function isTableSound(path: string): Promise<boolean> {
+  const bytes = await readFile(path)
+  const { blocks, isSound } = dataBlocks(bytes)
+  return isSound && blocks.every(block => isBlockSound(bytes, block))
+}
+
+/**
+ * The values that can be had: all of sound blocks; of damaged ones those whose key and value the caller recognises as its own.
+ */
+export async function salvageTable(
+  path: string,
+  isOwn: (key: Buffer, value: Buffer) => boolean,
+): Promise<[Buffer, Buffer][]> {
+  const bytes = await readFile(path)
+  const found: [Buffer, Buffer][] = []
+  for (const handle of dataBlocks(bytes).blocks) {
+    const isSound = isBlockSound(bytes, handle)
+    const block = readBlock(bytes, handle)
+    if (block === null) continue
+    for (const [key, value] of blockEntries(block)) {
+      const end = key.length - INTERNAL_BYTES
+      if (end < 0 || key[end] !== KIND_VALUE) continue
+      const userKey = key.subarray(0, end)
+      if (isSound || isOwn(userKey, value)) found.push([userKey, value])
+    }
+  }
+  return found
+}
+
+/** Places of the data blocks as far as the index can be read, and whether footer and indexes are as they were written. */
+function dataBlocks(bytes: Buffer): { blocks: Handle[]; isSound: boolean } {
+  const footer = parseFooter(bytes.subarray(Math.max(0, bytes.length - FOOTER_BYTES)), bytes.length)
+  const index = footer === null ? null : readBlock(bytes, footer.index)
+  if (footer === null || index === null) return { blocks: [], isSound: false }
+  const blocks = [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)
+  return { blocks, isSound: isBlockSound(bytes, footer.index) && isBlockSound(bytes, footer.metaIndex) }
+}
+
+function parseFooter(footer: Buffer, size: number): { metaIndex: Handle; index: Handle } | null {
+  if (footer.length < FOOTER_BYTES || !footer.subarray(FOOTER_BYTES - MAGIC.length).equals(MAGIC)) return null
+  const meta = readHandle(footer, 0)
+  const index = readHandle(footer, meta.end)
+  const isInside = (handle: Handle) => handle.offset + handle.size + BLOCK_TRAILER_BYTES <= size - FOOTER_BYTES
+  return isInside(meta.handle) && isInside(index.handle) ? { metaIndex: meta.handle, index: index.handle } : null
+}
+
+function isBlockSound(bytes: Buffer, { offset, size }: Handle): boolean {
+  const end = offset + size
+  if (end + BLOCK_TRAILER_BYTES > bytes.length) return false
+  return unmaskCrc(bytes.readUInt32LE(end + 1)) === crc32c(bytes, offset, end + 1)
+}
+
+/** The block's content, sound or not; null: there is none. */
+function readBlock(bytes: Buffer, handle: Handle): Buffer | null {
+  if (handle.offset + handle.size >= bytes.length) return null
+  const content = bytes.subarray(handle.offset, handle.offset + handle.size)
+  return bytes[handle.offset + handle.size] === PLAIN ? content : decompressSnappy(content)
+}
+
+/**
+ * Entries of a block: shared key bytes, own key bytes, value bytes (varints), own key bytes, value; then restart points (4 each) and their
+ * number (4). Ends where a damaged block makes no sense any more.
+ */
+function* blockEntries(block: Buffer): Generator<[Buffer, Buffer]> {
+  if (block.length < 4) return
+  const end = block.length - 4 - block.readUInt32LE(block.length - 4) * 4
+  let key: Buffer = Buffer.alloc(0)
+  let at = 0
+  while (at < end) {
+    const shared = readVarint(block, at)
+    const own = readVarint(block, shared.end)
+    const value = readVarint(block, own.end)
+    const valueAt = value.end + own.value
+    at = valueAt + value.value
+    if (shared.value > key.length || at > end) return
+    key = Buffer.concat([key.subarray(0, shared.value), block.subarray(value.end, valueAt)])
+    yield [key, block.subarray(valueAt, at)]
+  }
+}
+
+function readHandle(bytes: Buffer, at: number): { handle: Handle; end: number } {
+  const offset = readVarint(bytes, at)
+  const size = readVarint(bytes, offset.end)
+  return { handle: { offset: offset.value, size: size.value }, end: size.end }
+}
+
+function readVarint(bytes: Buffer, at: number): { value: number; end: number } {
+  let value = 0
+  let scale = 1
+  let end = at
+  for (;;) {
+    const byte = bytes[end++] ?? 0
+    value += (byte & 0x7f) * scale
+    if (byte < 0x80 || scale > MAX_SCALE) return { value, end }
+    scale *= 0x80
+  }
+}
+
+/** LevelDB stores CRCs rotated and shifted by a constant. */
+export function unmaskCrc(masked: number): number {
+  const rotated = (masked - 0xa282_ead8) >>> 0
+  return ((rotated >>> 17) | (rotated << 15)) >>> 0
+}

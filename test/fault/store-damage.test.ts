@@ -1,0 +1,218 @@
+import { cp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { StatePrefix } from '../../src/store/keys.ts'
+import { bitmapOf, commitOf, numbers, openStore, readQueue, recordOf, segmentOf } from '../support/store-kit.ts'
+import { type TempDir, tempDir } from '../support/temp-dir.ts'
+
+/*
+ * Every kind of file of the store, damaged in every way. Whatever was done to it: the store starts, what can be read is what was written, and
+ * what is missing is reported.
+ */
+
+const QUEUES = [1, 2, 3]
+const LEDGER = Buffer.from([StatePrefix.ledger, 1])
+
+interface Template {
+  readonly directory: TempDir
+  /** Queue → seqs that are not settled. */
+  readonly unsettled: Map<number, Set<number>>
+  /** Queue → all seqs ever written. */
+  readonly written: Map<number, Set<number>>
+}
+
+let closed: Template
+let crashed: Template
+
+beforeAll(async () => {
+  closed = await build(async store => store.close())
+  crashed = await build(async () => undefined)
+})
+afterAll(async () => {
+  await closed.directory.remove()
+  await crashed.directory.remove()
+})
+
+/** 6 MB in 3 queues, partly settled, with a checkpoint in the middle: tables, write-ahead files and a MANIFEST with some history. */
+async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Promise<void>): Promise<Template> {
+  await using source = await tempDir()
+  const unsettled = new Map(QUEUES.map(queue => [queue, new Set<number>()]))
+  const written = new Map(QUEUES.map(queue => [queue, new Set<number>()]))
+  let seq = 0
+  const fill = async (store: Awaited<ReturnType<typeof openStore>>, commits: number) => {
+    for (let commit = 0; commit < commits; commit++) {
+      const number = store.nextCommit
+      const seqs = numbers(seq, seq + 4)
+      seq += 5
+      // Payloads that can't be compressed, always the same ones: in a compressed block one bit garbles much.
+      const records = seqs.map(n => scramble(recordOf(n, 1, 3000), n))
+      // 1 and 2 share every other commit; 3 receives alone.
+      const isShared = commit % 2 === 0
+      const queues = isShared ? [1, 2] : [3]
+      await store.commit(
+        commitOf({
+          segments: queues.map(queue => segmentOf({ queue, first: seqs[0] ?? 0, records, isShared })),
+          changes: [{ key: LEDGER, value: Buffer.from(String(number)) }],
+        }),
+      )
+      for (const queue of queues) for (const n of seqs) for (const kept of [unsettled, written]) kept.get(queue)?.add(n)
+      const ref = { commit: number, part: 1 }
+      if (commit % 5 === 0) {
+        await store.commit(
+          commitOf({
+            marks: queues.map(queue => ({ queue, ref, settled: bitmapOf(5, numbers(0, 4)), isComplete: true })),
+          }),
+        )
+        for (const queue of queues) for (const n of seqs) unsettled.get(queue)?.delete(n)
+      } else if (commit % 7 === 0) {
+        await store.commit(
+          commitOf({ marks: queues.map(queue => ({ queue, ref, settled: bitmapOf(5, [1, 3]), isComplete: false })) }),
+        )
+        for (const queue of queues) for (const at of [1, 3]) unsettled.get(queue)?.delete(seqs[at] ?? 0)
+      }
+    }
+  }
+  {
+    await using store = await openStore(source.path)
+    await fill(store, 150)
+  }
+  const store = await openStore(source.path)
+  await fill(store, 150)
+  await end(store)
+  const directory = await tempDir()
+  await cp(source.path, directory.path, { recursive: true })
+  await store.close()
+  return { directory, unsettled, written }
+}
+
+/** Fills the payload behind its seq with noise. */
+function scramble(record: Buffer, seed: number): Buffer {
+  let noise = seed + 1
+  for (let at = record.length - 2990; at < record.length; at++) {
+    noise = (Math.imul(noise, 1_664_525) + 1_013_904_223) >>> 0
+    record[at] = noise >>> 24
+  }
+  return record
+}
+
+type Harm = (path: string) => Promise<void>
+
+const flip =
+  (share: number): Harm =>
+  async path => {
+    const bytes = await readFile(path)
+    const at = Math.min(bytes.length - 1, Math.floor(bytes.length * share))
+    bytes[at] = (bytes[at] ?? 0) ^ 0x10
+    await writeFile(path, bytes)
+  }
+
+const HARMS: [string, Harm][] = [
+  ...[0.001, 0.2, 0.5, 0.8, 0.999].map((share): [string, Harm] => [`a bit flipped at ${share * 100} %`, flip(share)]),
+  ['cut in half', async path => truncate(path, Math.floor((await stat(path)).size / 2))],
+  ['cut by 40 bytes', async path => truncate(path, Math.max(0, (await stat(path)).size - 40))],
+  ['zeroed', async path => writeFile(path, Buffer.alloc((await stat(path)).size))],
+  ['emptied', async path => truncate(path, 0)],
+  ['deleted', async path => rm(path)],
+]
+
+const FILES: [string, string, RegExp][] = [
+  ['log/ write-ahead file', 'log', /\.log$/],
+  ['log/ table', 'log', /\.ldb$/],
+  ['log/ MANIFEST', 'log', /^MANIFEST/],
+  ['log/ CURRENT', 'log', /^CURRENT$/],
+  ['state/ write-ahead file', 'state', /\.log$/],
+  ['state/ table', 'state', /\.ldb$/],
+  ['state/ MANIFEST', 'state', /^MANIFEST/],
+  ['state/ CURRENT', 'state', /^CURRENT$/],
+  ['high-water mark', '', /^high-water$/],
+]
+
+/** Files whose loss costs no message. */
+const HARMLESS = /^state|high-water|CURRENT|MANIFEST/
+
+describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
+  describe.each(FILES)('with its %s', (what, folder, pattern) => {
+    test.each(HARMS)('%s', async (harmName, harm) => {
+      const template = kind === 'closed' ? closed : crashed
+      await using directory = await tempDir()
+      await cp(template.directory.path, directory.path, { recursive: true })
+      const inFolder = join(directory.path, 'store', folder)
+      const files = (await readdir(inFolder)).filter(file => pattern.test(file)).sort()
+      // The middle one: neither the oldest nor the newest, where there are several.
+      const file = files[files.length >> 1]
+      if (file === undefined) throw new Error(`no ${what}`)
+      await harm(join(inFolder, file))
+
+      const check = async () => {
+        await using store = await openStore(directory.path)
+        let lost = 0
+        let damaged = 0
+        for (const queue of QUEUES) {
+          const read = await readQueue(store, queue)
+          damaged += read.damaged
+          const found = new Set(read.seqs)
+          for (const seq of found) expect(template.written.get(queue)?.has(seq)).toBe(true)
+          for (const seq of template.unsettled.get(queue) ?? []) if (!found.has(seq)) lost++
+          expect(read.seqs).toEqual([...read.seqs].sort((a, b) => a - b))
+        }
+        return { lost, reported: store.recovery.lostRecords + damaged, store: store.recovery }
+      }
+      const { lost, reported } = await check()
+      expect(reported).toBeGreaterThanOrEqual(lost)
+      if (HARMLESS.test(what) || what.includes('MANIFEST')) expect(lost).toBe(0)
+      const total = [...template.unsettled.values()].reduce((sum, seqs) => sum + seqs.size, 0)
+      expect(lost).toBeLessThan(total)
+      // One bit costs one record in each queue that has it, or one commit if it hit a header or the end of a write-ahead file.
+      if (what.startsWith('log/') && harmName.startsWith('a bit')) expect(lost).toBeLessThanOrEqual(10)
+
+      // It goes on from here: takes new messages, and keeps them and what was left over the next start.
+      {
+        await using store = await openStore(directory.path)
+        await store.commit(commitOf({ segments: [segmentOf({ queue: 9, first: 0, records: [recordOf(0, 2)] })] }))
+        expect((await readQueue(store, 9)).seqs).toEqual([0])
+      }
+      expect((await check()).lost).toBe(lost)
+      await using store = await openStore(directory.path)
+      expect((await readQueue(store, 9)).seqs).toEqual([0])
+    })
+  })
+})
+
+describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
+  test.each(['log', 'state', 'log and state'])(
+    'and has lost the directory of %s starts and reports no less than is missing',
+    async what => {
+      const template = kind === 'closed' ? closed : crashed
+      await using directory = await tempDir()
+      await cp(template.directory.path, directory.path, { recursive: true })
+      for (const name of what.split(' and ')) await rm(join(directory.path, 'store', name), { recursive: true })
+      await using store = await openStore(directory.path)
+      let lost = 0
+      let damaged = 0
+      for (const queue of QUEUES) {
+        const read = await readQueue(store, queue)
+        damaged += read.damaged
+        const found = new Set(read.seqs)
+        for (const seq of template.unsettled.get(queue) ?? []) if (!found.has(seq)) lost++
+      }
+      if (what === 'state') expect(lost).toBe(0)
+      expect(store.recovery.lostRecords + damaged).toBeGreaterThanOrEqual(lost)
+      expect(store.recovery.findings).not.toEqual([])
+      expect(store.isDamaged).toBe(true)
+    },
+  )
+
+  test('and whose data directory holds nothing but a high-water mark begins behind that mark', async () => {
+    const template = kind === 'closed' ? closed : crashed
+    await using directory = await tempDir()
+    await cp(join(template.directory.path, 'store/high-water'), join(directory.path, 'store/high-water'), {
+      recursive: true,
+    })
+    await using before = await tempDir()
+    await cp(template.directory.path, before.path, { recursive: true })
+    await using whole = await openStore(before.path)
+    await using store = await openStore(directory.path)
+    expect(store.nextCommit).toBeGreaterThanOrEqual(whole.nextCommit)
+    expect(store.boot.boot).toBeGreaterThanOrEqual(whole.boot.boot)
+  })
+})

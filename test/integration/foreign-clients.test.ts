@@ -1,0 +1,199 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import mqtt from 'mqtt'
+import pino from 'pino'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import * as z from 'zod/mini'
+import { Broker } from '../../src/broker.ts'
+import { loadConfig } from '../../src/config/load.ts'
+import { eventually } from '../support/eventually.ts'
+import { type TempDir, tempDir } from '../support/temp-dir.ts'
+
+/** Clients we did not write, as a user has them: Debian's mosquitto-clients and python3-paho-mqtt, MQTT.js from npm. */
+
+const run = promisify(execFile)
+const TIMEOUT_S = '20'
+
+let directory: TempDir
+let broker: Broker
+let port: number
+let httpPort: number
+
+beforeAll(async () => {
+  directory = await tempDir()
+  const config = await loadConfig({
+    file: null,
+    env: {},
+    set: [`data_dir=${directory.path}`, 'listeners.mqtt.port=0', 'http.port=0'],
+  })
+  broker = await Broker.start(config, { log: pino({ level: 'silent' }) })
+  port = broker.addresses.get('mqtt')?.port ?? expect.fail('the gateway has no MQTT listener')
+  httpPort = broker.addresses.get('http')?.port ?? expect.fail('the gateway has no HTTP listener')
+})
+
+afterAll(async () => {
+  await broker.stop()
+  await directory.remove()
+})
+
+/** Clients that have subscribed to something, as the API shows them. */
+async function subscribers(): Promise<string[]> {
+  const response = await fetch(`http://127.0.0.1:${httpPort}/api/v1/clients`)
+  const clients = z.array(z.object({ id: z.string(), subscriptions: z.number() })).parse(await response.json())
+  return clients.filter(client => client.subscriptions > 0).map(client => client.id)
+}
+
+/** Runs `during` once mosquitto_sub has subscribed; gives the lines it prints until it has `count` messages. */
+async function mosquittoSub(args: readonly string[], count: number, during: () => Promise<unknown>): Promise<string[]> {
+  const address = ['-h', '127.0.0.1', '-p', `${port}`, '-i', 'mosquitto-sub']
+  const child = spawn('mosquitto_sub', [...address, '-v', '-C', `${count}`, '-W', TIMEOUT_S, ...args])
+  const exited = once(child, 'exit')
+  const lines: string[] = []
+  createInterface({ input: child.stdout }).on('line', line => lines.push(line))
+  await eventually(async () => (await subscribers()).includes('mosquitto-sub'), { what: 'the subscription' })
+  await during()
+  const [status] = await exited
+  expect(status).toBe(0)
+  return lines
+}
+
+const mosquittoPub = (...args: string[]) => run('mosquitto_pub', ['-h', '127.0.0.1', '-p', `${port}`, ...args])
+
+describe('mosquitto_pub and mosquitto_sub', () => {
+  for (const version of ['mqttv31', 'mqttv311', 'mqttv5']) {
+    for (const qos of ['0', '1']) {
+      test(`${version}, QoS ${qos}`, async () => {
+        const topic = `mosquitto/${version}/${qos}`
+        const args = ['-V', version, '-q', qos]
+        const lines = await mosquittoSub(['-t', 'mosquitto/+/#', ...args], 3, async () => {
+          for (const text of ['one', 'two', 'three']) await mosquittoPub('-t', topic, '-m', text, ...args)
+        })
+        expect(lines).toEqual([`${topic} one`, `${topic} two`, `${topic} three`])
+      })
+    }
+  }
+
+  test('a large message, from a 5.0 publisher with properties to a 3.1.1 subscriber', async () => {
+    const text = 'x'.repeat(100_000)
+    const lines = await mosquittoSub(['-t', 'large', '-V', 'mqttv311', '-q', '1'], 1, () =>
+      mosquittoPub('-t', 'large', '-q', '1', '-V', 'mqttv5', '-D', 'publish', 'user-property', 'unit', 'C', '-m', text),
+    )
+    expect(lines).toEqual([`large ${text}`])
+  })
+
+  test('a will of a killed client', async () => {
+    const lines = await mosquittoSub(['-t', 'will/#'], 1, async () => {
+      const mortal = spawn('mosquitto_sub', [
+        ...['-h', '127.0.0.1', '-p', `${port}`, '-t', 'nothing', '-i', 'mortal'],
+        ...['--will-topic', 'will/a', '--will-payload', 'gone'],
+      ])
+      await eventually(async () => (await subscribers()).includes('mortal'))
+      mortal.kill('SIGKILL')
+    })
+    expect(lines).toEqual(['will/a gone'])
+  })
+
+  test('QoS 2 is refused to a 5.0 publisher in words', async () => {
+    const { stderr } = await mosquittoPub('-t', 'a', '-m', 'x', '-q', '2', '-V', 'mqttv5').catch((error: unknown) =>
+      error instanceof Error && 'stderr' in error ? { stderr: String(error.stderr) } : { stderr: '' },
+    )
+    expect(stderr).toMatch(/QoS/i)
+  })
+})
+
+describe('MQTT.js', () => {
+  for (const protocolVersion of [4, 5] as const) {
+    test(`version ${protocolVersion}: a thousand messages of each QoS, in order`, async () => {
+      const address = `mqtt://127.0.0.1:${port}`
+      const subscriber = await mqtt.connectAsync(address, { protocolVersion, clientId: `js-sub-${protocolVersion}` })
+      const publisher = await mqtt.connectAsync(address, { protocolVersion, clientId: `js-pub-${protocolVersion}` })
+      const received: string[][] = [[], []]
+      subscriber.on('message', (topic, payload) => received[topic.endsWith('/1') ? 1 : 0]?.push(payload.toString()))
+      const grants = await subscriber.subscribeAsync(`js${protocolVersion}/#`, { qos: 1 })
+      expect(grants[0]?.qos).toBe(1)
+      const expected = Array.from({ length: 1000 }, (_, n) => `${n}`)
+      const answers: Promise<unknown>[] = []
+      for (const text of expected) {
+        answers.push(publisher.publishAsync(`js${protocolVersion}/0`, text, { qos: 0 }))
+        answers.push(publisher.publishAsync(`js${protocolVersion}/1`, text, { qos: 1 }))
+      }
+      await Promise.all(answers)
+      await eventually(() => received.every(texts => texts.length === 1000), { what: 'all messages' })
+      expect(received).toEqual([expected, expected])
+      await Promise.all([subscriber.endAsync(), publisher.endAsync()])
+    })
+  }
+
+  test('5.0: request and response with their properties', async () => {
+    const address = `mqtt://127.0.0.1:${port}`
+    const service = await mqtt.connectAsync(address, { protocolVersion: 5 })
+    const caller = await mqtt.connectAsync(address, { protocolVersion: 5 })
+    service.on('message', (_topic, payload, { properties }) => {
+      const { responseTopic = '', correlationData = Buffer.alloc(0), userProperties = {} } = properties ?? {}
+      service.publish(responseTopic, `${payload}!`, { qos: 1, properties: { correlationData, userProperties } })
+    })
+    const answered = new Promise<mqtt.IPublishPacket>(resolve =>
+      caller.on('message', (_topic, _payload, packet) => resolve(packet)),
+    )
+    await service.subscribeAsync('rpc/echo', { qos: 1 })
+    await caller.subscribeAsync('rpc/reply', { qos: 1 })
+    await caller.publishAsync('rpc/echo', 'hello', {
+      qos: 1,
+      properties: {
+        responseTopic: 'rpc/reply',
+        correlationData: Buffer.from('42'),
+        userProperties: { lang: ['de', 'en'] },
+      },
+    })
+    const { payload, properties } = await answered
+    expect(payload.toString()).toBe('hello!')
+    expect(properties?.correlationData?.toString()).toBe('42')
+    expect({ ...properties?.userProperties }).toEqual({ lang: ['de', 'en'] })
+    await Promise.all([service.endAsync(), caller.endAsync()])
+  })
+})
+
+/** Prints what it receives; publishes 200 messages of each QoS, waiting for each acknowledgement. */
+const PAHO = `
+import sys, paho.mqtt.client as mqtt
+version, port = {"31": mqtt.MQTTv31, "311": mqtt.MQTTv311, "5": mqtt.MQTTv5}[sys.argv[1]], int(sys.argv[2])
+topic = "paho/" + sys.argv[1]
+received = []
+def make(name):
+    kwargs = {} if version == mqtt.MQTTv5 else {"clean_session": True}
+    return mqtt.Client(client_id=name + sys.argv[1], protocol=version, **kwargs)
+subscriber, publisher = make("sub"), make("pub")
+subscribed = []
+subscriber.on_connect = lambda client, *rest: client.subscribe(topic + "/+", 1)
+subscriber.on_subscribe = lambda *rest: subscribed.append(True)
+subscriber.on_message = lambda client, data, message: received.append((message.topic, message.payload, message.qos))
+subscriber.connect("127.0.0.1", port, 60)
+while not subscribed: subscriber.loop(0.1)
+publisher.connect("127.0.0.1", port, 60)
+publisher.loop_start()
+subscriber.loop_start()
+for n in range(200): publisher.publish(topic + "/0", str(n), 0)
+for n in range(200):
+    publisher.publish(topic + "/1", str(n), 1).wait_for_publish()
+import time
+deadline = time.monotonic() + 15
+while len(received) < 400 and time.monotonic() < deadline: time.sleep(0.01)
+for qos in (0, 1):
+    mine = [m for m in received if m[2] == qos]
+    assert [m[1] for m in mine] == [str(n).encode() for n in range(200)], mine[:3]
+    assert all(m[0] == topic + "/" + str(qos) for m in mine)
+publisher.disconnect(); subscriber.disconnect()
+print("done")
+`
+
+describe('paho', () => {
+  for (const version of ['31', '311', '5']) {
+    test(`version ${version}: 200 messages of each QoS, in order, each acknowledged`, async () => {
+      // Debian's own python: others on the machine may not have the package.
+      const { stdout } = await run('/usr/bin/python3', ['-c', PAHO, version, `${port}`])
+      expect(stdout.trim()).toBe('done')
+    })
+  }
+})
