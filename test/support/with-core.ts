@@ -15,7 +15,7 @@ import type { Commit } from '../../src/store/types.ts'
 import { WIDE_LIMITS } from './messages.ts'
 
 /** The real store with a gate before its commits: what a slow or stuck disk looks like to everything above. */
-export class GatedStore implements CommitStore {
+class GatedStore implements CommitStore {
   readonly #store: Store
   #gate: Promise<void> = Promise.resolve()
   #open: () => void = () => undefined
