@@ -3,7 +3,8 @@
  * compaction or a repair meets keys that a flipped bit has put out of order.
  *
  * Layout: blocks, each followed by its type (1; 0 plain, 1 snappy) and a masked CRC32C of both (4); the last 48 bytes are the footer: places of
- * the meta index and the index block (varints), padding, magic number. The index block's values are the places of the data blocks.
+ * the meta index and the index block (varints), padding, magic number. The index block's values are the places of the data blocks, those of the meta
+ * index of the filter.
  */
 import { open, readFile } from 'node:fs/promises'
 import { crc32c } from './crc32c.ts'
@@ -54,28 +55,38 @@ export async function salvageTable(
 ): Promise<[Buffer, Buffer][]> {
   const bytes = await readFile(path)
   const found: [Buffer, Buffer][] = []
+  let newest: Buffer = Buffer.alloc(0)
   for (const handle of dataBlocks(bytes).blocks) {
     const isSound = isBlockSound(bytes, handle)
     const block = readBlock(bytes, handle)
     if (block === null) continue
     for (const [key, value] of blockEntries(block)) {
       const end = key.length - INTERNAL_BYTES
-      if (end < 0 || key[end] !== KIND_VALUE) continue
+      if (end < 0) continue
       const userKey = key.subarray(0, end)
-      if (isSound || isOwn(userKey, value)) found.push([userKey, value])
+      // Of several entries of a key the newest comes first, and it may be a deletion.
+      const isOlder = newest.equals(userKey)
+      newest = userKey
+      if (!isOlder && key[end] === KIND_VALUE && (isSound || isOwn(userKey, value))) found.push([userKey, value])
     }
   }
   return found
 }
 
-/** Places of the data blocks as far as the index can be read, and whether footer and indexes are as they were written. */
+/**
+ * Places of the data blocks as far as the index can be read, and whether all the rest is as it was written: footer, both indexes, and the filter, in
+ * which a flipped bit would make LevelDB deny keys that are there.
+ */
 function dataBlocks(bytes: Buffer): { blocks: Handle[]; isSound: boolean } {
   const footer = parseFooter(bytes.subarray(Math.max(0, bytes.length - FOOTER_BYTES)), bytes.length)
   const index = footer === null ? null : readBlock(bytes, footer.index)
-  if (footer === null || index === null) return { blocks: [], isSound: false }
-  const blocks = [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)
-  return { blocks, isSound: isBlockSound(bytes, footer.index) && isBlockSound(bytes, footer.metaIndex) }
+  const metaIndex = footer === null ? null : readBlock(bytes, footer.metaIndex)
+  if (footer === null || index === null || metaIndex === null) return { blocks: [], isSound: false }
+  const checked = [footer.index, footer.metaIndex, ...handlesIn(metaIndex)]
+  return { blocks: handlesIn(index), isSound: checked.every(handle => isBlockSound(bytes, handle)) }
 }
+
+const handlesIn = (index: Buffer): Handle[] => [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)
 
 function parseFooter(footer: Buffer, size: number): { metaIndex: Handle; index: Handle } | null {
   if (footer.length < FOOTER_BYTES || !footer.subarray(FOOTER_BYTES - MAGIC.length).equals(MAGIC)) return null

@@ -13,6 +13,10 @@ export class FaultyDisk {
   next: (database: 'log' | 'state', what: 'batch' | 'flush' | 'open') => Fault = () => 'none'
   /** Writes and flushes so far. */
   writes = 0
+  /** Writes to log/ that a power cut could take back. */
+  unsyncedLogWrites = 0
+  /** Awaited before several values of log/ are read. */
+  beforeRead: () => Promise<void> = () => Promise.resolve()
 
   readonly create: CreateLevel = (location, settings) => new FaultyLevel(location, settings, this)
 
@@ -23,9 +27,13 @@ export class FaultyDisk {
 }
 
 /** The methods an abstract-level database implements; ClassicLevel's types leave them out. */
-type Implementation = (...values: unknown[]) => Promise<void>
+type Implementation = (...values: unknown[]) => Promise<unknown>
 const classicOpen: Implementation = Reflect.get(ClassicLevel.prototype, '_open')
 const classicBatch: Implementation = Reflect.get(ClassicLevel.prototype, '_batch')
+const classicGetMany: Implementation = Reflect.get(ClassicLevel.prototype, '_getMany')
+
+const isSynced = (options: unknown): boolean =>
+  typeof options === 'object' && options !== null && 'sync' in options && options.sync === true
 
 class FaultyLevel extends ClassicLevel<Buffer, Buffer> {
   readonly #disk: FaultyDisk
@@ -43,11 +51,17 @@ class FaultyLevel extends ClassicLevel<Buffer, Buffer> {
 
   async _batch(operations: unknown, options: unknown): Promise<void> {
     if (this.#isBroken) throw noSpace()
+    if (this.location.endsWith('log') && !isSynced(options)) this.#disk.unsyncedLogWrites++
     const fault = this.#disk.ask(this.location, 'batch')
     this.#isBroken = fault !== 'none'
     if (fault === 'fails') throw noSpace()
     await Reflect.apply(classicBatch, this, [operations, options])
     if (this.#isBroken) throw noSpace()
+  }
+
+  async _getMany(keys: unknown, options: unknown): Promise<unknown> {
+    if (this.location.endsWith('log')) await this.#disk.beforeRead()
+    return Reflect.apply(classicGetMany, this, [keys, options])
   }
 
   override async compactRange(start: Buffer, end: Buffer): Promise<void> {

@@ -153,6 +153,50 @@ test('whichever write fails, all that was committed is there and in order', asyn
   }
 }, 30_000)
 
+test('every write to log/ is synced', async () => {
+  await using directory = await tempDir()
+  const disk = new FaultyDisk()
+  await using store = await openStore(directory.path, {}, disk.create)
+  for (let seq = 0; seq < 5; seq++) await append(store, seq)
+  expect(disk.unsyncedLogWrites).toBe(0)
+  expect(disk.writes).toBeGreaterThan(5)
+})
+
+test('a segment that is settled and deleted between finding and reading it is not taken for damage', async () => {
+  await using directory = await tempDir()
+  const disk = new FaultyDisk()
+  await using store = await openStore(directory.path, {}, disk.create)
+  // As many as make a checkpoint due at once, which deletes them.
+  const parts = numbers(0, 16_383)
+  const commit = store.nextCommit
+  await store.commit(
+    commitOf({
+      segments: parts.map(part => segmentOf({ queue: 1, part, first: part, records: [recordOf(part, 1, 8)] })),
+    }),
+  )
+  let isReading = false
+  const { promise: deleted, resolve: goOn } = Promise.withResolvers<void>()
+  disk.beforeRead = () => {
+    isReading = true
+    return deleted
+  }
+  const reading = store.segments(1, null, 1)
+  await eventually(() => isReading)
+  let flushes = 0
+  disk.next = (database, what) => {
+    // The last step of a checkpoint is a write to state/ after its flush: then the keys are gone.
+    if (database === 'state' && what === 'flush') flushes++
+    if (database === 'state' && what === 'batch' && flushes > 0) goOn()
+    return 'none'
+  }
+  const settled = bitmapOf(1, [0])
+  await store.commit(
+    commitOf({ marks: parts.map(part => ({ queue: 1, ref: { commit, part }, settled, isComplete: true })) }),
+  )
+  expect(await reading).toEqual([])
+  expect(store.isDamaged).toBe(false)
+}, 20_000)
+
 describe('the disk guard', () => {
   test('refuses when the data directory has grown to its limit, and accepts again when something was freed', async () => {
     await using directory = await tempDir()
