@@ -1,4 +1,4 @@
-import { cp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, cp, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import fc from 'fast-check'
@@ -317,12 +317,12 @@ describe('state/', () => {
     await using directory = await tempDir()
     await using store = await build(directory.path)
     await using image = await imageOf(directory)
-    // What a power cut may do to state/: everything since the checkpoint, which is all in its write-ahead files, is gone.
-    await rm(join(image.path, 'store/state'), { recursive: true })
-    await cp(join(directory.path, 'store/state'), join(image.path, 'store/state'), {
-      recursive: true,
-      filter: source => !source.endsWith('.log'),
-    })
+    // What a power cut may do to state/: nothing since the checkpoint has reached the disk. The files are there, for LevelDB syncs the directory with
+    // the MANIFEST that names them, but they are empty.
+    const location = join(image.path, 'store/state')
+    const logs = (await readdir(location)).filter(file => file.endsWith('.log'))
+    expect(logs).not.toEqual([])
+    for (const file of logs) await truncate(join(location, file))
     await using reopened = await openStore(image.path)
     expect(reopened.recovery).toMatchObject({ isStateRebuilt: false, lostRecords: 0, findings: [] })
     expect(reopened.recovery.replayedCommits).toBeGreaterThanOrEqual(4)
@@ -385,6 +385,33 @@ describe('state/', () => {
     expect(reopened.recovery.isStateRebuilt).toBe(true)
     expect((await readQueue(reopened, 1)).seqs).toEqual([3, 4, 5, 6, 7, 8, 12, 13, 14])
     expect(store.nextCommit).toBeLessThan(reopened.nextCommit)
+  })
+})
+
+describe('what a crash leaves is not damage:', () => {
+  test.each(['log', 'state'])('a table of %s/ that was begun and is in no MANIFEST yet', async name => {
+    await using directory = await tempDir()
+    await using store = await openStore(directory.path)
+    await append(store, 1, [0, 1, 2])
+    await using image = await imageOf(directory)
+    await writeFile(join(image.path, 'store', name, '000099.ldb'), Buffer.alloc(5000, 7))
+    await using reopened = await openStore(image.path)
+    expect(reopened.recovery).toMatchObject({ isStateRebuilt: false, findings: [], quarantined: [] })
+    expect((await readQueue(reopened, 1)).seqs).toEqual([0, 1, 2])
+  })
+
+  test.each(['log', 'state'])('a MANIFEST of %s/ whose last entry was not written to its end', async name => {
+    await using directory = await tempDir()
+    await using store = await openStore(directory.path)
+    await append(store, 1, [0, 1, 2])
+    await using image = await imageOf(directory)
+    const location = join(image.path, 'store', name)
+    const manifest = (await readdir(location)).find(file => file.startsWith('MANIFEST')) ?? ''
+    // A record of 100 bytes, of which 13 came to be written.
+    await appendFile(join(location, manifest), Buffer.from([1, 2, 3, 4, 100, 0, 1, 7, 7, 7, 7, 7, 7]))
+    await using reopened = await openStore(image.path)
+    expect(reopened.recovery).toMatchObject({ isStateRebuilt: false, findings: [], quarantined: [] })
+    expect((await readQueue(reopened, 1)).seqs).toEqual([0, 1, 2])
   })
 })
 
