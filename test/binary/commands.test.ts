@@ -109,6 +109,18 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
   async queues() {
     const queues = await sluiceJson('queues', 'ls')
     expect(queues).toHaveLength(1)
+    expect(await sluiceJson('queues', 'peek', 'all')).toEqual([])
+    expect(await sluiceJson('queues', 'purge', 'all', '--yes')).toEqual({ purged: 0 })
+  },
+  async exchanges() {
+    const exchanges = await sluiceJson('exchanges', 'ls')
+    expect(exchanges).toContainEqual(expect.objectContaining({ name: 'mqtt', type: 'topic' }))
+  },
+  async bindings() {
+    const bindings = await sluiceJson('bindings', 'ls')
+    expect(bindings).toContainEqual(
+      expect.objectContaining({ source: 'mqtt', destination: 'all', routing_key: 'sensors/#' }),
+    )
   },
   async routes() {
     expect(await sluiceJson('routes')).toMatchObject([{ name: 'all', upstream: 'central' }])
