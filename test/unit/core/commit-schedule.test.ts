@@ -94,3 +94,115 @@ describe('what is only buffered (QoS 0)', () => {
     expect(source.open.has(stuck)).toBe(false)
   })
 })
+
+describe('publishers that send the next message when one is acknowledged', () => {
+  /** Commits that have begun: the youngest ticket each takes, and how to let it return. */
+  let commits: { through: number; finish: () => void }[]
+  let schedule: CommitSchedule
+  let tickets: Tickets
+  let nowMs: number
+  let taken: number
+
+  beforeEach(() => {
+    commits = []
+    nowMs = 0
+    taken = 0
+    tickets = new Tickets()
+    const commit = () => new Promise<void>(finish => commits.push({ through: taken, finish }))
+    schedule = new CommitSchedule({
+      store: { nextCommit: 1, commit },
+      tickets,
+      bufferedMs: BUFFERED_MS,
+      monotonicMs: () => nowMs,
+    })
+  })
+
+  const source: CommitSource = {
+    isDueThrough: () => false,
+    prepareCommit: (throughTicket, commit) => {
+      taken = throughTicket
+      commit.changes.push({ key: Buffer.from('k'), value: Buffer.from('v') })
+    },
+    committed: () => undefined,
+  }
+
+  const publisher = { ticketsSafe: () => undefined, resume: () => undefined }
+
+  function publish(count: number): void {
+    const first = tickets.open(tickets.register(publisher), count, 1)
+    schedule.touch(source)
+    schedule.due(first + count - 1)
+  }
+
+  async function turns(): Promise<void> {
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  }
+
+  async function returns(): Promise<void> {
+    commits.at(-1)?.finish()
+    await turns()
+  }
+
+  /** Five messages in a commit of 4 ms, five more while it was under way. */
+  async function halves(): Promise<void> {
+    publish(5)
+    await turns()
+    expect(commits.length).toBe(1)
+    publish(5)
+    nowMs = 4
+    await returns()
+    expect(tickets.committedThrough).toBe(5)
+  }
+
+  test('share one commit with those that came meanwhile, instead of taking turns with them', async () => {
+    await halves()
+    expect(commits.length).toBe(1)
+    publish(5)
+    await turns()
+    expect(commits.map(({ through }) => through)).toEqual([5, 15])
+  })
+
+  test('are waited for no longer than a quarter of what the last commit took', async () => {
+    await halves()
+    nowMs = 4.99
+    await turns()
+    expect(commits.length).toBe(1)
+    nowMs = 5
+    await turns()
+    expect(commits.map(({ through }) => through)).toEqual([5, 10])
+  })
+
+  test('are waited for 2 ms at most, however slow the disk is', async () => {
+    publish(5)
+    await turns()
+    publish(5)
+    nowMs = 1000
+    await returns()
+    expect(commits.length).toBe(1)
+    nowMs = 1002
+    await turns()
+    expect(commits.length).toBe(2)
+  })
+
+  test('wait for nobody when they are alone', async () => {
+    publish(1)
+    await turns()
+    nowMs = 4
+    await returns()
+    publish(1)
+    await turns()
+    expect(commits.map(({ through }) => through)).toEqual([1, 2])
+  })
+
+  test('wait for nobody when the last commit is long ago', async () => {
+    await halves()
+    publish(5)
+    await turns()
+    nowMs = 8
+    await returns()
+    nowMs = 100
+    publish(1)
+    await turns()
+    expect(commits.map(({ through }) => through)).toEqual([5, 15, 16])
+  })
+})
