@@ -1,7 +1,7 @@
 /**
  * Builds the executables: `npm run build [-- --arch x64] [--out DIR] [--commit HASH] [--if-needed]`.
  *
- *   sources --esbuild--> one CommonJS file --node--> blob (code, assets, V8 flags) --postject--> stripped runtime + blob
+ *   sources --esbuild--> one CommonJS file --node--> blob (launcher, assets, V8 flags) --postject--> stripped runtime + blob
  *
  * The result depends on the sources, package-lock.json and the commit alone: no times, no paths of this machine. Each runtime is
  * the npm package of package-lock.json, checked against its hash. docs/executable.md describes the result.
@@ -24,9 +24,11 @@ import { SourceMap } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { build, type Metafile, type Plugin } from 'esbuild'
-import { type Architecture, type AssetName, addonFile, type Build, readBuild } from '../src/assets.ts'
-import { BUNDLE_NAME, STACK_LINE_BYTES } from '../src/stack-traces.ts'
+import { type BuildOptions, build, type Metafile, type Plugin } from 'esbuild'
+import { type Architecture, type AssetName, addonFile, BUNDLE_NAME, type Build, readBuild } from '../src/assets.ts'
+import { BUNDLE_PREFIX, BUNDLE_SUFFIX } from '../src/bundle.ts'
+import { STACK_LINE_BYTES } from '../src/stack-traces.ts'
+import { makeCodeCache } from './code-cache.ts'
 import { pageFaults, stripped } from './elf.ts'
 
 const PROJECT = resolve(import.meta.dirname, '..')
@@ -37,6 +39,7 @@ export const ARCHITECTURES: readonly Architecture[] = ['x64', 'arm64']
 export const V8_FLAGS: readonly string[] = ['--max-old-space-size=128', '--max-semi-space-size=2']
 
 const ENTRY = join(PROJECT, 'src/executable.ts')
+const LAUNCHER = join(PROJECT, 'src/launch.ts')
 
 /** esbuild's account of what went into the bundle; kept beside the executables. */
 export const METAFILE = 'metafile.json'
@@ -51,31 +54,38 @@ const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2'
 /** Largest pages of the kernels it must run on. x86-64 knows 4 KiB only; a Raspberry Pi 5 has 16 KiB, some arm64 distributions 64 KiB. */
 const LARGEST_PAGE_BYTES: Readonly<Record<Architecture, number>> = { x64: 4096, arm64: 65536 }
 
-export interface Bundle {
+interface Bundle {
   readonly code: Buffer
   readonly sourceMap: Buffer
   readonly metafile: Metafile
 }
 
-/** Bundles `entry` with everything it imports into one CommonJS file, one statement per line. */
-export async function bundle(entry: string = ENTRY): Promise<Bundle> {
+/** What the bundle and the little script that launches it have in common. */
+const BUNDLING = {
+  absWorkingDir: PROJECT,
+  bundle: true,
+  platform: 'node',
+  target: 'node24',
+  format: 'cjs',
+  // There are no modules to import when it runs, except Node's own, and those can be required.
+  supported: { 'dynamic-import': false },
+  // An uncaught error prints the line it came from: it should be short. Syntax and names stay as written for the same reason.
+  minify: false,
+  logLevel: 'warning',
+  // Files of the project don't exist where the executable runs.
+  logOverride: { 'empty-import-meta': 'error' },
+  define: { 'import.meta.dirname': '"/"', 'import.meta.main': 'false' },
+} satisfies BuildOptions
+
+/** Bundles the gateway into one CommonJS file, one statement per line, as src/bundle.ts compiles it. */
+async function bundle(): Promise<Bundle> {
   const result = await build({
-    entryPoints: [entry],
-    absWorkingDir: PROJECT,
+    ...BUNDLING,
+    entryPoints: [ENTRY],
     outfile: join(PROJECT, 'dist', BUNDLE_NAME),
-    bundle: true,
-    platform: 'node',
-    target: 'node24',
-    format: 'cjs',
-    // An uncaught error prints the line it came from: it should be short. Syntax and names stay as written for the same reason.
-    minify: false,
     sourcemap: 'external',
     metafile: true,
     write: false,
-    logLevel: 'warning',
-    // Files of the project don't exist where the executable runs.
-    logOverride: { 'empty-import-meta': 'error' },
-    define: { 'import.meta.dirname': '"/"', 'import.meta.main': 'false' },
     plugins: [addonBinding, substitutes, noFilesOfTheProject],
   })
   const output = (suffix: string) => {
@@ -84,10 +94,18 @@ export async function bundle(entry: string = ENTRY): Promise<Bundle> {
     return Buffer.from(file.contents)
   }
   return {
-    code: Buffer.from(eagerModules(asciiOnly(output('.cjs').toString()))),
+    code: Buffer.from(BUNDLE_PREFIX + asciiOnly(output('.cjs').toString()) + BUNDLE_SUFFIX),
     sourceMap: output('.map'),
     metafile: result.metafile,
   }
+}
+
+/** The script that launches the bundle. */
+async function launcher(): Promise<Uint8Array> {
+  const { outputFiles } = await build({ ...BUNDLING, entryPoints: [LAUNCHER], write: false })
+  const [file] = outputFiles
+  if (file === undefined) throw new TypeError('esbuild made no launcher')
+  return file.contents
 }
 
 /**
@@ -102,26 +120,6 @@ function asciiOnly(code: string): string {
     return line.replaceAll(/\P{ASCII}/gu, '?')
   })
   return lines.join('\n')
-}
-
-/**
- * Puts the function around each module in parentheses. V8 then compiles it with the bundle, so that the code cache holds it, and does not
- * parse it twice. Lines stay what they are.
- */
-function eagerModules(code: string): string {
-  let [opened, closed] = [0, 0]
-  const eager = code
-    .replaceAll(/^ {2}("[^"\n]+")\((.*)\) \{$/gm, (_, name, parameters) => {
-      opened++
-      return `  ${name}: (function(${parameters}) {`
-    })
-    .replaceAll(/^ {2}\}\n\}\);$/gm, () => {
-      closed++
-      return '  })\n});'
-    })
-  if (opened === 0 || opened !== closed)
-    throw new TypeError(`esbuild writes modules in another form: ${opened} opened, ${closed} closed`)
-  return eager
 }
 
 /** classic-level gets its addon from our loader, and not from a file beside its own. */
@@ -220,7 +218,7 @@ function stackTable({ code, sourceMap }: Bundle): { files: string[]; lines: Buff
 }
 
 /** The Node executable of `architecture` as published, checked against package-lock.json. */
-export function runtime(architecture: Architecture): Buffer {
+function runtime(architecture: Architecture): Buffer {
   const name = `node-linux-${architecture}`
   const lock = JSON.parse(readFileSync(join(PROJECT, 'package-lock.json'), 'utf8')).packages[`node_modules/${name}`]
   const { version, integrity }: { version: string; integrity: string } = lock
@@ -254,36 +252,37 @@ export function runtime(architecture: Architecture): Buffer {
 }
 
 /** Makes the executable of one architecture in `directory` and returns its path. */
-function makeExecutable(
+async function makeExecutable(
   architecture: Architecture,
   parts: Bundle,
   { commit, directory }: { commit: string | undefined; directory: string },
-): string {
+): Promise<string> {
   const work = mkdtempSync(join(tmpdir(), 'sluice-build-'))
   try {
     const told: Build = { ...readBuild(), ...(commit === undefined ? {} : { commit }) }
     const table = stackTable(parts)
     const contents: Record<AssetName, Buffer> = {
+      [BUNDLE_NAME]: parts.code,
       'build.json': Buffer.from(JSON.stringify(told)),
       'classic-level.node': readFileSync(addonFile(architecture)),
+      'code-cache': Buffer.alloc(0),
       'stack-files.json': Buffer.from(JSON.stringify(table.files)),
       'stack-lines': table.lines,
     }
     for (const [name, bytes] of Object.entries(contents)) writeFileSync(join(work, name), bytes)
-    writeFileSync(join(work, BUNDLE_NAME), parts.code)
+    if (architecture === process.arch) makeCodeCache(work, V8_FLAGS)
+    writeFileSync(join(work, 'launch.cjs'), await launcher())
     // Names relative to the working directory: they end up in the blob.
     const configuration = {
-      main: BUNDLE_NAME,
+      main: 'launch.cjs',
       output: 'blob',
       disableExperimentalSEAWarning: true,
-      useCodeCache: architecture === process.arch,
       execArgv: V8_FLAGS,
       execArgvExtension: 'cli',
       assets: Object.fromEntries(Object.keys(contents).map(name => [name, name])),
     }
     writeFileSync(join(work, 'sea.json'), JSON.stringify(configuration))
-    // The order of V8's code cache follows its hash seed, which is random unless told. (It takes a cache made under another one.)
-    execFileSync(process.execPath, ['--random-seed=1', '--experimental-sea-config', 'sea.json'], {
+    execFileSync(process.execPath, ['--experimental-sea-config', 'sea.json'], {
       cwd: work,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -322,13 +321,9 @@ function isFresh(directory: string, architectures: readonly Architecture[]): boo
   const metafile = join(directory, METAFILE)
   if (!existsSync(metafile)) return false
   const { inputs }: Metafile = JSON.parse(readFileSync(metafile, 'utf8'))
-  const sources = [
-    ...Object.keys(inputs),
-    'package.json',
-    'package-lock.json',
-    'scripts/build-binary.ts',
-    'scripts/elf.ts',
-  ]
+  const machinery = ['build-binary.ts', 'code-cache.ts', 'elf.ts', 'warm-up.ts'].map(name => `scripts/${name}`)
+  const launcher = ['launch.ts', 'bundle.ts'].map(name => `src/${name}`)
+  const sources = [...Object.keys(inputs), 'package.json', 'package-lock.json', ...launcher, ...machinery]
   const changedMs = (file: string) => statSync(file, { throwIfNoEntry: false })?.mtimeMs
   const newest = Math.max(...sources.map(source => changedMs(join(PROJECT, source)) ?? Number.POSITIVE_INFINITY))
   return architectures.every(architecture => (changedMs(join(directory, executableName(architecture))) ?? 0) > newest)
@@ -358,7 +353,7 @@ async function main(): Promise<void> {
   writeFileSync(join(directory, METAFILE), JSON.stringify(parts.metafile))
   const sums: string[] = []
   for (const architecture of architectures) {
-    const file = makeExecutable(architecture, parts, { commit: values.commit, directory })
+    const file = await makeExecutable(architecture, parts, { commit: values.commit, directory })
     const bytes = readFileSync(file)
     const sum = createHash('sha256').update(bytes).digest('hex')
     sums.push(`${sum}  ${executableName(architecture)}\n`)

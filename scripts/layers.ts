@@ -147,6 +147,7 @@ const LAYERS: readonly Layer[] = [
       'src/main.ts',
       'src/addon.ts',
       'src/assets.ts',
+      'src/bundle.ts',
       'src/stack-traces.ts',
       'src/version.ts',
     ],

@@ -3,7 +3,16 @@ import { join } from 'node:path'
 import { getRawAsset, isSea } from 'node:sea'
 
 /** What the executable carries beside its JavaScript. scripts/build-binary.ts puts it there. */
-export type AssetName = 'build.json' | 'classic-level.node' | 'stack-files.json' | 'stack-lines'
+export type AssetName =
+  | typeof BUNDLE_NAME
+  | 'build.json'
+  | 'classic-level.node'
+  | 'code-cache'
+  | 'stack-files.json'
+  | 'stack-lines'
+
+/** The bundled JavaScript, under the name V8 shows in stack traces. */
+export const BUNDLE_NAME = 'sluice.cjs'
 
 export type Architecture = 'x64' | 'arm64'
 

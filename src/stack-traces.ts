@@ -1,13 +1,10 @@
-import { isExecutable, readAsset } from './assets.ts'
+import { BUNDLE_NAME, isExecutable, readAsset } from './assets.ts'
 
 /*
  * Readable stack traces in the executable: its one bundle is traced back to the files and lines of the sources, by a table the
  * build puts beside the code. Lines are exact; columns stay those of the bundle and are left out. Nothing is read before
  * somebody looks at `error.stack`, and the table is the executable's own mapped pages.
  */
-
-/** Name the bundle has inside the executable, as V8 shows it. */
-export const BUNDLE_NAME = 'sluice.cjs'
 
 const BUNDLE_POSITION = new RegExp(`\\b${BUNDLE_NAME.replace('.', '\\.')}:(\\d+):\\d+`, 'g')
 

@@ -1,0 +1,32 @@
+import { Script } from 'node:vm'
+import { BUNDLE_NAME } from './assets.ts'
+
+/** How the bundle gets at Node's own modules; there are no others. */
+export type Require = (name: string) => unknown
+
+/** What makes the bundle a function. On its first line, so that lines keep their numbers. */
+export const BUNDLE_PREFIX = '(function (require, module) {'
+export const BUNDLE_SUFFIX = '\n})'
+
+/**
+ * Compiles the bundle, prefix and suffix included. `run` starts it. With the code cache of an earlier Script of the same text most of it is
+ * compiled already; V8 ignores one that a different V8 or other flags made.
+ */
+export function compileBundle(
+  text: string,
+  codeCache: Uint8Array | null,
+): { readonly script: Script; readonly run: (require: Require) => void } {
+  const script = new Script(text, {
+    filename: BUNDLE_NAME,
+    ...(codeCache === null
+      ? {}
+      : { cachedData: Buffer.from(codeCache.buffer, codeCache.byteOffset, codeCache.byteLength) }),
+  })
+  return {
+    script,
+    run: require => {
+      const start: (require: Require, module: { exports: unknown }) => void = script.runInThisContext()
+      start(require, { exports: {} })
+    },
+  }
+}
