@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -220,6 +220,22 @@ describe('the executable does everything the command line of the sources does', 
         `^sluice \\d+\\.\\d+\\.\\d+\\ncommit ${BUILD_COMMIT}\\nruntime Node\\.js ${process.versions.node} \\(V8 \\S+\\), linux-${process.arch}, executable\\nLevelDB 1\\.20 \\(classic-level \\d+\\.\\d+\\.\\d+\\)\\n$`,
       ),
     )
+  })
+
+  test('an error nobody foresaw is told with files and lines of the sources', async () => {
+    const trap = join(work.path, 'trap.cjs')
+    await writeFile(trap, "JSON.stringify = () => { throw new TypeError('sprung') }")
+    const { status, stderr } = await sluice(`--node-options=--require=${trap}`, 'check', '--json')
+    expect(status).toBe(1)
+    expect(stderr).toContain('TypeError: sprung\n')
+    for (const [file, text] of [
+      ['src/cli/print.ts', 'JSON.stringify('],
+      ['src/cli/commands/check.ts', 'printJson({'],
+    ] as const) {
+      const source = await readFile(resolve(COMMANDS, '../../..', file), 'utf8')
+      const line = source.split('\n').findIndex(candidate => candidate.includes(text)) + 1
+      expect(stderr).toMatch(new RegExp(`^ {4}at .*\\(${file}:${line}\\)$`, 'm'))
+    }
   })
 
   test('wrong usage ends with status 2 and one line', async () => {
