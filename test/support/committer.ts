@@ -10,7 +10,7 @@ const [directory = ''] = process.argv.slice(2)
 const store = await openStore(directory)
 const open: { ref: SegmentRef; first: number; count: number; isShared: boolean }[] = []
 const end = (await store.lastSegment(1))?.end ?? 0
-writeSync(1, `open ${store.recovery.lostRecords} ${store.recovery.isStateRebuilt} ${end}\n`)
+say(`open ${store.recovery.lostRecords} ${store.recovery.isStateRebuilt} ${end}\n`)
 let seq = end
 for (;;) {
   const count = 1 + (seq % 20)
@@ -25,7 +25,7 @@ for (;;) {
     ...(half === undefined ? [] : [{ first: half.first, count: 1 }]),
   ]
   // Synchronously, before and after: once a line is out it has been promised; what is only announced may have happened.
-  for (const { first, count } of settling) writeSync(1, `settling ${first} ${count}\n`)
+  for (const { first, count } of settling) say(`settling ${first} ${count}\n`)
   await store.commit(
     commitOf({
       segments: queues.map(queue => segmentOf({ queue, first: seq, records, isShared })),
@@ -45,8 +45,21 @@ for (;;) {
     }),
   )
   if (half !== undefined && half.count === 1 && !half.isShared) open.shift()
-  writeSync(1, `committed ${seq} ${count}\n`)
-  for (const { first, count } of settling) writeSync(1, `settled ${first} ${count}\n`)
+  say(`committed ${seq} ${count}\n`)
+  for (const { first, count } of settling) say(`settled ${first} ${count}\n`)
   open.push({ ref, first: seq, count, isShared })
   seq += count
+}
+
+/** Writes a line before anything else happens. Node makes the pipe non-blocking: when the reader lags the line has to be offered again. */
+function say(line: string): void {
+  for (;;) {
+    try {
+      writeSync(1, line)
+      return
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+    }
+  }
 }
