@@ -16,14 +16,24 @@ export const BUILD_COMMIT = 'under-test'
 
 const run = promisify(execFile)
 
-/** The executable of this architecture or another, built from the sources as they are now. Test files wait for each other's build. */
+let building: Promise<unknown> | null = null
+
+/**
+ * The executable of this architecture or another, built from the sources as they are when a test file first asks. Test files wait for each
+ * other's build.
+ */
 export async function builtExecutable(
   architecture: Architecture = process.arch === 'arm64' ? 'arm64' : 'x64',
 ): Promise<string> {
+  building ??= buildExecutables()
+  await building
+  return join(CACHE, executableName(architecture))
+}
+
+async function buildExecutables(): Promise<void> {
   await mkdir(CACHE, { recursive: true })
   const build = [process.execPath, 'scripts/build-binary.ts', '--if-needed', '--out', CACHE, '--commit', BUILD_COMMIT]
   await run('flock', [`${CACHE}/lock`, ...build], { cwd: PROJECT })
-  return join(CACHE, executableName(architecture))
 }
 
 /** A copy of the executable alone in `directory`. */
