@@ -1,4 +1,5 @@
 import { ClassicLevel } from 'classic-level'
+import { Level } from 'level'
 
 /** One LevelDB with bytes on both sides. */
 export type Db = ClassicLevel<Buffer, Buffer>
@@ -29,7 +30,12 @@ export const levelSettings = (isCompressed: boolean, createIfMissing: boolean): 
   maxFileSize: 1024 * 1024,
 })
 
-export const createLevel: CreateLevel = (location, settings) => new ClassicLevel<Buffer, Buffer>(location, settings)
+/** `level` is classic-level wherever Node runs; its types promise only what browsers have too. */
+export const createLevel: CreateLevel = (location, settings) => {
+  const level = new Level<Buffer, Buffer>(location, settings)
+  if (!(level instanceof ClassicLevel)) throw new TypeError('level is not LevelDB here')
+  return level
+}
 
 /** The code LevelDB gave, wherever in the chain of causes it is; null: not an error of LevelDB. */
 export function levelErrorCode(error: unknown): string | null {
