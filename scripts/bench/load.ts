@@ -45,6 +45,8 @@ export interface LoadResult {
   /** Share of one core that each process used in the measured part; the broker's is null where its pid was not given. */
   readonly brokerBusy: number | null
   readonly generatorBusy: number
+  /** Cores that everything else on the machine used meanwhile: above 0.1 the other figures are noise. Null where there is no /proc. */
+  readonly othersBusy: number | null
 }
 
 export interface LoadOrder {
@@ -214,16 +216,24 @@ class Generator {
       latencyMs: sampled.length === 0 ? null : { p50: quantile(sampled, 0.5), p99: quantile(sampled, 0.99) },
       brokerBusy: start.brokerCpuS === null || end.brokerCpuS === null ? null : busy(start.brokerCpuS, end.brokerCpuS),
       generatorBusy: busy(start.generatorCpuS, end.generatorCpuS),
+      othersBusy:
+        start.othersCpuS === null || end.othersCpuS === null
+          ? null
+          : Math.max(0, busy(start.othersCpuS, end.othersCpuS)),
     }
   }
 
   #mark() {
     const { user, system } = process.cpuUsage()
+    const generatorCpuS = (user + system) / 1e6
+    const brokerCpuS = this.#order.brokerPid === null ? null : cpuSeconds(this.#order.brokerPid)
+    const machineCpuS = machineCpuSeconds()
     return {
       atMs: performance.now(),
       done: this.#load.subscribers > 0 ? this.#received : this.#acked,
-      brokerCpuS: this.#order.brokerPid === null ? null : cpuSeconds(this.#order.brokerPid),
-      generatorCpuS: (user + system) / 1e6,
+      brokerCpuS,
+      generatorCpuS,
+      othersCpuS: brokerCpuS === null || machineCpuS === null ? null : machineCpuS - brokerCpuS - generatorCpuS,
     }
   }
 
@@ -456,6 +466,17 @@ function cpuSeconds(pid: number): number | null {
     // Fields after the command's closing bracket: state is the first, utime the 12th, stime the 13th.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S
+  } catch {
+    return null
+  }
+}
+
+/** Processor time used on all cores, by whomever, and taken by the host; null where there is no /proc. */
+function machineCpuSeconds(): number | null {
+  try {
+    const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n')
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = line.split(/\s+/).slice(1).map(Number)
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
   } catch {
     return null
   }

@@ -44,10 +44,24 @@ const WIDTHS = [15, 17, 13, 3, 6, 6, 6, 7] as const
 /** Columns of words stand left, those of figures right. */
 const LEFT = 2
 
+/** What a quiet machine's own processes use. */
+const QUIET_CORES = 0.1
+
 /** Medians; ±% is half the distance of the extremes; CPU is the broker's and the generator's share of its core. */
 export function table(results: readonly ScenarioResult[]): string {
   const lines = [row(COLUMNS), WIDTHS.map(width => '-'.repeat(width)).join(' ')]
   for (const result of results) lines.push(...scenarioRows(result))
+  const others = results.flatMap(({ series }) =>
+    series.flatMap(({ runs }) => runs.flatMap(run => run.othersBusy ?? [])),
+  )
+  if (others.length > 0) {
+    const [typical, most] = [median(others), Math.max(...others)]
+    lines.push(
+      '',
+      `Other processes meanwhile: ${typical.toFixed(2)} cores in the median run, ${most.toFixed(2)} at most`,
+    )
+    if (typical > QUIET_CORES) lines.push('The machine was busy with other work: these figures are noise.')
+  }
   return lines.join('\n')
 }
 
