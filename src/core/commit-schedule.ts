@@ -6,7 +6,7 @@ import type { Tickets } from './tickets.ts'
 const SLOT_MS = 4
 const SLOTS = 512
 /** How long a commit may wait for publishers that the one before has just acknowledged, as a share of what that one took, and at most. */
-const GATHER_SHARE = 1 / 4
+const GATHER_SHARE = 1 / 2
 const GATHER_MAX_MS = 2
 /** A ledger whose messages never needed the disk is written this often, and at stop. */
 const LEDGER_INTERVAL_MS = 60_000
