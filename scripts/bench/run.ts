@@ -49,6 +49,7 @@ async function main(): Promise<void> {
   const before = await surroundings()
   const directory = await mkdtemp(join(values.data, 'sluice-bench-'))
   const results: ScenarioResult[] = []
+  let failure: unknown = null
   try {
     for (const scenario of scenarios) {
       progress(`${scenario.name}: ${scenario.title}`)
@@ -64,11 +65,15 @@ async function main(): Promise<void> {
       }
       results.push({ scenario, series })
     }
+  } catch (error) {
+    // What has been measured took minutes: it is shown before the failure.
+    failure = error
   } finally {
     await rm(directory, { recursive: true, force: true })
   }
   const text = table(results)
   process.stdout.write(`${text}\n`)
+  if (failure !== null) throw failure
   if (values.write) await writeFile(RESULTS, document(text, { before, seconds, repeats }))
 }
 
