@@ -1,3 +1,5 @@
+import type { DeadLetterReason } from './dead-letter.ts'
+
 /**
  * Where every message that entered a queue is (design.md section 2):
  *
@@ -48,6 +50,10 @@ export class Ledger {
 
   drop(reason: DropReason, count: number): void {
     this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + count)
+  }
+
+  deadLetter(reason: DeadLetterReason, count: number): void {
+    this.deadLettered.set(reason, (this.deadLettered.get(reason) ?? 0) + count)
   }
 
   get droppedTotal(): number {

@@ -17,6 +17,7 @@ import { type Acceptance, type RecordPrefix, recordLength } from '../model/messa
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
+import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import { MemoryBudget } from './memory.ts'
 import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
@@ -88,6 +89,8 @@ export class Queue implements CommitSource {
   qos0: 'buffer' | 'pass' | 'ignore'
   /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
   noteNow = 0
+  /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
+  deadLetter: DeadLetterTarget | null = null
 
   readonly #durability: Durability | null
   readonly #memory: MemoryBudget
@@ -286,15 +289,16 @@ export class Queue implements CommitSource {
     }
   }
 
-  /** False if the front is on disk only: it is read, and dropped when it is there. */
+  /** False if the front is on disk only: it is read, and dropped when it is there; or if the dead-letter target has no room. */
   #dropFront(): boolean {
     for (let s = 0; s < this.#head; s++) {
       const segment = this.#segments[s]
       if (segment === undefined || segment.live === segment.inFlight) continue
       for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
+        if (this.deadLetter === null) this.ledger.drop('overflow', 1)
+        else if (!this.#handOver(segment, i, 'maxlen')) return false
         this.ledger.queued--
-        this.ledger.drop('overflow', 1)
         this.#finish(segment, i)
         return true
       }
@@ -312,8 +316,9 @@ export class Queue implements CommitSource {
       for (let i = segment.firstLive(); i < segment.count; i++) {
         if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
         if (ageMs(segment.bytes, segment.offsetAt(i)) <= this.limits.ageMs) return
+        if (this.deadLetter === null) this.ledger.expired++
+        else if (!this.#handOver(segment, i, 'expired')) return
         this.ledger.queued--
-        this.ledger.expired++
         this.#finish(segment, i)
         // The last one may have taken the segment with it.
         if (this.#segments[s] !== segment) {
@@ -323,6 +328,13 @@ export class Queue implements CommitSource {
       }
     }
     this.prefetch()
+  }
+
+  /** The dead-letter target takes it, and the ledger says so; false: it has no room, and nothing has changed. */
+  #handOver(segment: Segment, index: number, reason: DeadLetterReason): boolean {
+    if (this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason) !== true) return false
+    this.ledger.deadLetter(reason, 1)
+    return true
   }
 
   // ---- operators
@@ -545,15 +557,20 @@ export class Queue implements CommitSource {
     this.#dueIfUnwritten()
   }
 
-  /** Refused for good by its consumer: booked as dropped{reason}, or as expired. */
+  /** Refused for good by its consumer: a dead letter, or else booked as dropped{reason} or as expired. What the dead-letter target has no room for goes back to its place. */
   reject(position: number, reason: DropReason | 'expired'): void {
     const segment = this.#segmentOf(position)
     if (segment === null) return
     const index = position - segment.first
     if ((segment.statusAt(index) & IN_FLIGHT) === 0) return
-    this.ledger.inFlight--
-    if (reason === 'expired') this.ledger.expired++
+    if (this.deadLetter !== null && (reason === 'rejected' || reason === 'expired')) {
+      if (!this.#handOver(segment, index, reason)) {
+        this.#giveBack(segment, index)
+        return
+      }
+    } else if (reason === 'expired') this.ledger.expired++
     else this.ledger.drop(reason, 1)
+    this.ledger.inFlight--
     this.#finish(segment, index)
   }
 
