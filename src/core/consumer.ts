@@ -9,9 +9,9 @@ export interface Consumer {
   readonly credit: number
   /**
    * One message in stored form (model/message.ts) beginning at `at`. The bytes are valid during the call only.
-   * `note` is what the binding gave (see Binding.note) or-ed with `queue.noteNow` at acceptance.
+   * `note` is what the binding gave (see Binding.note) or-ed with `queue.noteNow` at acceptance; `attempts` how often it was delivered before, 0: never.
    */
-  deliver(bytes: Buffer, at: number, position: number, note: number, redelivered: boolean): void
+  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void
 }
 
 /** Receives QoS 0 runs at once, without a queue: an MQTT connection with a live binding. */

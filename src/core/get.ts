@@ -31,10 +31,10 @@ class Getter implements Consumer {
     return this.#bytesLeft > 0 ? this.#count - this.positions.length : 0
   }
 
-  deliver(bytes: Buffer, at: number, position: number, _note: number, redelivered: boolean): void {
+  deliver(bytes: Buffer, at: number, position: number, _note: number, attempts: number): void {
     this.positions.push(position)
     this.#bytesLeft -= recordBytes(bytes, at)
-    this.#visit(bytes, at, redelivered)
+    this.#visit(bytes, at, attempts > 0)
   }
 }
 

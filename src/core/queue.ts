@@ -486,7 +486,7 @@ export class Queue implements CommitSource {
         segment.offsetAt(index),
         position,
         segment.notes[index] ?? 0,
-        (status & REDELIVERED) !== 0,
+        (status & REDELIVERED) === 0 ? 0 : 1,
       )
     }
   }

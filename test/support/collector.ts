@@ -27,9 +27,9 @@ export class Collector implements Consumer {
     return this.#prefetch - this.unsettled.length
   }
 
-  deliver(bytes: Buffer, at: number, position: number, note: number, redelivered: boolean): void {
+  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
     const { payload, key } = decodeRecord(bytes, at)
-    const collected = { payload: payload.toString(), key, position, redelivered, note }
+    const collected = { payload: payload.toString(), key, position, redelivered: attempts > 0, note }
     this.deliveries.push(collected)
     this.unsettled.push(collected)
   }

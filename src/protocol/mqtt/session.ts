@@ -170,7 +170,7 @@ export class Session implements Destination, Consumer, LiveReceiver {
     return this.#output.isFull ? 0 : this.#freeCount
   }
 
-  deliver(bytes: Buffer, at: number, position: number, note: number, redelivered: boolean): void {
+  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
     const { queue } = this
     if (queue === null) throw new TypeError('a delivery without a queue')
     if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(bytes, at) === this.clientId) {
@@ -188,7 +188,7 @@ export class Session implements Destination, Consumer, LiveReceiver {
       expiryS = Math.ceil(leftMs / 1000)
     }
     const packetId = this.#freeIds[this.#freeHead] ?? 0
-    if (!this.#writer.writeRecord(bytes, at, packetId, redelivered, expiryS)) {
+    if (!this.#writer.writeRecord(bytes, at, packetId, attempts > 0, expiryS)) {
       queue.reject(position, 'too_large') // [MQTT-3.1.2-25]
       return
     }
