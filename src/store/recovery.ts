@@ -281,10 +281,10 @@ class Recovery {
   ): StateChange {
     const bodyParts = readBodyParts(value, header)
     for (const bodyPart of bodyParts) references.set(bodyPart, (references.get(bodyPart) ?? 0) + 1)
-    const { first, count, present, firstRecord } = header
+    const { first, count, present, firstRecord, recordBytes } = header
     const settled = header.presentBitmap === null ? null : Uint8Array.from(header.presentBitmap, byte => ~byte)
     this.#nextRecord = Math.max(this.#nextRecord ?? 0, firstRecord + present)
-    const entry = { first, count, present, bytes: value.length, firstRecord, bodyParts, settled }
+    const entry = { first, count, present, bytes: recordBytes, firstRecord, bodyParts, settled }
     return { key: segmentIndexKey(queue, { commit, part }), value: encodeIndexEntry(entry) }
   }
 

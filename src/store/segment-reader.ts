@@ -1,7 +1,7 @@
 import { logKey } from './keys.ts'
 import { type Db, levelErrorCode } from './level.ts'
 import type { Quarantine } from './quarantine.ts'
-import { checkRecord, readSegmentEntries, readSegmentHeader } from './segment.ts'
+import { decodeSegment, readSegmentHeader } from './segment.ts'
 import { type IndexEntry, unsettledOf } from './segment-index.ts'
 import { ABSENT, type LoadedSegment, type SegmentRef } from './types.ts'
 
@@ -74,49 +74,7 @@ function decode(
       damagedBytes: entry.bytes,
     }
   }
-  const { offsets, lengths, notes, parts } = readSegmentEntries(value, header, entry.settled)
-  const bytes = parts === null ? value : gather(value, offsets, lengths, parts, bodyOf)
-  let damaged = 0
-  let damagedBytes = 0
-  for (let at = 0; at < offsets.length; at++) {
-    const offset = offsets[at] ?? ABSENT
-    const length = lengths[at] ?? 0
-    if (length === 0) continue
-    if (offset !== ABSENT && checkRecord(bytes, offset, length)) continue
-    offsets[at] = ABSENT
-    damaged++
-    damagedBytes += length
-  }
-  return { ref, first: header.first, count: header.count, bytes, offsets, notes, damaged, damagedBytes }
-}
-
-/** One buffer with the segment's own records and copies of the shared ones it refers to; offsets are adjusted. */
-function gather(
-  value: Buffer,
-  offsets: Uint32Array,
-  lengths: Uint32Array,
-  parts: Uint16Array,
-  bodyOf: (part: number) => Buffer | undefined,
-): Buffer {
-  let total = value.length
-  for (let at = 0; at < parts.length; at++) if (parts[at] !== 0) total += lengths[at] ?? 0
-  const bytes = Buffer.allocUnsafe(total)
-  let to = value.copy(bytes)
-  for (let at = 0; at < parts.length; at++) {
-    const part = parts[at] ?? 0
-    if (part === 0) continue
-    const body = bodyOf(part)
-    const from = offsets[at] ?? 0
-    const length = lengths[at] ?? 0
-    if (body === undefined || from + length > body.length) {
-      offsets[at] = ABSENT
-      continue
-    }
-    body.copy(bytes, to, from, from + length)
-    offsets[at] = to
-    to += length
-  }
-  return bytes
+  return { ref, first: header.first, count: header.count, ...decodeSegment(value, header, entry.settled, bodyOf) }
 }
 
 /** getMany; if LevelDB can't read one of them, each alone: what can't be read is undefined. */

@@ -28,7 +28,7 @@ export const openStore = (
     ? Store.open(storeOptions(directory, changes))
     : Store.open(storeOptions(directory, changes), create)
 
-const MESSAGE: Message = {
+export const MESSAGE: Message = {
   exchange: 'mqtt',
   key: 'sensors/7/temperature',
   qos: 1,
