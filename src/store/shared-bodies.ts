@@ -65,7 +65,7 @@ export const partOf = (place: number): number => Math.floor(place / U32)
 export const offsetOf = (place: number): number => place % U32
 
 /** Copies a record and fills in its CRC32C. */
-export function copyRecord(source: Buffer, at: number, length: number, target: Buffer, to: number): void {
+function copyRecord(source: Buffer, at: number, length: number, target: Buffer, to: number): void {
   source.copy(target, to, at, at + length)
   const crc = crc32c(target, to + 8, to + length)
   target[to + 4] = crc
