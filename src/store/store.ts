@@ -43,9 +43,18 @@ import { References } from './references.ts'
 import { SegmentEncoder } from './segment.ts'
 import { decodeIndexEntry, encodeIndexEntry, type IndexEntry, unsettledOf } from './segment-index.ts'
 import { type IndexedSegment, loadSegments } from './segment-reader.ts'
+import { lastBefore, type Probe, readIndex } from './segment-search.ts'
 import { SharedBodies } from './shared-bodies.ts'
-import { type Bounds, State } from './state.ts'
-import type { Commit, LoadedSegment, SegmentMarks, SegmentRef, StateChange } from './types.ts'
+import { State } from './state.ts'
+import {
+  ABSENT,
+  type Commit,
+  type LoadedSegment,
+  type SegmentInfo,
+  type SegmentMarks,
+  type SegmentRef,
+  type StateChange,
+} from './types.ts'
 
 export interface StoreOptions {
   /** The data directory. */
@@ -72,10 +81,6 @@ const CHECKPOINT_MS = 60_000
 const SUSPECT_CRASHES = 2
 const REOPEN_FIRST_MS = 250
 const REOPEN_MAX_MS = 5000
-/** Segments per call of segments(): bounds what one call allocates for very small ones. */
-const MAX_SEGMENTS = 1024
-/** Read from the index at first; enough for a page of large segments. */
-const FIRST_INDEX_ENTRIES = 16
 
 interface Databases {
   readonly log: OpenedDatabase
@@ -226,6 +231,11 @@ export class Store {
     return this.#boot
   }
 
+  /** Every start it knows, this one included, oldest first. */
+  boots(): readonly BootRecord[] {
+    return [...this.#boots.values()].sort((a, b) => a.boot - b.boot)
+  }
+
   /** Of this or an earlier start; undefined: unknown, or more than 4,096 starts ago. */
   bootRecord(boot: number): BootRecord | undefined {
     return this.#boots.get(boot)
@@ -302,12 +312,53 @@ export class Store {
     })
   }
 
+  /** What the index knows of the segments of a queue behind `after`, oldest first, at most 1,024; [] at the end. Reads nothing of log/. */
+  segmentInfos(queue: number, after: SegmentRef | null): Promise<SegmentInfo[]> {
+    return this.#read(async ({ state }) => {
+      const found = await this.#indexedSegments(state, queue, after, Number.POSITIVE_INFINITY)
+      return found.map(({ ref, entry }) => ({
+        ref,
+        first: entry.first,
+        end: entry.first + entry.count,
+        unsettled: unsettledOf(entry),
+        bytes: entry.bytes,
+      }))
+    })
+  }
+
+  /** Behind which segment to read on to meet `position` and all that follows, without scanning; null: from the beginning. */
+  seekPosition(queue: number, position: number): Promise<SegmentRef | null> {
+    return this.#seek(
+      queue,
+      () =>
+        ({ entry }) =>
+          entry.first <= position,
+    )
+  }
+
+  /**
+   * The same for the first record of which `isBefore` says no; it must say yes for all up to some place and no for all behind. Reads one segment for each
+   * halving: 2 log2(n) for a place n commits behind the first. `isBefore` gets records in stored form beginning at `at`.
+   */
+  seekRecord(queue: number, isBefore: (bytes: Buffer, at: number) => boolean): Promise<SegmentRef | null> {
+    return this.#seek(queue, ({ log }) => async segment => {
+      const [loaded] = await loadSegments(log.level, queue, [segment], this.#quarantine)
+      const at = loaded?.offsets.find(offset => offset !== ABSENT)
+      return loaded === undefined || at === undefined ? null : isBefore(loaded.bytes, at)
+    })
+  }
+
+  #seek(queue: number, probe: (databases: Databases) => Probe): Promise<SegmentRef | null> {
+    return this.#read(async databases => {
+      const found = await lastBefore(databases.state, queue, this.#bounds(queue), probe(databases))
+      return found === null ? null : justBefore(found.ref)
+    })
+  }
+
   /** The newest segment of a queue that holds something unsettled, and the position behind it; null: none. */
   lastSegment(queue: number): Promise<{ ref: SegmentRef; end: number } | null> {
     return this.#read(async ({ state }) => {
-      const { gte, lt } = segmentIndexRange(queue)
-      const first = this.#firstSegments.get(queue)
-      const found = await state.last({ gte: first === undefined ? gte : segmentIndexKey(queue, first), lt })
+      const found = await state.last(this.#bounds(queue))
       const key = found === null ? null : parseSegmentIndexKey(found[0])
       const entry = found === null ? null : decodeIndexEntry(found[1])
       if (key === null || entry === null) return null
@@ -671,16 +722,19 @@ export class Store {
     after: SegmentRef | null,
     maxBytes: number,
   ): Promise<IndexedSegment[]> {
-    const { gte, lt } = segmentIndexRange(queue)
-    const first = this.#firstSegments.get(queue)
-    const bounds: Bounds =
-      after !== null
-        ? { gt: segmentIndexKey(queue, after), lt }
-        : { gte: first === undefined ? gte : segmentIndexKey(queue, first), lt }
+    const all = this.#bounds(queue)
+    const bounds = after === null ? all : { gt: segmentIndexKey(queue, after), lt: all.lt }
     const found = await readIndex(state, bounds, maxBytes)
     const start = found[0]
     if (after === null && start !== undefined) this.#firstSegments.set(queue, start.ref)
     return found
+  }
+
+  /** Of the index keys of a queue, without the remains of deleted ones. */
+  #bounds(queue: number): { gte: Buffer; lt: Buffer } {
+    const { gte, lt } = segmentIndexRange(queue)
+    const first = this.#firstSegments.get(queue)
+    return { gte: first === undefined ? gte : segmentIndexKey(queue, first), lt }
   }
 
   /** Damaged segments that the index has forgotten meanwhile were settled and deleted while being read: they are left out. */
@@ -803,27 +857,9 @@ export class Store {
   }
 }
 
-/** Index entries within bounds: one always, then while the sum of their bytes stays within `maxBytes`, at most 1,024. */
-async function readIndex(state: State, bounds: Bounds, maxBytes: number): Promise<IndexedSegment[]> {
-  const found: IndexedSegment[] = []
-  let bytes = 0
-  let lower = bounds
-  for (;;) {
-    // No more than needed: what an iterator has read stays in native memory until the garbage collector comes by.
-    const wanted = found.length === 0 ? FIRST_INDEX_ENTRIES : Math.ceil((maxBytes - bytes) / (bytes / found.length)) + 1
-    const { entries, last } = await state.page(lower, Math.min(wanted, MAX_SEGMENTS))
-    if (last === null) return found
-    for (const [key, value] of entries) {
-      const at = parseSegmentIndexKey(key)
-      const entry = decodeIndexEntry(value)
-      if (at === null || entry === null) continue
-      bytes += entry.bytes
-      if ((found.length > 0 && bytes > maxBytes) || found.length === MAX_SEGMENTS) return found
-      found.push({ ref: { commit: at.commit, part: at.part }, entry })
-    }
-    lower = { gt: last, lt: bounds.lt }
-  }
-}
+/** Reading on behind it begins with the segment at `ref`. */
+const justBefore = ({ commit, part }: SegmentRef): SegmentRef =>
+  part > 0 ? { commit, part: part - 1 } : { commit: commit - 1, part: 0xffff }
 
 async function closeBoth({ log, stateDatabase }: Databases): Promise<void> {
   // A handle that broke may fail to close as well; its lock is released all the same.

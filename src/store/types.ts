@@ -42,6 +42,17 @@ export interface LoadedSegment {
   readonly damagedBytes: number
 }
 
+/** A segment as the index knows it. */
+export interface SegmentInfo {
+  readonly ref: SegmentRef
+  readonly first: number
+  /** Position behind its last entry. */
+  readonly end: number
+  readonly unsettled: number
+  /** Of its records. */
+  readonly bytes: number
+}
+
 export const ABSENT = 0xffff_ffff
 
 /** A change of the settled marks of one written segment, as absolute values. */

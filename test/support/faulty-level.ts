@@ -15,8 +15,8 @@ export class FaultyDisk {
   writes = 0
   /** Writes to log/ that a power cut could take back. */
   unsyncedLogWrites = 0
-  /** Awaited before several values of log/ are read. */
-  beforeRead: () => Promise<void> = () => Promise.resolve()
+  /** Awaited before values of log/ are read, with how many these are. */
+  beforeRead: (values: number) => Promise<void> = () => Promise.resolve()
 
   readonly create: CreateLevel = (location, settings) => new FaultyLevel(location, settings, this)
 
@@ -59,8 +59,8 @@ class FaultyLevel extends ClassicLevel<Buffer, Buffer> {
     if (this.#isBroken) throw noSpace()
   }
 
-  async _getMany(keys: unknown, options: unknown): Promise<unknown> {
-    if (this.location.endsWith('log')) await this.#disk.beforeRead()
+  async _getMany(keys: unknown[], options: unknown): Promise<unknown> {
+    if (this.location.endsWith('log')) await this.#disk.beforeRead(keys.length)
     return Reflect.apply(classicGetMany, this, [keys, options])
   }
 
