@@ -1,26 +1,23 @@
 /*
  * A queue: messages in order, consumers with credit, each message settled exactly once. Every place where messages wait is one: a session's queue, a route's
- * outbox, later dead letters and streams.
+ * outbox, a dead-letter queue, a stream. Where its messages are, its lanes know (lane.ts).
  *
  * Invariants
- * - Entries have contiguous positions, never reused. An entry is ready, in flight or done.
- * - In memory there is a row of segments in order of position. A durable queue may have one gap in that row, right behind the `#head`
- *   first segments: what lies in it is on disk only. Unwritten entries are always in memory, behind the gap.
- * - Entries in flight, redelivered, or with unwritten marks are in memory. So memory is bounded by the window, the consumers' credit
- *   and what one commit interval brings, not by the backlog.
+ * - A position names a message for as long as it is in the queue; its lane is folded into it.
  * - The ledger's figures are counted where things happen; `queued + inFlight` is what `depth` says.
  *
- * Operations: take (append) → pump (deliver) → settle | requeue | reject; prepareCommit/committed by the commit schedule; load ahead and evict around the gap.
+ * Operations: take (append) → pump (deliver) → settle | requeue | reject; prepareCommit/committed by the commit schedule.
  */
 import { BrokerError } from '../model/error.ts'
 import { type Acceptance, type RecordPrefix, recordLength } from '../model/message.ts'
-import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
+import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
+import { Lane, type LaneOwner, type Peeked } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
-import { MemoryBudget } from './memory.ts'
-import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
+import type { MemoryBudget } from './memory.ts'
+import { REDELIVERED, type Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -58,29 +55,13 @@ export interface QueueRecord {
   readonly next: number
 }
 
-/** What a look into a queue tells beside the record. */
-export interface Peeked {
-  readonly position: number
-  readonly isInFlight: boolean
-  readonly isRedelivered: boolean
-}
-
 /** What a queue says to a run before anything is appended. */
 export type Admission = 'take' | 'refuse' | 'drop'
 
-/** Memory a durable queue keeps at its front, bytes; the rest of a backlog is on disk only. */
-const WINDOW_BYTES = 1024 * 1024
-/** The same when limits.memory is half used. */
-const TIGHT_WINDOW_BYTES = 128 * 1024
-const READ_BYTES = 512 * 1024
-/** Below so many bytes ahead of the consumer the next part is read. */
-const READ_AHEAD_BYTES = 256 * 1024
 /** One byte per delivery names its consumer; slot 0 means none. */
 const MAX_CONSUMERS = 255
-/** An empty open segment of at most this size is used again instead of being given back. */
-const KEPT_BYTES = 16 * 1024
 
-export class Queue implements CommitSource {
+export class Queue implements CommitSource, LaneOwner {
   readonly name: string
   /** May be changed while running; what is over a lowered limit stays. */
   limits: QueueLimits
@@ -93,39 +74,15 @@ export class Queue implements CommitSource {
   deadLetter: DeadLetterTarget | null = null
 
   readonly #durability: Durability | null
-  readonly #memory: MemoryBudget
   readonly #monotonicMs: () => number
   readonly #settleTime = new SettleTime()
-
-  #segments: Segment[] = []
-  /** Segments before the gap; all of them if there is none. */
-  #head = 0
-  /** Reading goes on after this; meaningful while there is a gap. */
-  #readAfter: SegmentRef | null = null
-  /** Last segment in the gap; null: no gap. */
-  #gapLast: SegmentRef | null = null
-  #reading: Promise<void> | null = null
-  /** Bytes the last open segment came to: the next one begins with room for as many. */
-  #expectedBytes = 0
-  #nextPosition: number
-  #bytes: number
-  /** Unsettled entries no commit has taken yet. */
-  #unwritten = 0
-  #unwrittenBytes = 0
-
-  /** Where the pump looks next: index into #segments and entry in it. */
-  #cursor = 0
-  #entry = 0
+  readonly #lane: Lane
 
   readonly #consumers: (Consumer | null)[] = [null]
   #turn = 1
   #consumerCount = 0
   #isPumping = false
   #pumpAgain = false
-
-  #completed: SegmentMarks[] = []
-  #marked: Segment[] = []
-  #committing: Segment[] = []
   #isDeleted = false
 
   constructor({
@@ -148,13 +105,15 @@ export class Queue implements CommitSource {
     this.name = name
     this.limits = limits
     this.qos0 = qos0
-    this.#memory = memory
     this.#monotonicMs = monotonicMs
     this.#durability = durability
     this.ledger = stored === null ? new Ledger() : Ledger.from(stored.figures)
-    this.#nextPosition = stored?.nextPosition ?? 0
-    this.#bytes = stored?.bytes ?? 0
-    this.#gapLast = stored?.last ?? null
+    this.#lane = new Lane({
+      owner: this,
+      memory,
+      durability,
+      stored: stored === null ? null : { messages: this.ledger.queued, ...stored },
+    })
   }
 
   get isDurable(): boolean {
@@ -168,7 +127,7 @@ export class Queue implements CommitSource {
 
   /** Bytes of their records. */
   get bytes(): number {
-    return this.#bytes
+    return this.#lane.bytes
   }
 
   get inFlight(): number {
@@ -185,21 +144,12 @@ export class Queue implements CommitSource {
 
   /** Memory it holds, bytes. */
   get heldBytes(): number {
-    let held = 0
-    for (const segment of this.#segments) held += segment.heldBytes
-    return held
+    return this.#lane.heldBytes
   }
 
   /** The record of the oldest message, for a look at once; null: empty, or not read yet. */
   get oldest(): { readonly bytes: Buffer; readonly at: number } | null {
-    for (let s = 0; s < this.#head; s++) {
-      const segment = this.#segments[s]
-      if (segment === undefined || segment.live === 0) continue
-      for (let i = segment.firstLive(); i < segment.count; i++) {
-        if ((segment.statusAt(i) & DONE) === 0) return { bytes: segment.bytes, at: segment.offsetAt(i) }
-      }
-    }
-    return null
+    return this.#lane.oldest
   }
 
   /** Nothing waits that the pump has not handed out. */
@@ -217,7 +167,7 @@ export class Queue implements CommitSource {
   /** What would happen to `count` messages of `bytes` in all. */
   admit(count: number, bytes: number): Admission {
     if (this.limits.onFull === 'drop_oldest') return 'take'
-    if (this.depth + count <= this.limits.messages && this.#bytes + bytes <= this.limits.bytes) return 'take'
+    if (this.depth + count <= this.limits.messages && this.bytes + bytes <= this.limits.bytes) return 'take'
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
   }
 
@@ -225,7 +175,7 @@ export class Queue implements CommitSource {
   bookDropped(count: number, reason: DropReason): void {
     this.ledger.accepted += count
     this.ledger.drop(reason, count)
-    this.#figuresChanged()
+    this.figuresChanged()
   }
 
   /**
@@ -244,9 +194,8 @@ export class Queue implements CommitSource {
     ticket: number,
     isShared: boolean,
   ): void {
-    const length = recordLength(prefix, expiryMs, propertiesBytes, to - from - propertiesBytes)
-    const segment = this.#openSegment(length)
-    segment.append(
+    this.#lane.append(
+      recordLength(prefix, expiryMs, propertiesBytes, to - from - propertiesBytes),
       prefix,
       acceptance,
       expiryMs,
@@ -258,76 +207,34 @@ export class Queue implements CommitSource {
       ticket,
       isShared ? SHARED : 0,
     )
-    this.#nextPosition++
     this.ledger.accepted++
     this.ledger.queued++
-    this.#bytes += length
-    if (this.#durability !== null) {
-      this.#unwritten++
-      this.#unwrittenBytes += length
-    }
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
   }
 
-  #openSegment(length: number): Segment {
-    const last = this.#segments.at(-1)
-    if (last !== undefined && last.ref === null) {
-      if (last.fits(length)) return last
-      this.#expectedBytes = SEGMENT_BYTES
-      if (last.live === 0 && last.inFlight === 0) this.#remove(this.#segments.length - 1)
-    }
-    const expectedBytes = this.#memory.isTight ? 0 : this.#expectedBytes
-    const segment = Segment.open(this.#nextPosition, this.#memory, expectedBytes)
-    this.#segments.push(segment)
-    if (this.#gapLast === null) this.#head = this.#segments.length
-    return segment
-  }
-
   #dropOldest(): void {
-    while (this.depth > this.limits.messages || this.#bytes > this.limits.bytes) {
-      if (!this.#dropFront()) return
+    while (this.depth > this.limits.messages || this.bytes > this.limits.bytes) {
+      const segment = this.#lane.nextReady()
+      // What is on disk only is being read, and dropped when it is there.
+      if (segment === null) return
+      if (this.deadLetter === null) this.ledger.drop('overflow', 1)
+      else if (!this.#handOver(segment, this.#lane.entry, 'maxlen')) return
+      this.ledger.queued--
+      this.#lane.drop(segment)
     }
-  }
-
-  /** False if the front is on disk only: it is read, and dropped when it is there; or if the dead-letter target has no room. */
-  #dropFront(): boolean {
-    for (let s = 0; s < this.#head; s++) {
-      const segment = this.#segments[s]
-      if (segment === undefined || segment.live === segment.inFlight) continue
-      for (let i = segment.firstLive(); i < segment.count; i++) {
-        if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
-        if (this.deadLetter === null) this.ledger.drop('overflow', 1)
-        else if (!this.#handOver(segment, i, 'maxlen')) return false
-        this.ledger.queued--
-        this.#finish(segment, i)
-        return true
-      }
-    }
-    if (this.#gapLast !== null) this.#readOn()
-    return false
   }
 
   /** Expires what has waited longer than limits.ageMs, from the front; `ageMs` tells how long a record has waited. */
   expire(ageMs: (bytes: Buffer, at: number) => number): void {
     if (this.limits.ageMs === Number.POSITIVE_INFINITY) return
-    for (let s = 0; s < this.#head; s++) {
-      const segment = this.#segments[s]
-      if (segment === undefined) return
-      for (let i = segment.firstLive(); i < segment.count; i++) {
-        if ((segment.statusAt(i) & (DONE | IN_FLIGHT)) !== 0) continue
-        if (ageMs(segment.bytes, segment.offsetAt(i)) <= this.limits.ageMs) return
-        if (this.deadLetter === null) this.ledger.expired++
-        else if (!this.#handOver(segment, i, 'expired')) return
-        this.ledger.queued--
-        this.#finish(segment, i)
-        // The last one may have taken the segment with it.
-        if (this.#segments[s] !== segment) {
-          s--
-          break
-        }
-      }
+    const lane = this.#lane
+    for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+      if (ageMs(segment.bytes, segment.offsetAt(lane.entry)) <= this.limits.ageMs) return
+      if (this.deadLetter === null) this.ledger.expired++
+      else if (!this.#handOver(segment, lane.entry, 'expired')) return
+      this.ledger.queued--
+      lane.drop(segment)
     }
-    this.prefetch()
   }
 
   /** The dead-letter target takes it, and the ledger says so; false: it has no room, and nothing has changed. */
@@ -345,13 +252,17 @@ export class Queue implements CommitSource {
    * @throws BrokerError STORE_UNAVAILABLE if what is on disk cannot be read now; what was purged by then is gone, and the ledger tells.
    */
   async purge(): Promise<number> {
-    const through = this.#nextPosition
+    const through = this.#lane.nextPosition
     let purged = 0
     for (;;) {
-      purged += this.#dropReady(through)
+      const dropped = this.#lane.dropReady(through)
+      if (dropped > 0) {
+        this.ledger.queued -= dropped
+        this.ledger.drop('purged', dropped)
+        purged += dropped
+      }
       // What lies beyond came meanwhile: reading on would only bring it into memory.
-      if ((this.#segments[this.#head - 1]?.end ?? 0) >= through) return purged
-      if (!(await this.readMore())) return purged
+      if (this.#lane.isReadThrough(through) || !(await this.readMore())) return purged
     }
   }
 
@@ -360,31 +271,14 @@ export class Queue implements CommitSource {
    * @throws BrokerError STORE_UNAVAILABLE if it cannot be read now.
    */
   async readMore(): Promise<boolean> {
-    if (this.#gapLast === null) return false
-    const readAfter = this.#readAfter
-    this.#readOn()
-    await this.#reading
-    if (this.#gapLast !== null && this.#readAfter === readAfter) throw unreadable(this.name)
-    return true
+    const outcome = await this.#lane.readMore()
+    if (outcome === 'unreadable') throw unreadable(this.name)
+    return outcome === 'read'
   }
 
-  #dropReady(through: number): number {
-    let dropped = 0
-    for (const segment of this.#segments.slice(0, this.#head)) {
-      const end = segment.end
-      for (let position = segment.first; position < Math.min(end, through); position++) {
-        const index = position - segment.first
-        if ((segment.statusAt(index) & (DONE | IN_FLIGHT)) !== 0) continue
-        this.ledger.queued--
-        this.ledger.drop('purged', 1)
-        dropped++
-        const isLast = segment.live === 1
-        this.#finish(segment, index)
-        // The last one takes the segment with it.
-        if (isLast) break
-      }
-    }
-    return dropped
+  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
+  prefetch(): void {
+    this.#lane.prefetch()
   }
 
   /**
@@ -393,33 +287,11 @@ export class Queue implements CommitSource {
    */
   async peek(limit: number, visit: (bytes: Buffer, at: number, seen: Peeked) => void): Promise<void> {
     let left = limit
-    /** Position behind what was shown: the queue goes on while the disk is read, and its segments may move between memory and disk. */
-    let next = 0
-    const show = (segment: Segment): void => {
-      for (let i = Math.max(0, next - segment.first); i < segment.count && left > 0; i++) {
-        const status = segment.statusAt(i)
-        if ((status & DONE) !== 0) continue
-        left--
-        visit(segment.bytes, segment.offsetAt(i), {
-          position: segment.first + i,
-          isInFlight: (status & IN_FLIGHT) !== 0,
-          isRedelivered: (status & REDELIVERED) !== 0,
-        })
-      }
-      next = Math.max(next, segment.end)
-    }
-    for (const segment of this.#segments.slice(0, this.#head)) show(segment)
-    let after = this.#readAfter
-    let isMore = this.#gapLast !== null
-    while (isMore && left > 0) {
-      const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
-      // Of a budget of its own: a look must not press on limits.memory.
-      for (const found of loaded) show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
-      after = loaded.at(-1)?.ref ?? after
-      isMore = loaded.length > 0
-    }
-    // What is unwritten is in memory only.
-    for (const segment of this.#segments) show(segment)
+    await this.#lane.peek((bytes, at, seen) => {
+      visit(bytes, at, seen)
+      left--
+      return left > 0
+    })
   }
 
   // ---- consumers
@@ -439,12 +311,9 @@ export class Queue implements CommitSource {
     if (slot < 1) return
     this.#consumers[slot] = null
     this.#consumerCount--
-    for (const segment of this.#segments) {
-      if (segment.inFlight === 0) continue
-      for (let i = 0; i < segment.count; i++) {
-        if ((segment.statusAt(i) & IN_FLIGHT) !== 0 && segment.owners[i] === slot) this.#giveBack(segment, i)
-      }
-    }
+    const given = this.#lane.giveBackOf(slot)
+    this.ledger.inFlight -= given
+    this.ledger.queued += given
     this.#settleTime.abandoned()
     this.#dueIfUnwritten()
     this.pump()
@@ -465,19 +334,16 @@ export class Queue implements CommitSource {
   }
 
   #deliverReady(): void {
+    const lane = this.#lane
     for (;;) {
       const slot = this.#nextSlot()
       if (slot === 0) return
       const consumer = this.#consumers[slot]
       if (consumer === null || consumer === undefined) return
-      const segment = this.#nextReady()
+      const segment = lane.nextReady()
       if (segment === null) return
-      const index = this.#entry++
-      const status = segment.statusAt(index)
+      const index = lane.handOut(segment, slot)
       const position = segment.first + index
-      segment.status[index] = status | IN_FLIGHT
-      segment.owners[index] = slot
-      segment.inFlight++
       this.ledger.queued--
       this.ledger.inFlight++
       this.#settleTime.delivered(position, this.#monotonicMs)
@@ -486,7 +352,7 @@ export class Queue implements CommitSource {
         segment.offsetAt(index),
         position,
         segment.notes[index] ?? 0,
-        (status & REDELIVERED) === 0 ? 0 : 1,
+        (segment.statusAt(index) & REDELIVERED) === 0 ? 0 : 1,
       )
     }
   }
@@ -504,65 +370,32 @@ export class Queue implements CommitSource {
     return 0
   }
 
-  /** Moves the cursor to the next ready entry; null if there is none in memory. */
-  #nextReady(): Segment | null {
-    if (this.ledger.queued === 0) return null
-    while (this.#cursor < this.#head) {
-      const segment = this.#segments[this.#cursor]
-      if (segment === undefined) break
-      while (this.#entry < segment.count) {
-        if ((segment.statusAt(this.#entry) & (IN_FLIGHT | DONE)) === 0) {
-          if (this.#gapLast !== null) this.#readAheadOf(segment)
-          return segment
-        }
-        this.#entry++
-      }
-      if (this.#cursor === this.#segments.length - 1) return null
-      this.#cursor++
-      this.#entry = 0
-    }
-    if (this.#gapLast !== null) this.#readOn()
-    return null
-  }
-
-  #readAheadOf(segment: Segment): void {
-    if (this.#reading !== null || this.#cursor < this.#head - 2) return
-    const ahead = segment.used - segment.offsetAt(this.#entry)
-    const next = this.#cursor + 1 < this.#head ? (this.#segments[this.#cursor + 1]?.used ?? 0) : 0
-    if (ahead + next < READ_AHEAD_BYTES) this.#readOn()
-  }
-
   // ---- settling
 
   /** The consumer is done with it. A position that is not in flight is ignored: it was settled, or requeued meanwhile. */
   settle(position: number): void {
-    const segment = this.#segmentOf(position)
+    const segment = this.#lane.inFlightAt(position)
     if (segment === null) return
-    const index = position - segment.first
-    if ((segment.statusAt(index) & IN_FLIGHT) === 0) return
     this.#settleTime.settled(position, this.#monotonicMs)
     this.ledger.inFlight--
     this.ledger.settled++
-    this.#finish(segment, index)
+    this.#lane.end(segment, position - segment.first)
   }
 
   /** Back to its place, marked redelivered; the caller pumps when it wants it again. */
   requeue(position: number): void {
-    const segment = this.#segmentOf(position)
+    const segment = this.#lane.inFlightAt(position)
     if (segment === null) return
-    const index = position - segment.first
-    if ((segment.statusAt(index) & IN_FLIGHT) === 0) return
-    this.#giveBack(segment, index)
+    this.#giveBack(segment, position - segment.first)
     this.#settleTime.abandoned()
     this.#dueIfUnwritten()
   }
 
   /** Refused for good by its consumer: a dead letter, or else booked as dropped{reason} or as expired. What the dead-letter target has no room for goes back to its place. */
   reject(position: number, reason: DropReason | 'expired'): void {
-    const segment = this.#segmentOf(position)
+    const segment = this.#lane.inFlightAt(position)
     if (segment === null) return
     const index = position - segment.first
-    if ((segment.statusAt(index) & IN_FLIGHT) === 0) return
     if (this.deadLetter !== null && (reason === 'rejected' || reason === 'expired')) {
       if (!this.#handOver(segment, index, reason)) {
         this.#giveBack(segment, index)
@@ -571,334 +404,68 @@ export class Queue implements CommitSource {
     } else if (reason === 'expired') this.ledger.expired++
     else this.ledger.drop(reason, 1)
     this.ledger.inFlight--
-    this.#finish(segment, index)
+    this.#lane.end(segment, index)
   }
 
   #giveBack(segment: Segment, index: number): void {
-    const status = segment.statusAt(index)
-    segment.status[index] = (status & ~IN_FLIGHT) | REDELIVERED
-    segment.owners[index] = 0
-    segment.inFlight--
-    if ((status & REDELIVERED) === 0) segment.redelivered++
+    this.#lane.giveBack(segment, index)
     this.ledger.inFlight--
     this.ledger.queued++
-    const at = this.#segments.indexOf(segment)
-    if (at < this.#cursor || (at === this.#cursor && index < this.#entry)) {
-      this.#cursor = at
-      this.#entry = index
-    }
-  }
-
-  /** An entry needs no delivery any more, for whatever reason; the ledger has been told. */
-  #finish(segment: Segment, index: number): void {
-    const status = segment.statusAt(index)
-    segment.status[index] = (status & SHARED) | DONE
-    segment.live--
-    if ((status & IN_FLIGHT) !== 0) segment.inFlight--
-    if ((status & REDELIVERED) !== 0) segment.redelivered--
-    const length = segment.recordBytesAt(index)
-    this.#bytes -= length
-    if (this.#durability !== null) {
-      if (segment.ref === null) {
-        this.#unwritten--
-        this.#unwrittenBytes -= length
-        this.#durability.tickets.settle(segment.tickets[index] ?? 0)
-        this.#figuresChanged()
-      } else {
-        this.#mark(segment)
-      }
-    }
-    if (segment.live === 0) this.#retire(segment)
-  }
-
-  #mark(segment: Segment): void {
-    if (segment.live > 0 && !segment.isMarked) {
-      segment.isMarked = true
-      this.#marked.push(segment)
-    }
-    this.#durability?.schedule.touch(this)
-    this.#durability?.schedule.buffered()
-  }
-
-  #figuresChanged(): void {
-    this.#durability?.schedule.touch(this)
-    this.#durability?.schedule.figuresChanged()
-  }
-
-  /** All of a segment is done: it leaves memory, and the disk too if it is there. */
-  #retire(segment: Segment): void {
-    if (segment.ref !== null && !segment.isCommitted) return
-    const index = this.#segments.indexOf(segment)
-    if (index < 0) return
-    if (segment.ref === null && index === this.#segments.length - 1 && segment.bytes.length <= KEPT_BYTES) {
-      segment.restart()
-      if (this.#cursor === index) this.#entry = 0
-      return
-    }
-    if (segment.ref === null) {
-      this.#expectedBytes = segment.used
-    } else {
-      this.#completed.push({
-        queue: this.#durability?.number ?? 0,
-        ref: segment.ref,
-        settled: segment.settledBitmap(),
-        isComplete: true,
-      })
-      segment.isMarked = false
-    }
-    this.#remove(index)
-  }
-
-  #remove(index: number): void {
-    const segment = this.#segments[index]
-    if (segment === undefined) return
-    this.#segments.splice(index, 1)
-    if (index < this.#head) this.#head--
-    if (index < this.#cursor) this.#cursor--
-    else if (index === this.#cursor) this.#entry = 0
-    segment.release()
-  }
-
-  #segmentOf(position: number): Segment | null {
-    const segments = this.#segments
-    let low = 0
-    let high = segments.length - 1
-    while (low <= high) {
-      const middle = (low + high) >>> 1
-      const segment = segments[middle]
-      if (segment === undefined) return null
-      if (position < segment.first) high = middle - 1
-      else if (position >= segment.end) low = middle + 1
-      else return segment
-    }
-    return null
   }
 
   // ---- disk
 
   /** Unwritten messages that nobody can take any more are due at once. */
   #dueIfUnwritten(): void {
-    if (this.#durability === null || this.#unwritten === 0) return
+    if (this.#durability === null || this.#lane.unwritten === 0) return
     this.#durability.schedule.touch(this)
     this.#durability.schedule.due(this.#durability.tickets.last)
   }
 
   isDueThrough(ticket: number, withMarks: boolean): boolean {
-    if (withMarks && (this.#completed.length > 0 || this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)))
-      return true
-    if (this.#unwritten === 0) return false
-    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
-      const segment = this.#segments[s]
-      if (segment === undefined) break
-      const end = segment.live === 0 ? 0 : segment.indexAfterTicket(ticket)
-      for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
-    }
-    return false
+    return this.#lane.isDueThrough(ticket, withMarks)
   }
 
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
-    let part = 0
-    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
-      let segment = this.#segments[s]
-      if (segment === undefined) break
-      const cut = segment.indexAfterTicket(throughTicket)
-      if (cut === 0) break
-      if (segment.live === 0) continue
-      if (cut < segment.count) {
-        const rest = segment.splitAt(cut)
-        this.#segments.splice(s + 1, 0, rest)
-        if (this.#gapLast === null) this.#head++
-        if (this.#cursor === s && this.#entry > cut) {
-          this.#cursor = s + 1
-          this.#entry -= cut
-        } else if (this.#cursor > s) {
-          this.#cursor++
-        }
-        if (segment.live === 0) {
-          this.#remove(s)
-          segment = undefined
-          break
-        }
-      }
-      const write = segment.toWrite(this.#durability.number, part)
-      segment.ref = { commit: commitNumber, part }
-      this.#expectedBytes = segment.used
-      part++
-      this.#committing.push(segment)
-      commit.segments.push(write)
-      for (let i = 0; i < segment.count; i++) {
-        if ((segment.statusAt(i) & DONE) !== 0) continue
-        const length = segment.recordBytesAt(i)
-        this.#unwritten--
-        this.#unwrittenBytes -= length
-        commit.acceptedBytes += length
-      }
-      if (cut < segment.count) break
-    }
-    for (const segment of this.#marked) {
-      if (!segment.isMarked || segment.ref === null) continue
-      segment.isMarked = false
-      commit.marks.push({
-        queue: this.#durability.number,
-        ref: segment.ref,
-        settled: segment.settledBitmap(),
-        isComplete: false,
-      })
-    }
-    this.#marked = []
-    commit.marks.push(...this.#completed)
-    this.#completed = []
+    this.#lane.prepareCommit(throughTicket, commit, commitNumber)
     commit.changes.push({ key: this.#durability.ledgerKey, value: this.#record() })
-    if (this.#unwritten > 0) {
-      this.#durability.schedule.touch(this)
-      this.#durability.schedule.buffered()
-    }
+    if (this.#lane.unwritten > 0) this.marksChanged()
   }
 
   committed(): void {
-    const written = this.#committing
-    this.#committing = []
-    for (const segment of written) {
-      segment.isCommitted = true
-      if (segment.live === 0) this.#retire(segment)
-    }
-    if (this.#completed.length > 0) {
-      this.#durability?.schedule.touch(this)
-      this.#durability?.schedule.buffered()
-    }
-    this.#evict()
-  }
-
-  #firstUnwritten(): number {
-    let s = this.#segments.length
-    while (s > 0 && this.#segments[s - 1]?.ref === null) s--
-    return s
+    this.#lane.committed()
   }
 
   #record(): Buffer {
     const record: QueueRecord = {
-      figures: this.ledger.persistent(this.#unwritten),
-      bytes: this.#bytes - this.#unwrittenBytes,
-      next: this.#nextPosition,
+      figures: this.ledger.persistent(this.#lane.unwritten),
+      bytes: this.#lane.bytes - this.#lane.unwrittenBytes,
+      next: this.#lane.nextPosition,
     }
     return Buffer.from(JSON.stringify(record))
   }
 
-  /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
-  #evict(): void {
-    const window = this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES
-    if (this.#gapLast === null) {
-      let held = 0
-      let s = 0
-      for (; s < this.#segments.length; s++) {
-        const segment = this.#segments[s]
-        if (segment === undefined) return
-        held += segment.heldBytes
-        if (held > window && s > this.#cursor + 1) break
-      }
-      const first = this.#segments[s]
-      if (first === undefined || !this.#isEvictable(first) || first.ref === null) return
-      this.#head = s
-      this.#readAfter = before(first.ref)
-      this.#gapLast = first.ref
-    }
-    for (;;) {
-      const segment = this.#segments[this.#head]
-      if (segment === undefined || segment.ref === null || !this.#isEvictable(segment)) return
-      this.#gapLast = segment.ref
-      this.#segments.splice(this.#head, 1)
-      segment.release()
-    }
+  // ---- what lanes tell
+
+  marksChanged(): void {
+    this.#durability?.schedule.touch(this)
+    this.#durability?.schedule.buffered()
   }
 
-  #isEvictable(segment: Segment): boolean {
-    return segment.isCommitted && !segment.isMarked && segment.inFlight === 0 && segment.redelivered === 0
+  figuresChanged(): void {
+    this.#durability?.schedule.touch(this)
+    this.#durability?.schedule.figuresChanged()
   }
 
-  /** Reads the next part of the gap into the head, unless that is being done. */
-  #readOn(): void {
-    this.#reading ??= this.#readNext()
-  }
-
-  /** Never rejects. */
-  async #readNext(): Promise<void> {
-    const durability = this.#durability
-    if (durability === null) return
-    let loaded: LoadedSegment[] | null = null
-    try {
-      loaded = await durability.read(this.#readAfter, READ_BYTES)
-    } catch {
-      // The store is being reopened after an I/O error, or closed; the next pump asks again.
-    }
-    this.#reading = null
-    if (loaded === null) return
-    this.#insert(loaded)
+  loaded(): void {
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
     this.pump()
   }
 
-  #insert(loaded: readonly LoadedSegment[]): void {
-    for (const found of loaded) {
-      const last = this.#gapLast
-      if (last === null || isAfter(found.ref, last)) break
-      this.#readAfter = found.ref
-      if (found.damaged > 0) this.#bookDamage(found)
-      const segment = Segment.loaded(found, this.#memory)
-      if (segment.live > 0) {
-        this.#segments.splice(this.#head, 0, segment)
-        this.#head++
-        if (found.damaged > 0) this.#mark(segment)
-      } else {
-        this.#completed.push({
-          queue: this.#durability?.number ?? 0,
-          ref: found.ref,
-          settled: segment.settledBitmap(),
-          isComplete: true,
-        })
-        segment.release()
-        this.#durability?.schedule.touch(this)
-        this.#durability?.schedule.buffered()
-      }
-    }
-    const last = this.#gapLast
-    if (last !== null && (loaded.length === 0 || (this.#readAfter !== null && !isAfter(last, this.#readAfter)))) {
-      this.#gapLast = null
-      this.#readAfter = null
-      this.#head = this.#segments.length
-      this.#reconcile()
-    }
-  }
-
-  /**
-   * All there is is in memory now: the figures are set right. What they promise beyond it was lost to damage that left no trace to
-   * be counted by.
-   */
-  #reconcile(): void {
-    let ready = 0
-    let bytes = 0
-    for (const segment of this.#segments) {
-      ready += segment.live - segment.inFlight
-      bytes += segment.liveBytes()
-    }
-    const gone = this.ledger.queued - ready
-    if (gone > 0) {
-      this.ledger.queued -= gone
-      this.ledger.drop('damage', gone)
-    }
-    if (gone > 0 || bytes !== this.#bytes) this.#figuresChanged()
-    this.#bytes = bytes
-  }
-
-  #bookDamage(found: LoadedSegment): void {
-    this.ledger.queued -= found.damaged
-    this.ledger.drop('damage', found.damaged)
-    this.#bytes -= found.damagedBytes
-  }
-
-  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
-  prefetch(): void {
-    if (this.#gapLast !== null && this.#head === 0) this.#readOn()
+  lost(count: number): void {
+    this.ledger.queued -= count
+    this.ledger.drop('damage', count)
   }
 
   /** Ends a queue; what is in it is booked as dropped{reason}. A durable one has been purged, and the purge flushed, before. */
@@ -909,12 +476,7 @@ export class Queue implements CommitSource {
     this.ledger.drop(reason, this.depth)
     this.ledger.queued = 0
     this.ledger.inFlight = 0
-    this.#bytes = 0
-    for (const segment of this.#segments) segment.release()
-    this.#segments = []
-    this.#head = 0
-    this.#cursor = 0
-    this.#entry = 0
+    this.#lane.clear()
     this.#consumers.length = 1
     this.#consumerCount = 0
   }
@@ -926,9 +488,3 @@ const unreadable = (queue: string): BrokerError =>
     `the messages of queue ${queue} on disk cannot be read now: the store is being reopened; try again in a moment`,
     { facts: { queue } },
   )
-
-const before = (ref: SegmentRef): SegmentRef =>
-  ref.part > 0 ? { commit: ref.commit, part: ref.part - 1 } : { commit: ref.commit - 1, part: 0xffff }
-
-const isAfter = (a: SegmentRef, b: SegmentRef): boolean =>
-  a.commit > b.commit || (a.commit === b.commit && a.part > b.part)

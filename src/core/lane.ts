@@ -1,0 +1,625 @@
+/*
+ * A lane: one row of messages in order, part of a queue. A queue has one for each priority; each is a log of its own, with its own number in the store, its own
+ * positions and segments. A lane knows where messages are; who gets them and what the ledger says about it is the queue's.
+ *
+ * Invariants
+ * - Entries have contiguous positions, never reused. An entry is ready, in flight or done. No entry before the cursor is ready.
+ * - In memory there is a row of segments in order of position. A durable lane may have one gap in that row, right behind the `#head`
+ *   first segments: what lies in it is on disk only. Unwritten entries are always in memory, behind the gap.
+ * - Entries in flight, redelivered, or with unwritten marks are in memory. So memory is bounded by the window, the consumers' credit
+ *   and what one commit interval brings, not by the backlog.
+ *
+ * Operations: append → nextReady → handOut → end | giveBack; prepareCommit/committed by the queue; read on and evict around the gap.
+ */
+import type { Acceptance, RecordPrefix } from '../model/message.ts'
+import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
+import { MemoryBudget } from './memory.ts'
+import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
+import type { Tickets } from './tickets.ts'
+
+/** What a durable lane needs beside memory. */
+export interface LaneDurability {
+  /** Its number in the store. */
+  readonly number: number
+  readonly tickets: Tickets
+  readonly read: (after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
+}
+
+/** A durable lane as the disk remembers it. */
+export interface StoredLane {
+  /** Messages not settled, and bytes of their records. */
+  readonly messages: number
+  readonly bytes: number
+  readonly nextPosition: number
+  readonly last: SegmentRef | null
+}
+
+/** What a lane tells its queue. */
+export interface LaneOwner {
+  /** Marks of what is on disk have changed. */
+  marksChanged(): void
+  /** Only figures have changed: the disk never knew the message. */
+  figuresChanged(): void
+  /** What was on disk only is in memory now, as far as was asked for. */
+  loaded(): void
+  /** So many messages that should be there, ready, are not: damage. */
+  lost(count: number): void
+}
+
+/** What a look into a queue tells beside the record. */
+export interface Peeked {
+  readonly position: number
+  readonly isInFlight: boolean
+  readonly isRedelivered: boolean
+}
+
+/** Memory a durable lane keeps at its front, bytes; the rest of a backlog is on disk only. */
+const WINDOW_BYTES = 1024 * 1024
+/** The same when limits.memory is half used. */
+const TIGHT_WINDOW_BYTES = 128 * 1024
+const READ_BYTES = 512 * 1024
+/** Below so many bytes ahead of the consumer the next part is read. */
+const READ_AHEAD_BYTES = 256 * 1024
+/** An empty open segment of at most this size is used again instead of being given back. */
+const KEPT_BYTES = 16 * 1024
+
+export class Lane {
+  /** Messages that could be delivered now, on disk or in memory. */
+  ready: number
+  /** Bytes of the records that are not done. */
+  bytes: number
+  /** Entries that are not done and that no commit has taken yet. */
+  unwritten = 0
+  unwrittenBytes = 0
+
+  readonly #owner: LaneOwner
+  readonly #memory: MemoryBudget
+  readonly #durability: LaneDurability | null
+
+  #segments: Segment[] = []
+  /** Segments before the gap; all of them if there is none. */
+  #head = 0
+  /** Reading goes on after this; meaningful while there is a gap. */
+  #readAfter: SegmentRef | null = null
+  /** Last segment in the gap; null: no gap. */
+  #gapLast: SegmentRef | null
+  #reading: Promise<void> | null = null
+  /** Bytes the last open segment came to: the next one begins with room for as many. */
+  #expectedBytes = 0
+  #nextPosition: number
+
+  /** Where delivery goes on: index into #segments and entry in it. */
+  #cursor = 0
+  #entry = 0
+
+  #completed: SegmentMarks[] = []
+  #marked: Segment[] = []
+  #committing: Segment[] = []
+
+  constructor({
+    owner,
+    memory,
+    durability,
+    stored,
+  }: {
+    owner: LaneOwner
+    memory: MemoryBudget
+    durability: LaneDurability | null
+    stored: StoredLane | null
+  }) {
+    this.#owner = owner
+    this.#memory = memory
+    this.#durability = durability
+    this.ready = stored?.messages ?? 0
+    this.bytes = stored?.bytes ?? 0
+    this.#nextPosition = stored?.nextPosition ?? 0
+    this.#gapLast = stored?.last ?? null
+  }
+
+  get nextPosition(): number {
+    return this.#nextPosition
+  }
+
+  /** Memory it holds, bytes. */
+  get heldBytes(): number {
+    let held = 0
+    for (const segment of this.#segments) held += segment.heldBytes
+    return held
+  }
+
+  /** The record of the oldest message, for a look at once; null: empty, or not read yet. */
+  get oldest(): { readonly bytes: Buffer; readonly at: number } | null {
+    for (let s = 0; s < this.#head; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined || segment.live === 0) continue
+      const index = segment.firstLive()
+      if (index < segment.count) return { bytes: segment.bytes, at: segment.offsetAt(index) }
+    }
+    return null
+  }
+
+  // ---- messages come and go
+
+  /** Appends one message of `length` bytes; arguments as in Queue.take. */
+  append(
+    length: number,
+    prefix: RecordPrefix,
+    acceptance: Acceptance,
+    expiryMs: number,
+    source: Buffer,
+    from: number,
+    to: number,
+    propertiesBytes: number,
+    note: number,
+    ticket: number,
+    status: number,
+  ): void {
+    this.#openSegment(length).append(
+      prefix,
+      acceptance,
+      expiryMs,
+      source,
+      from,
+      to,
+      propertiesBytes,
+      note,
+      ticket,
+      status,
+    )
+    this.#nextPosition++
+    this.ready++
+    this.bytes += length
+    if (this.#durability !== null) {
+      this.unwritten++
+      this.unwrittenBytes += length
+    }
+  }
+
+  #openSegment(length: number): Segment {
+    const last = this.#segments.at(-1)
+    if (last !== undefined && last.ref === null) {
+      if (last.fits(length)) return last
+      this.#expectedBytes = SEGMENT_BYTES
+      if (last.live === 0 && last.inFlight === 0) this.#remove(this.#segments.length - 1)
+    }
+    const expectedBytes = this.#memory.isTight ? 0 : this.#expectedBytes
+    const segment = Segment.open(this.#nextPosition, this.#memory, expectedBytes)
+    this.#segments.push(segment)
+    if (this.#gapLast === null) this.#head = this.#segments.length
+    return segment
+  }
+
+  /** Index of the entry found by `nextReady` in its segment. */
+  get entry(): number {
+    return this.#entry
+  }
+
+  /** Moves the cursor to the first ready entry, which is the oldest. Null: there is none, or it is on disk only and now being read. */
+  nextReady(): Segment | null {
+    if (this.ready === 0) return null
+    while (this.#cursor < this.#head) {
+      const segment = this.#segments[this.#cursor]
+      if (segment === undefined) break
+      while (this.#entry < segment.count) {
+        if ((segment.statusAt(this.#entry) & (IN_FLIGHT | DONE)) === 0) {
+          if (this.#gapLast !== null) this.#readAheadOf(segment)
+          return segment
+        }
+        this.#entry++
+      }
+      if (this.#cursor === this.#segments.length - 1) return null
+      this.#cursor++
+      this.#entry = 0
+    }
+    if (this.#gapLast !== null) this.#readOn()
+    return null
+  }
+
+  #readAheadOf(segment: Segment): void {
+    if (this.#reading !== null || this.#cursor < this.#head - 2) return
+    const ahead = segment.used - segment.offsetAt(this.#entry)
+    const next = this.#cursor + 1 < this.#head ? (this.#segments[this.#cursor + 1]?.used ?? 0) : 0
+    if (ahead + next < READ_AHEAD_BYTES) this.#readOn()
+  }
+
+  /** Puts the entry that `nextReady` found in flight to the consumer in `slot`; returns its index. */
+  handOut(segment: Segment, slot: number): number {
+    const index = this.#entry++
+    segment.status[index] = segment.statusAt(index) | IN_FLIGHT
+    segment.owners[index] = slot
+    segment.inFlight++
+    this.ready--
+    return index
+  }
+
+  /** The segment of a delivery that is neither ended nor given back; null: there is none. */
+  inFlightAt(position: number): Segment | null {
+    const segment = this.#segmentOf(position)
+    return segment !== null && (segment.statusAt(position - segment.first) & IN_FLIGHT) !== 0 ? segment : null
+  }
+
+  /** Ends a delivery: the message is done. */
+  end(segment: Segment, index: number): void {
+    this.#finish(segment, index)
+  }
+
+  /** Puts a delivery back to its place, marked redelivered. */
+  giveBack(segment: Segment, index: number): void {
+    const status = segment.statusAt(index)
+    segment.status[index] = (status & ~IN_FLIGHT) | REDELIVERED
+    segment.owners[index] = 0
+    segment.inFlight--
+    if ((status & REDELIVERED) === 0) segment.redelivered++
+    this.ready++
+    const at = this.#segments.indexOf(segment)
+    if (at < this.#cursor || (at === this.#cursor && index < this.#entry)) {
+      this.#cursor = at
+      this.#entry = index
+    }
+  }
+
+  /** The same with all that is in flight to the consumer in `slot`; returns how many. */
+  giveBackOf(slot: number): number {
+    let given = 0
+    for (const segment of this.#segments) {
+      if (segment.inFlight === 0) continue
+      for (let i = 0; i < segment.count; i++) {
+        if ((segment.statusAt(i) & IN_FLIGHT) === 0 || segment.owners[i] !== slot) continue
+        this.giveBack(segment, i)
+        given++
+      }
+    }
+    return given
+  }
+
+  /** Ends a message that nobody has: the one `nextReady` found. */
+  drop(segment: Segment): void {
+    this.ready--
+    this.#finish(segment, this.#entry)
+  }
+
+  /** Ends all ready messages in memory before `through`; returns how many. */
+  dropReady(through: number): number {
+    const before = this.ready
+    for (let segment = this.nextReady(); segment !== null; segment = this.nextReady()) {
+      if (segment.first + this.#entry >= through) break
+      this.drop(segment)
+    }
+    return before - this.ready
+  }
+
+  /** Whether all messages before `through` are in memory. */
+  isReadThrough(through: number): boolean {
+    return this.#gapLast === null || (this.#segments[this.#head - 1]?.end ?? 0) >= through
+  }
+
+  /** An entry needs no delivery any more, for whatever reason. */
+  #finish(segment: Segment, index: number): void {
+    const status = segment.statusAt(index)
+    segment.status[index] = (status & SHARED) | DONE
+    segment.live--
+    if ((status & IN_FLIGHT) !== 0) segment.inFlight--
+    if ((status & REDELIVERED) !== 0) segment.redelivered--
+    const length = segment.recordBytesAt(index)
+    this.bytes -= length
+    if (this.#durability !== null) {
+      if (segment.ref === null) {
+        this.unwritten--
+        this.unwrittenBytes -= length
+        this.#durability.tickets.settle(segment.tickets[index] ?? 0)
+        this.#owner.figuresChanged()
+      } else {
+        this.#mark(segment)
+      }
+    }
+    if (segment.live === 0) this.#retire(segment)
+  }
+
+  #mark(segment: Segment): void {
+    if (segment.live > 0 && !segment.isMarked) {
+      segment.isMarked = true
+      this.#marked.push(segment)
+    }
+    this.#owner.marksChanged()
+  }
+
+  /** All of a segment is done: it leaves memory, and the disk too if it is there. */
+  #retire(segment: Segment): void {
+    if (segment.ref !== null && !segment.isCommitted) return
+    const index = this.#segments.indexOf(segment)
+    if (index < 0) return
+    if (segment.ref === null && index === this.#segments.length - 1 && segment.bytes.length <= KEPT_BYTES) {
+      segment.restart()
+      if (this.#cursor === index) this.#entry = 0
+      return
+    }
+    if (segment.ref === null) {
+      this.#expectedBytes = segment.used
+    } else {
+      this.#complete(segment, segment.ref)
+      segment.isMarked = false
+    }
+    this.#remove(index)
+  }
+
+  #complete(segment: Segment, ref: SegmentRef): void {
+    const queue = this.#durability?.number ?? 0
+    this.#completed.push({ queue, ref, settled: segment.settledBitmap(), isComplete: true })
+  }
+
+  #remove(index: number): void {
+    const segment = this.#segments[index]
+    if (segment === undefined) return
+    this.#segments.splice(index, 1)
+    if (index < this.#head) this.#head--
+    if (index < this.#cursor) this.#cursor--
+    else if (index === this.#cursor) this.#entry = 0
+    segment.release()
+  }
+
+  #segmentOf(position: number): Segment | null {
+    const segments = this.#segments
+    let low = 0
+    let high = segments.length - 1
+    while (low <= high) {
+      const middle = (low + high) >>> 1
+      const segment = segments[middle]
+      if (segment === undefined) return null
+      if (position < segment.first) high = middle - 1
+      else if (position >= segment.end) low = middle + 1
+      else return segment
+    }
+    return null
+  }
+
+  /** Shows messages in order until `visit` returns false. Nothing changes. @throws BrokerError STOPPING */
+  async peek(visit: (bytes: Buffer, at: number, seen: Peeked) => boolean): Promise<void> {
+    let isWanted = true
+    /** Position behind what was shown: the lane goes on while the disk is read, and its segments may move between memory and disk. */
+    let next = 0
+    const show = (segment: Segment): void => {
+      for (let i = Math.max(0, next - segment.first); i < segment.count && isWanted; i++) {
+        const status = segment.statusAt(i)
+        if ((status & DONE) !== 0) continue
+        isWanted = visit(segment.bytes, segment.offsetAt(i), {
+          position: segment.first + i,
+          isInFlight: (status & IN_FLIGHT) !== 0,
+          isRedelivered: (status & REDELIVERED) !== 0,
+        })
+      }
+      next = Math.max(next, segment.end)
+    }
+    for (const segment of this.#segments.slice(0, this.#head)) show(segment)
+    let after = this.#readAfter
+    let isMore = this.#gapLast !== null
+    while (isMore && isWanted) {
+      const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
+      // Of a budget of its own: a look must not press on limits.memory.
+      for (const found of loaded) show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
+      after = loaded.at(-1)?.ref ?? after
+      isMore = loaded.length > 0
+    }
+    // What is unwritten is in memory only.
+    for (const segment of this.#segments) show(segment)
+  }
+
+  /** Forgets everything and gives its memory back. */
+  clear(): void {
+    for (const segment of this.#segments) segment.release()
+    this.#segments = []
+    this.#head = 0
+    this.#cursor = 0
+    this.#entry = 0
+    this.ready = 0
+    this.bytes = 0
+  }
+
+  // ---- disk
+
+  isDueThrough(ticket: number, withMarks: boolean): boolean {
+    if (withMarks && (this.#completed.length > 0 || this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)))
+      return true
+    if (this.unwritten === 0) return false
+    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) break
+      const end = segment.live === 0 ? 0 : segment.indexAfterTicket(ticket)
+      for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
+    }
+    return false
+  }
+
+  /** Adds what is unwritten up to `throughTicket`, and changed marks, to the commit. */
+  prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
+    if (this.#durability === null) return
+    const { number } = this.#durability
+    let part = 0
+    for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
+      let segment = this.#segments[s]
+      if (segment === undefined) break
+      const cut = segment.indexAfterTicket(throughTicket)
+      if (cut === 0) break
+      if (segment.live === 0) continue
+      if (cut < segment.count) {
+        const rest = segment.splitAt(cut)
+        this.#segments.splice(s + 1, 0, rest)
+        if (this.#gapLast === null) this.#head++
+        if (this.#cursor === s && this.#entry > cut) {
+          this.#cursor = s + 1
+          this.#entry -= cut
+        } else if (this.#cursor > s) {
+          this.#cursor++
+        }
+        if (segment.live === 0) {
+          this.#remove(s)
+          segment = undefined
+          break
+        }
+      }
+      const write = segment.toWrite(number, part)
+      segment.ref = { commit: commitNumber, part }
+      this.#expectedBytes = segment.used
+      part++
+      this.#committing.push(segment)
+      commit.segments.push(write)
+      for (let i = 0; i < segment.count; i++) {
+        if ((segment.statusAt(i) & DONE) !== 0) continue
+        const length = segment.recordBytesAt(i)
+        this.unwritten--
+        this.unwrittenBytes -= length
+        commit.acceptedBytes += length
+      }
+      if (cut < segment.count) break
+    }
+    for (const segment of this.#marked) {
+      if (!segment.isMarked || segment.ref === null) continue
+      segment.isMarked = false
+      commit.marks.push({ queue: number, ref: segment.ref, settled: segment.settledBitmap(), isComplete: false })
+    }
+    this.#marked = []
+    commit.marks.push(...this.#completed)
+    this.#completed = []
+  }
+
+  /** The commit it was part of has returned. */
+  committed(): void {
+    const written = this.#committing
+    this.#committing = []
+    for (const segment of written) {
+      segment.isCommitted = true
+      if (segment.live === 0) this.#retire(segment)
+    }
+    if (this.#completed.length > 0) this.#owner.marksChanged()
+    this.#evict()
+  }
+
+  #firstUnwritten(): number {
+    let s = this.#segments.length
+    while (s > 0 && this.#segments[s - 1]?.ref === null) s--
+    return s
+  }
+
+  /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
+  #evict(): void {
+    const window = this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES
+    if (this.#gapLast === null) {
+      let held = 0
+      let s = 0
+      for (; s < this.#segments.length; s++) {
+        const segment = this.#segments[s]
+        if (segment === undefined) return
+        held += segment.heldBytes
+        if (held > window && s > this.#cursor + 1) break
+      }
+      const first = this.#segments[s]
+      if (first === undefined || !this.#isEvictable(first) || first.ref === null) return
+      this.#head = s
+      this.#readAfter = before(first.ref)
+      this.#gapLast = first.ref
+    }
+    for (;;) {
+      const segment = this.#segments[this.#head]
+      if (segment === undefined || segment.ref === null || !this.#isEvictable(segment)) return
+      this.#gapLast = segment.ref
+      this.#segments.splice(this.#head, 1)
+      segment.release()
+    }
+  }
+
+  #isEvictable(segment: Segment): boolean {
+    return segment.isCommitted && !segment.isMarked && segment.inFlight === 0 && segment.redelivered === 0
+  }
+
+  /** Reads the next part of what is on disk only. 'none': all is in memory; 'unreadable': it cannot be read now. */
+  async readMore(): Promise<'read' | 'none' | 'unreadable'> {
+    if (this.#gapLast === null) return 'none'
+    const readAfter = this.#readAfter
+    this.#readOn()
+    await this.#reading
+    return this.#gapLast !== null && this.#readAfter === readAfter ? 'unreadable' : 'read'
+  }
+
+  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
+  prefetch(): void {
+    if (this.#gapLast !== null && this.#head === 0) this.#readOn()
+  }
+
+  /** Reads the next part of the gap into the head, unless that is being done. */
+  #readOn(): void {
+    this.#reading ??= this.#readNext()
+  }
+
+  /** Never rejects. */
+  async #readNext(): Promise<void> {
+    const durability = this.#durability
+    if (durability === null) return
+    let loaded: LoadedSegment[] | null = null
+    try {
+      loaded = await durability.read(this.#readAfter, READ_BYTES)
+    } catch {
+      // The store is being reopened after an I/O error, or closed; the next pump asks again.
+    }
+    this.#reading = null
+    if (loaded === null) return
+    this.#insert(loaded)
+    this.#owner.loaded()
+  }
+
+  #insert(loaded: readonly LoadedSegment[]): void {
+    for (const found of loaded) {
+      const last = this.#gapLast
+      if (last === null || isAfter(found.ref, last)) break
+      this.#readAfter = found.ref
+      if (found.damaged > 0) this.#bookDamage(found)
+      const segment = Segment.loaded(found, this.#memory)
+      if (segment.live > 0) {
+        this.#segments.splice(this.#head, 0, segment)
+        this.#head++
+        if (found.damaged > 0) this.#mark(segment)
+      } else {
+        this.#complete(segment, found.ref)
+        segment.release()
+        this.#owner.marksChanged()
+      }
+    }
+    const last = this.#gapLast
+    if (last !== null && (loaded.length === 0 || (this.#readAfter !== null && !isAfter(last, this.#readAfter)))) {
+      this.#gapLast = null
+      this.#readAfter = null
+      this.#head = this.#segments.length
+      this.#reconcile()
+    }
+  }
+
+  #bookDamage(found: LoadedSegment): void {
+    this.ready -= found.damaged
+    this.bytes -= found.damagedBytes
+    this.#owner.lost(found.damaged)
+  }
+
+  /**
+   * All there is is in memory now: the figures are set right. What they promise beyond it was lost to damage that left no trace to
+   * be counted by.
+   */
+  #reconcile(): void {
+    let ready = 0
+    let bytes = 0
+    for (const segment of this.#segments) {
+      ready += segment.live - segment.inFlight
+      bytes += segment.liveBytes()
+    }
+    const gone = this.ready - ready
+    if (gone > 0) {
+      this.ready = ready
+      this.#owner.lost(gone)
+    }
+    if (gone > 0 || bytes !== this.bytes) this.#owner.figuresChanged()
+    this.bytes = bytes
+  }
+}
+
+const before = (ref: SegmentRef): SegmentRef =>
+  ref.part > 0 ? { commit: ref.commit, part: ref.part - 1 } : { commit: ref.commit - 1, part: 0xffff }
+
+const isAfter = (a: SegmentRef, b: SegmentRef): boolean =>
+  a.commit > b.commit || (a.commit === b.commit && a.part > b.part)
