@@ -14,7 +14,7 @@
 import type { Acceptance, RecordPrefix } from '../model/message.ts'
 import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
 import { MemoryBudget } from './memory.ts'
-import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED } from './segment.ts'
+import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED, TICKETED } from './segment.ts'
 import type { Tickets } from './tickets.ts'
 
 /** What a durable lane needs beside memory. */
@@ -306,7 +306,7 @@ export class Lane {
       if (segment.ref === null) {
         this.unwritten--
         this.unwrittenBytes -= length
-        this.#durability.tickets.settle(segment.tickets[index] ?? 0)
+        if ((status & TICKETED) !== 0) this.#durability.tickets.settle(segment.tickets[index] ?? 0)
         this.#owner.figuresChanged()
       } else {
         this.#mark(segment)

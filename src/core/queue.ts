@@ -17,7 +17,7 @@ import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import { Lane, type LaneOwner, type Peeked } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import { REDELIVERED, type Segment, SHARED } from './segment.ts'
+import { REDELIVERED, type Segment } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 
@@ -179,8 +179,8 @@ export class Queue implements CommitSource, LaneOwner {
   }
 
   /**
-   * Appends one accepted message; arguments as in writeRecord. `ticket` is the youngest ticket given out so far (its own, if it has one).
-   * The caller pumps when its run is through.
+   * Appends one accepted message; arguments as in writeRecord. `ticket` is the youngest ticket given out so far (its own, if it has one); `status`
+   * holds SHARED and TICKETED where they apply (segment.ts). The caller pumps when its run is through.
    */
   take(
     prefix: RecordPrefix,
@@ -192,7 +192,7 @@ export class Queue implements CommitSource, LaneOwner {
     propertiesBytes: number,
     note: number,
     ticket: number,
-    isShared: boolean,
+    status: number,
   ): void {
     this.#lane.append(
       recordLength(prefix, expiryMs, propertiesBytes, to - from - propertiesBytes),
@@ -205,7 +205,7 @@ export class Queue implements CommitSource, LaneOwner {
       propertiesBytes,
       note | this.noteNow,
       ticket,
-      isShared ? SHARED : 0,
+      status,
     )
     this.ledger.accepted++
     this.ledger.queued++

@@ -21,6 +21,7 @@ import { messageHeaders } from './message-headers.ts'
 import type { Queue } from './queue.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'
+import { SHARED, TICKETED } from './segment.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
 export interface Receipt {
@@ -258,7 +259,7 @@ export class Router {
     const firstSeq = acceptance.seq + 1
     const { bytes, properties, payloads, ends, expiries, expires, prefix } = run
     for (const { queue, note } of targets) {
-      const isShared = durable > 1 && queue.isDurable
+      const status = (durable > 1 && queue.isDurable ? SHARED : 0) | (firstTicket === 0 ? 0 : TICKETED)
       // drop_newest takes what fits; the rest enters its ledger as dropped.
       let fitting = to - from
       if (queue.limits.onFull === 'drop_newest') fitting = this.#fitting(queue, run, from, to)
@@ -275,7 +276,7 @@ export class Router {
           (payloads[i] ?? 0) - at,
           note,
           firstTicket === 0 ? this.#tickets.last : firstTicket + i - from,
-          isShared,
+          status,
         )
       }
       if (from + fitting < to) {

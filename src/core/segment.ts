@@ -21,6 +21,8 @@ export const DONE = 2
 export const REDELIVERED = 4
 /** The same message went to other durable queues too: its body is stored once per commit. */
 export const SHARED = 8
+/** Its settlement counts for the ticket beside it. Without this bit the ticket is some other message's and only says when the entry came. */
+export const TICKETED = 16
 
 /** The memory of a segment. */
 interface Parts {

@@ -20,7 +20,7 @@ const FIRST_CAPACITY = 1024
 export class Tickets {
   #capacity = FIRST_CAPACITY
   /** Durable queues that have not settled the message yet, by ticket modulo capacity. */
-  #pending = new Uint8Array(FIRST_CAPACITY)
+  #pending = new Uint32Array(FIRST_CAPACITY)
   #owner = new Uint32Array(FIRST_CAPACITY)
   /** Oldest ticket that may still be open. */
   #oldest = 1
@@ -152,7 +152,7 @@ export class Tickets {
   #grow(needed: number): void {
     let capacity = this.#capacity
     while (capacity < needed) capacity *= 2
-    const pending = new Uint8Array(capacity)
+    const pending = new Uint32Array(capacity)
     const owner = new Uint32Array(capacity)
     for (let ticket = this.#oldest; ticket <= this.#last; ticket++) {
       pending[ticket & (capacity - 1)] = this.#pending[ticket & (this.#capacity - 1)] ?? 0

@@ -27,7 +27,7 @@ function memoryQueue(limits: Partial<QueueLimits> = {}): {
     memory,
     put: payload => {
       const body = Buffer.from(payload)
-      queue.take(prefix, { seq: ++seq, boot: 1, acceptedAt: seq, clock: 2 }, 0, body, 0, body.length, 0, 0, 0, false)
+      queue.take(prefix, { seq: ++seq, boot: 1, acceptedAt: seq, clock: 2 }, 0, body, 0, body.length, 0, 0, 0, 0)
       queue.pump()
     },
   }

@@ -80,6 +80,42 @@ describe('Router', () => {
       await eventually(() => core.store.counters.acceptedBytes > 0, { what: 'the QoS 0 message on disk' })
     }))
 
+  it('does not take the settlement of a QoS 0 message for that of the QoS 1 message before it', () =>
+    withCore(async core => {
+      const queue = await core.queue('commands', 'command')
+      const readings = await core.queue('readings', 'reading')
+      const collector = new Collector(readings)
+      readings.attach(collector)
+      await core.gate.stillness()
+      let isSafe = false
+      const receipt = core.router.publish(messageTo('command', 'stop')).then(() => {
+        isSafe = true
+      })
+      await core.router.publish(messageTo('reading', '21', { qos: 0 }))
+      collector.settleAll()
+      await new Promise(setImmediate)
+      const wasSafeUnwritten = isSafe
+      core.gate.releaseCommits()
+      await receipt
+      expect(wasSafeUnwritten).toBe(false)
+      expect(queue.depth).toBe(1)
+    }))
+
+  it('acknowledges a message only when all of 256 durable queues keep it', () =>
+    withCore(async core => {
+      for (let n = 0; n < 256; n++) await core.queue(`q${n}`, '#')
+      await core.gate.stillness()
+      let isSafe = false
+      const receipt = core.router.publish(messageTo('a', 'x')).then(() => {
+        isSafe = true
+      })
+      await new Promise(setImmediate)
+      const wasSafeUnwritten = isSafe
+      core.gate.releaseCommits()
+      await receipt
+      expect(wasSafeUnwritten).toBe(false)
+    }))
+
   it('drops and counts QoS 0 for a full queue instead of refusing it', () =>
     withCore(async core => {
       const queue = await core.queue('jobs', '#', { ...WIDE_LIMITS, messages: 1 })
