@@ -7,7 +7,7 @@
  *     0   4  length of the whole record, bytes, little-endian like all below
  *     4   4  CRC32C of bytes 8..length; 0 in memory, filled in when the record is written to disk
  *     8   1  bits 0-1 QoS, 2 retain, 3 dup, 4-5 properties tag, 6 expiry present, 7 exchange is the built-in `mqtt`
- *     9   1  bits 0-3 priority, 4-5 clock, 6-7 zero
+ *     9   1  bits 0-3 priority, 4-5 clock, 6 history present, 7 zero
  *    10   6  seq: the third part of the message id, unique within its boot
  *    16   4  boot: which process start accepted it; the boot record knows gateway id, epoch and wall offset
  *    20   6  accepted at, milliseconds of the monotonic clock since that boot
@@ -17,7 +17,9 @@
  *    31   2  user name, bytes
  *    33   4  properties, bytes
  *    37   6  only if bit 6 of byte 8: time to live when accepted, milliseconds
- *         …  exchange, key, client id, user name (UTF-8), properties (form by tag), payload
+ *         …  exchange, key, client id, user name (UTF-8)
+ *         …  only if bit 6 of byte 9: bytes of the history (4), the history (death-history.ts)
+ *         …  properties (form by tag), payload
  */
 
 import { readU16, readU32, readU48, writeU32, writeU48 } from './bytes.ts'
@@ -47,6 +49,8 @@ const FLAG_DUP = 8
 const TAG_SHIFT = 4
 const FLAG_EXPIRY = 64
 const FLAG_MQTT_EXCHANGE = 128
+const FLAG_HISTORY = 64
+const HISTORY_LENGTH_BYTES = 4
 
 /** The envelope as an object, for the cold edges (HTTP, wills, feeds, tests). The hot path never builds one. */
 export interface Message {
@@ -174,6 +178,38 @@ export function encodeRecord(message: Message, acceptance: Acceptance): Buffer {
   return record
 }
 
+/** What changes when a message moves from one queue to another: everything else, its id above all, stays. */
+export interface Move {
+  readonly exchange: string
+  readonly key: string
+  readonly history: Buffer
+  readonly properties: Buffer
+}
+
+/** The record at `at` under another address and with a history; without expiry. */
+export function movedRecord(bytes: Buffer, at: number, { exchange, key, history, properties }: Move): Buffer {
+  const { bytes: head } = recordPrefix({
+    exchange,
+    key,
+    qos: recordQos(bytes, at),
+    retain: recordRetain(bytes, at),
+    dup: recordDup(bytes, at),
+    priority: recordPriority(bytes, at),
+    clientId: recordClientId(bytes, at),
+    user: recordUser(bytes, at),
+    propertiesTag: recordPropertiesTag(bytes, at),
+  })
+  const payload = bytes.subarray(recordPayloadAt(bytes, at), at + recordBytes(bytes, at))
+  const length = Buffer.alloc(HISTORY_LENGTH_BYTES)
+  writeU32(length, 0, history.length)
+  const record = Buffer.concat([head, length, history, properties, payload])
+  writeU32(record, 0, record.length)
+  record[9] = (bytes[at + 9] ?? 0) | FLAG_HISTORY
+  bytes.copy(record, 10, at + 10, at + 26)
+  writeU32(record, 33, properties.length)
+  return record
+}
+
 // Readers of single fields: `at` is where the record begins.
 
 export const recordBytes = (bytes: Buffer, at: number): number => readU32(bytes, at)
@@ -196,9 +232,21 @@ export function recordKeyAt(bytes: Buffer, at: number): number {
   return at + RECORD_HEADER_BYTES + (hasExpiry(bytes, at) ? EXPIRY_BYTES : 0) + (bytes[at + 26] ?? 0)
 }
 export const recordKeyBytes = (bytes: Buffer, at: number): number => readU16(bytes, at + 27)
+/** Behind the names: where the history begins, or the properties if there is none. */
+export function recordNamesEnd(bytes: Buffer, at: number): number {
+  return recordKeyAt(bytes, at) + readU16(bytes, at + 27) + readU16(bytes, at + 29) + readU16(bytes, at + 31)
+}
 /** Where the properties begin; the payload follows them. */
 export function recordPropertiesAt(bytes: Buffer, at: number): number {
-  return recordKeyAt(bytes, at) + readU16(bytes, at + 27) + readU16(bytes, at + 29) + readU16(bytes, at + 31)
+  const namesEnd = recordNamesEnd(bytes, at)
+  return recordHasHistory(bytes, at) ? namesEnd + HISTORY_LENGTH_BYTES + readU32(bytes, namesEnd) : namesEnd
+}
+/** It was in another queue before this one. */
+const recordHasHistory = (bytes: Buffer, at: number): boolean => ((bytes[at + 9] ?? 0) & FLAG_HISTORY) !== 0
+/** Its history in the form of death-history.ts, a slice of `bytes`; null: it has none. */
+export function recordHistory(bytes: Buffer, at: number): Buffer | null {
+  if (!recordHasHistory(bytes, at)) return null
+  return bytes.subarray(recordNamesEnd(bytes, at) + HISTORY_LENGTH_BYTES, recordPropertiesAt(bytes, at))
 }
 export const recordPropertiesBytes = (bytes: Buffer, at: number): number => readU32(bytes, at + 33)
 export const recordPayloadAt = (bytes: Buffer, at: number): number =>

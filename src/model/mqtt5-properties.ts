@@ -7,6 +7,8 @@ import { isUtf8 } from 'node:buffer'
 /** Properties of a PUBLISH that have a meaning beyond one connection. Names and values of user properties in their order, repeated names included. */
 export interface Mqtt5Properties {
   readonly payloadFormat: number | null
+  /** Where in these bytes the message expiry stands, five of them with its identifier; what it says is in the record. */
+  readonly messageExpiryAt: number | null
   readonly contentType: string | null
   readonly responseTopic: string | null
   /** A slice of the bytes read. */
@@ -23,9 +25,16 @@ const SUBSCRIPTION_IDENTIFIER = 0x0b
 const TOPIC_ALIAS = 0x23
 const USER_PROPERTY = 0x26
 
+/** The properties without a message expiry; as they are if they cannot be read. */
+export function withoutMessageExpiry(properties: Buffer): Buffer {
+  const at = readMqtt5Properties(properties, 0, properties.length)?.messageExpiryAt ?? null
+  return at === null ? properties : Buffer.concat([properties.subarray(0, at), properties.subarray(at + 5)])
+}
+
 /** Null if the bytes from `from` to `to` are not the properties of a PUBLISH. */
 export function readMqtt5Properties(bytes: Buffer, from: number, to: number): Mqtt5Properties | null {
   let payloadFormat: number | null = null
+  let messageExpiryAt: number | null = null
   let contentType: string | null = null
   let responseTopic: string | null = null
   let correlationData: Buffer | null = null
@@ -55,6 +64,7 @@ export function readMqtt5Properties(bytes: Buffer, from: number, to: number): Mq
         break
       case MESSAGE_EXPIRY:
         if (at + 4 > to) return null
+        messageExpiryAt = at - 1 - from
         at += 4
         break
       case TOPIC_ALIAS:
@@ -92,5 +102,5 @@ export function readMqtt5Properties(bytes: Buffer, from: number, to: number): Mq
         return null
     }
   }
-  return { payloadFormat, contentType, responseTopic, correlationData, userProperties }
+  return { payloadFormat, messageExpiryAt, contentType, responseTopic, correlationData, userProperties }
 }

@@ -2,13 +2,13 @@
  * The head of a record: what messages of one publisher to one topic have in common. On disk a head is kept once per segment, so that a message
  * costs little more than its properties and payload.
  *
- * A head is bytes 8..10, 16..20 and 26..properties of the record (message.ts): all before the properties but length, CRC, seq and
+ * A head is bytes 8..10, 16..20 and 26 to the end of the names of the record (message.ts): all before history and properties but length, CRC, seq and
  * accepted-at, which every message has for itself.
  *
  * WARNING: this is an on-disk format (docs/storage-format.md).
  */
 import { writeU32, writeU48 } from './bytes.ts'
-import { recordPropertiesAt } from './message.ts'
+import { recordNamesEnd } from './message.ts'
 
 const FLAGS_AT = 8
 const BOOT_AT = 16
@@ -18,7 +18,7 @@ export const OWN_BYTES = 20
 const HEAD_FIXED_BYTES = 6
 
 /** Bytes of the record's head. */
-export const headBytes = (bytes: Buffer, at: number): number => recordPropertiesAt(bytes, at) - at - OWN_BYTES
+export const headBytes = (bytes: Buffer, at: number): number => recordNamesEnd(bytes, at) - at - OWN_BYTES
 
 /** Writes the head of the record at `at`, `length` bytes long; returns the offset behind it. */
 export function packHead(bytes: Buffer, at: number, length: number, target: Buffer, to: number): number {
@@ -54,7 +54,7 @@ export function hashHead(bytes: Buffer, at: number, length: number): number {
   return hash
 }
 
-/** What every message has for itself beside properties and payload. */
+/** What every message has for itself beside history, properties and payload. */
 export interface OwnFields {
   /** Of the whole record. */
   readonly length: number
@@ -63,7 +63,7 @@ export interface OwnFields {
   readonly acceptedAt: number
 }
 
-/** Writes all of a record before its properties; the caller adds these and the payload. Returns the offset behind it. */
+/** Writes all of a record before history and properties; the caller adds these and the payload. Returns the offset behind it. */
 export function unpackHead(
   target: Buffer,
   at: number,

@@ -25,7 +25,7 @@
  *              kind 1: varint number of a head that came before in this table, from 0
  *              kind 0: the head of the entry before
  *              kinds 0-2: seq and accepted-at as zigzag varints of their difference to the last such entry's, at first to 0
- *     …   …  bodies of kinds 0-2, in order, without gaps: CRC32C of the record's bytes 8..length (4), properties, payload
+ *     …   …  bodies of kinds 0-2, in order, without gaps: CRC32C of the record's bytes 8..length (4), history, properties, payload
  */
 
 import { recordAcceptedAt, recordBytes, recordSeq } from '../model/message.ts'

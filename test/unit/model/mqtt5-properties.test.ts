@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { readMqtt5Properties } from '../../../src/model/mqtt5-properties.ts'
+import { readMqtt5Properties, withoutMessageExpiry } from '../../../src/model/mqtt5-properties.ts'
 import { mqtt5PropertyBytes } from '../../support/mqtt5-publish.ts'
 
 const read = (bytes: Buffer) => readMqtt5Properties(bytes, 0, bytes.length)
@@ -19,6 +19,7 @@ const ALL = mqtt5PropertyBytes({
 test('reads every property of a PUBLISH as mqtt-packet wrote it, user properties in order', () => {
   expect(read(ALL)).toEqual({
     payloadFormat: 1,
+    messageExpiryAt: expect.any(Number),
     contentType: 'text/plain',
     responseTopic: 'replies/größe',
     correlationData: Buffer.from([0, 255]),
@@ -33,6 +34,7 @@ test('reads every property of a PUBLISH as mqtt-packet wrote it, user properties
 test('no bytes are no properties', () => {
   expect(read(Buffer.alloc(0))).toEqual({
     payloadFormat: null,
+    messageExpiryAt: null,
     contentType: null,
     responseTopic: null,
     correlationData: null,
@@ -68,4 +70,13 @@ test('any bytes give properties or null', () => {
     }),
     { numRuns: 2000 },
   )
+})
+
+test('takes the message expiry out and leaves every other byte', () => {
+  const without = { payloadFormatIndicator: true, userProperties: { a: ['1', '2'] }, contentType: 'text/plain' }
+  const bytes = withoutMessageExpiry(mqtt5PropertyBytes({ ...without, messageExpiryInterval: 60 }))
+  expect(read(bytes)).toEqual(read(mqtt5PropertyBytes(without)))
+  expect(withoutMessageExpiry(bytes)).toBe(bytes)
+  const damaged = Buffer.from([0x02, 0, 0])
+  expect(withoutMessageExpiry(damaged)).toBe(damaged)
 })

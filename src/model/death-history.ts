@@ -1,0 +1,202 @@
+/*
+ * What happened to a message in queues: where it died, why, how often, and when somebody put it back. It travels with the record (message.ts) and is what
+ * `x-death` shows, so its rules are RabbitMQ's (Dead Letter Exchanges): one entry per queue and reason, the newest event first; if it
+ * happens again the entry counts on, moves to the front and keeps the rest.
+ *
+ * Limits: HISTORY_ENTRIES and HISTORY_BYTES; beyond, the oldest entries are forgotten, never the newest and never the first death.
+ *
+ * WARNING: this is an on-disk format (docs/storage-format.md). A change of any offset is a new store format version.
+ *
+ *   off size
+ *     0   1  entries
+ *     1   1  which of them, from 0, was the message's first death; 255: it has not died
+ *     2   1  clock when it last moved (Clock of message.ts)
+ *     3   4  boot in which it last moved, little-endian like all below
+ *     7   6  when, milliseconds of the monotonic clock since that boot
+ *    13      entries, newest first:
+ *     0   1  bits 0-6 event, 7 original expiration present
+ *     1   4  count
+ *     5   4  boot in which it happened first
+ *     9   6  when, milliseconds of the monotonic clock since that boot
+ *    15   1  queue name, bytes
+ *    16   1  exchange name, bytes
+ *    17   2  key, bytes
+ *    19   6  only if bit 7: original expiration, milliseconds
+ *         …  queue, exchange, key (UTF-8)
+ */
+import { isUtf8 } from 'node:buffer'
+import type { Clock } from './message.ts'
+
+const EVENTS = ['rejected', 'expired', 'maxlen', 'delivery_limit', 'replayed'] as const
+/** RabbitMQ's words for a death; `replayed`: an operator put it back. */
+export type HistoryEvent = (typeof EVENTS)[number]
+
+/** A point in time that can be dated later, when the clock of its boot is known better. */
+export interface Moment {
+  readonly boot: number
+  /** Monotonic milliseconds since that boot. */
+  readonly ms: number
+}
+
+export interface HistoryEntry {
+  readonly event: HistoryEvent
+  /** The queue it left. */
+  readonly queue: string
+  /** A death: what the message was published to at that time. A replay: where it was sent. */
+  readonly exchange: string
+  readonly key: string
+  readonly count: number
+  /** The first time. */
+  readonly at: Moment
+  /** The time to live that was taken off, milliseconds; null: it had none. */
+  readonly originalExpirationMs: number | null
+}
+
+export interface DeathHistory {
+  /** Newest event first; at least one. */
+  readonly entries: readonly HistoryEntry[]
+  /** One of `entries`; null: it has not died. */
+  readonly firstDeath: HistoryEntry | null
+  /** When it entered the queue it is in. */
+  readonly movedAt: Moment & { readonly clock: Clock }
+}
+
+/** Entries at most. */
+const HISTORY_ENTRIES = 16
+/** Bytes at most, unless the newest entry and the first death alone take more (their keys may be topics of 64 KiB). */
+const HISTORY_BYTES = 32 * 1024
+
+const HEAD_BYTES = 13
+const ENTRY_BYTES = 19
+const EXPIRATION_BYTES = 6
+const FLAG_EXPIRATION = 0x80
+const NO_DEATH = 0xff
+const COUNT_MAX = 0xffff_ffff
+
+/** The history after one more event; `history` null: it is the first. */
+export function appendEvent(
+  history: DeathHistory | null,
+  event: Omit<HistoryEntry, 'count' | 'at'>,
+  now: DeathHistory['movedAt'],
+): DeathHistory {
+  const before = history?.entries ?? []
+  const known = before.find(entry => isSame(entry, event))
+  const newest: HistoryEntry =
+    known === undefined
+      ? { ...event, count: 1, at: { boot: now.boot, ms: now.ms } }
+      : { ...known, count: Math.min(known.count + 1, COUNT_MAX) }
+  const wasFirst = history?.firstDeath ?? null
+  const isFirst = event.event !== 'replayed' && (wasFirst === null || wasFirst === known)
+  const firstDeath = isFirst ? newest : wasFirst
+  const entries = [newest, ...before.filter(entry => entry !== known)]
+  return { entries: bounded(entries, firstDeath), firstDeath, movedAt: now }
+}
+
+/** A replay to another destination is another entry. */
+function isSame(entry: HistoryEntry, event: Omit<HistoryEntry, 'count' | 'at'>): boolean {
+  if (entry.event !== event.event || entry.queue !== event.queue) return false
+  return event.event !== 'replayed' || (entry.exchange === event.exchange && entry.key === event.key)
+}
+
+function bounded(entries: readonly HistoryEntry[], firstDeath: HistoryEntry | null): readonly HistoryEntry[] {
+  let count = entries.length
+  let bytes = entries.reduce((sum, entry) => sum + entryBytes(entry), HEAD_BYTES)
+  if (count <= HISTORY_ENTRIES && bytes <= HISTORY_BYTES) return entries
+  const kept = [...entries]
+  for (let i = kept.length - 1; i > 0 && (count > HISTORY_ENTRIES || bytes > HISTORY_BYTES); i--) {
+    const entry = kept[i]
+    if (entry === undefined || entry === firstDeath) continue
+    kept.splice(i, 1)
+    count--
+    bytes -= entryBytes(entry)
+  }
+  return kept
+}
+
+/**
+ * Whether a dead letter that goes to `queue` runs in a circle: it died there before, and all that happened since came about by itself (RabbitMQ: no
+ * `rejected` in the cycle; here a replay, too, is somebody's will). `history` has the death at hand already.
+ */
+export function isCycle({ entries }: DeathHistory, queue: string): boolean {
+  for (const entry of entries) {
+    if (entry.event === 'rejected' || entry.event === 'replayed') return false
+    if (entry.queue === queue) return true
+  }
+  return false
+}
+
+export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): Buffer {
+  const bytes = Buffer.alloc(entries.reduce((sum, entry) => sum + entryBytes(entry), HEAD_BYTES))
+  bytes[0] = entries.length
+  bytes[1] = firstDeath === null ? NO_DEATH : entries.indexOf(firstDeath)
+  bytes[2] = movedAt.clock
+  writeMoment(bytes, movedAt, 3)
+  let at = HEAD_BYTES
+  for (const { event, queue, exchange, key, count, at: moment, originalExpirationMs } of entries) {
+    bytes[at] = EVENTS.indexOf(event) | (originalExpirationMs === null ? 0 : FLAG_EXPIRATION)
+    bytes.writeUInt32LE(count, at + 1)
+    writeMoment(bytes, moment, at + 5)
+    bytes[at + 15] = Buffer.byteLength(queue)
+    bytes[at + 16] = Buffer.byteLength(exchange)
+    bytes.writeUInt16LE(Buffer.byteLength(key), at + 17)
+    at += ENTRY_BYTES
+    if (originalExpirationMs !== null) at = bytes.writeUIntLE(originalExpirationMs, at, EXPIRATION_BYTES)
+    at += bytes.write(queue, at)
+    at += bytes.write(exchange, at)
+    at += bytes.write(key, at)
+  }
+  return bytes
+}
+
+/** Null if the bytes are not a history: then nothing in them is to be believed. */
+export function decodeHistory(bytes: Buffer): DeathHistory | null {
+  const count = bytes[0] ?? 0
+  const first = bytes[1] ?? 0
+  const clock = bytes[2] ?? 0
+  if (bytes.length < HEAD_BYTES || count === 0 || count > HISTORY_ENTRIES || !isClock(clock)) return null
+  const entries: HistoryEntry[] = []
+  let at = HEAD_BYTES
+  while (at < bytes.length) {
+    const entry = decodeEntry(bytes, at)
+    if (entry === null || entries.length === count) return null
+    entries.push(entry)
+    at += entryBytes(entry)
+  }
+  const firstDeath = first === NO_DEATH ? null : entries[first]
+  if (entries.length !== count || firstDeath === undefined || firstDeath?.event === 'replayed') return null
+  return { entries, firstDeath, movedAt: { ...readMoment(bytes, 3), clock } }
+}
+
+function decodeEntry(bytes: Buffer, at: number): HistoryEntry | null {
+  if (at + ENTRY_BYTES > bytes.length) return null
+  const flags = bytes[at] ?? 0
+  const event = EVENTS[flags & ~FLAG_EXPIRATION]
+  const count = bytes.readUInt32LE(at + 1)
+  const hasExpiration = (flags & FLAG_EXPIRATION) !== 0
+  const namesAt = at + ENTRY_BYTES + (hasExpiration ? EXPIRATION_BYTES : 0)
+  const exchangeAt = namesAt + (bytes[at + 15] ?? 0)
+  const keyAt = exchangeAt + (bytes[at + 16] ?? 0)
+  const end = keyAt + bytes.readUInt16LE(at + 17)
+  if (event === undefined || count === 0 || end > bytes.length) return null
+  const names = [bytes.subarray(namesAt, exchangeAt), bytes.subarray(exchangeAt, keyAt), bytes.subarray(keyAt, end)]
+  if (!names.every(name => isUtf8(name))) return null
+  const [queue = '', exchange = '', key = ''] = names.map(name => name.toString('utf8'))
+  const originalExpirationMs = hasExpiration ? bytes.readUIntLE(at + ENTRY_BYTES, EXPIRATION_BYTES) : null
+  return { event, queue, exchange, key, count, at: readMoment(bytes, at + 5), originalExpirationMs }
+}
+
+function entryBytes({ queue, exchange, key, originalExpirationMs }: HistoryEntry): number {
+  const names = Buffer.byteLength(queue) + Buffer.byteLength(exchange) + Buffer.byteLength(key)
+  return ENTRY_BYTES + (originalExpirationMs === null ? 0 : EXPIRATION_BYTES) + names
+}
+
+const isClock = (value: number): value is Clock => value <= 2
+
+function writeMoment(bytes: Buffer, { boot, ms }: Moment, at: number): void {
+  bytes.writeUInt32LE(boot, at)
+  bytes.writeUIntLE(ms, at + 4, 6)
+}
+
+function readMoment(bytes: Buffer, at: number): Moment {
+  return { boot: bytes.readUInt32LE(at), ms: bytes.readUIntLE(at + 4, 6) }
+}
