@@ -77,6 +77,14 @@ export async function findMosquitto(source: PackageSource = DEFAULT_SOURCE): Pro
   return findOrInstall({ name: 'mosquitto', package: 'mosquitto', find: () => inPath('mosquitto'), source })
 }
 
+const FAKETIME_LIBRARIES = ['x86_64', 'aarch64'].map(arch => `/usr/lib/${arch}-linux-gnu/faketime/libfaketimeMT.so.1`)
+
+/** Path of the library that turns a process' clock; installs the package if it may. */
+export async function findFaketime(source: PackageSource = DEFAULT_SOURCE): Promise<string> {
+  const find = () => FAKETIME_LIBRARIES.find(path => existsSync(path)) ?? null
+  return findOrInstall({ name: 'libfaketime', package: 'libfaketime', find, source })
+}
+
 interface Wanted {
   readonly name: string
   readonly package: string

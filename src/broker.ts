@@ -4,6 +4,7 @@ import { ApiServer } from './api/server.ts'
 import { Upstream } from './bridge/upstream.ts'
 import { gatewayId } from './config/gateway-id.ts'
 import type { Config, NamedQueueConfig, RouteConfig } from './config/schema.ts'
+import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
 import { Declarations } from './core/declarations.ts'
@@ -21,6 +22,7 @@ import { MqttServer } from './protocol/mqtt/server.ts'
 import { Store } from './store/store.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
+import { isTimeSynchronised } from './time-sync.ts'
 import { TcpListener } from './transport/tcp.ts'
 
 /** How often queues are looked at for messages over their age limit. */
@@ -31,10 +33,12 @@ export interface Address {
   readonly port: number
 }
 
-/** What the broker takes from outside; the clock is replaced in tests only. */
+/** What the broker takes from outside; all but the log is replaced in tests only. */
 export interface BrokerParts {
   readonly log: Logger
   readonly clock?: Clock
+  /** What `clock.trust: auto` goes by. */
+  readonly isTimeSynchronised?: () => Promise<boolean>
 }
 
 /**
@@ -58,10 +62,10 @@ export class Broker {
    * Resolves when every port is open. Rejects with a BrokerError that says which part could not start (STORE_LOCKED, STORE_UNWRITABLE,
    * LISTENER_PORT_IN_USE, …); what had been started is stopped again.
    */
-  static async start(config: Config, { log, clock = systemClock }: BrokerParts): Promise<Broker> {
+  static async start(config: Config, parts: BrokerParts): Promise<Broker> {
     const stops: (() => Promise<void>)[] = []
     try {
-      const composition = await compose(config, log, clock, stop => stops.unshift(stop))
+      const composition = await compose(config, parts, stop => stops.unshift(stop))
       return new Broker(composition, stops)
     } catch (error) {
       for (const stop of stops) await stop()
@@ -91,8 +95,7 @@ interface Composition {
 
 async function compose(
   config: Config,
-  log: Logger,
-  clock: Clock,
+  { log, clock: machineClock = systemClock, isTimeSynchronised: isSynchronised = isTimeSynchronised }: BrokerParts,
   onStop: (stop: () => Promise<void>) => void,
 ): Promise<Composition> {
   // Before the store, which would take a library that can't be loaded for damage.
@@ -103,10 +106,15 @@ async function compose(
     diskBytes: config.store.diskBytes,
     diskFreeMinBytes: config.store.diskFreeMinBytes,
     log,
-    wallMs: clock.wallMs,
-    monotonicMs: clock.monotonicMs,
+    wallMs: machineClock.wallMs,
+    monotonicMs: machineClock.monotonicMs,
   })
   onStop(() => store.close())
+  // Nobody below sees the machine's wall clock, so that nothing happens when it jumps.
+  const clock: Clock = {
+    monotonicMs: machineClock.monotonicMs,
+    wallMs: () => machineClock.monotonicMs() + store.boot.wallOffsetMs,
+  }
 
   const memory = new MemoryBudget(config.limits.memoryBytes)
   const tickets = new Tickets()
@@ -124,15 +132,29 @@ async function compose(
     schedule,
     memory,
     clock,
-    boot: store.boot,
+    boot: store.boot.boot,
+    trust: () => store.boot.clock,
     commitIntervalMs: config.store.commitIntervalMs,
     refusal: () => store.refusal,
   })
-  const identities = new Identities(store.boot, boot => store.bootRecord(boot), clock)
+  const identities = new Identities(
+    () => store.boot,
+    boot => store.bootRecord(boot),
+    clock,
+  )
   store.onRefusalChange = () => {
     if (store.refusal === null) router.resumePublishers()
   }
   onStop(() => schedule.stop())
+  const bootClock = new BootClock({
+    offset: () => store.boot,
+    clock: machineClock,
+    isTrusted: config.clock.trust === 'auto' ? isSynchronised : async () => config.clock.trust === 'always',
+    correct: offset => schedule.change(store.correctBoot(offset)),
+    log,
+  })
+  bootClock.start()
+  onStop(async () => bootClock.stop())
   await topology.load()
   const declarations = new Declarations({ store, schedule, table, topology, log })
   const outboxes = new Map<string, Queue>()

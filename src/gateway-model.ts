@@ -18,7 +18,7 @@ import type { Identities } from './core/identity.ts'
 import type { Queue } from './core/queue.ts'
 import type { Topology } from './core/topology.ts'
 import { BrokerError } from './model/error.ts'
-import { decodeRecord, PropertiesTag } from './model/message.ts'
+import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
 import { readMqtt5Properties } from './model/mqtt5-properties.ts'
 import type { ExchangeName, QueueName } from './model/names.ts'
 
@@ -161,6 +161,7 @@ export class RunningModel implements Model {
       qos,
       redelivered,
       accepted_at: new Date(this.#identities.wallTimeMs(bytes, at)).toISOString(),
+      clock: CLOCK_WORDS[this.#identities.trustOf(bytes, at)],
       age_ms: Math.round(this.#identities.ageMs(bytes, at)),
       content_type: own?.contentType ?? null,
       user_properties: own?.userProperties.map(([name, value]): [string, string] => [name, value]) ?? [],

@@ -10,7 +10,7 @@ import type { MemoryBudget } from './core/memory.ts'
 import type { Router } from './core/router.ts'
 import type { Topology } from './core/topology.ts'
 import { RunningModel } from './gateway-model.ts'
-import { PropertiesTag } from './model/message.ts'
+import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { ClientInfo, MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
@@ -34,12 +34,10 @@ const NO_BYTES = Buffer.alloc(0)
 export class RunningGateway implements Gateway {
   readonly model: RunningModel
   readonly #parts: GatewayParts
-  readonly #startedAtMs: number
 
   constructor(parts: GatewayParts) {
     this.#parts = parts
     this.model = new RunningModel(parts)
-    this.#startedAtMs = parts.clock.wallMs()
   }
 
   get config(): Readonly<Record<string, unknown>> {
@@ -69,8 +67,9 @@ export class RunningGateway implements Gateway {
         id: boot.gateway,
         version: readBuild().version,
         epoch: boot.epoch,
-        started_at: new Date(this.#startedAtMs).toISOString(),
+        started_at: new Date(boot.wallOffsetMs).toISOString(),
         uptime_ms: Math.round(clock.monotonicMs()),
+        clock: CLOCK_WORDS[boot.clock],
       },
       clients: { connected: mqtt.clientCount, limit: config.limits.clients },
       memory: {

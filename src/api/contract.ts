@@ -9,6 +9,8 @@ const bytes = z.number()
 const durationMs = z.number()
 const time = z.string()
 const counts = z.record(z.string(), count)
+/** synced: a time service has set it; estimated: it may be right; unknown: it is not. */
+const clock = z.enum(['unknown', 'estimated', 'synced'])
 
 export const health = z.object({
   /** unavailable: no publish can be accepted now. degraded: something needs attention, such as an outage upstream. */
@@ -26,6 +28,8 @@ export const overview = z.object({
     epoch: z.string(),
     started_at: time,
     uptime_ms: durationMs,
+    /** How far the times here are to be trusted. */
+    clock,
   }),
   clients: z.object({ connected: count, limit: count }),
   /** Totals since this start. */
@@ -228,6 +232,8 @@ const message = z.object({
   /** It was delivered before. */
   redelivered: z.boolean(),
   accepted_at: time,
+  /** How far that time is trusted, by what is known today. */
+  clock,
   age_ms: durationMs,
   content_type: z.nullable(z.string()),
   user_properties: z.array(z.tuple([z.string(), z.string()])),

@@ -7,10 +7,9 @@
 import { isUtf8 } from 'node:buffer'
 import type { Identities } from '../core/identity.ts'
 import {
-  Clock,
+  CLOCK_WORDS,
   PropertiesTag,
   recordClientId,
-  recordClock,
   recordDup,
   recordExpiryMs,
   recordIsTopic,
@@ -58,7 +57,6 @@ const LIVE_MS = 5000
 export const HEADERS_BYTES = 60 * 1024
 
 const SHORT_STRING_BYTES = 255
-const CLOCK_WORDS = { [Clock.unknown]: 'unknown', [Clock.estimated]: 'estimated', [Clock.synced]: 'synced' } as const
 
 /** Names are kept up to so many, and only short ones: about 3 MiB per route at worst. */
 const NAMES_KEPT = 1024
@@ -125,7 +123,7 @@ export class Mapping {
     let headers = isBacklog ? names.backlog : names.live
     headers['x-mqtt-qos'] = qos
     headers['x-sluice-ts-ms'] = wallMs
-    headers['x-sluice-clock'] = CLOCK_WORDS[recordClock(bytes, at)]
+    headers['x-sluice-clock'] = CLOCK_WORDS[this.#identities.trustOf(bytes, at)]
     if (isBacklog) headers['x-sluice-buffered-ms'] = Math.round(ageMs)
     const hasProperties = propertiesBytes > 0 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     if (hasProperties || recordRetain(bytes, at) || recordDup(bytes, at)) {

@@ -331,6 +331,17 @@ export const configSchema = z.pipe(
     upstreams: describedRecord(upstream, 'AMQP brokers to forward to, by name.'),
     routes: describedRecord(route, 'What is forwarded where, by name.'),
     queues: describedRecord(namedQueue, 'Durable queues that keep messages until somebody takes them, by name.'),
+    clock: section(
+      z.strictObject({
+        trust: setting(
+          oneOf(['auto', 'always', 'never']),
+          'auto',
+          'When the wall clock is believed. auto: once a time service has set it (systemd-timesyncd, or any that timedatectl knows of); always: from the start, for machines with a clock of their own; ' +
+            'never. Time spent switched off counts towards ages and expiry only if it was believed before and after.',
+        ),
+      }),
+      'The wall clock of the machine.',
+    ),
     log: section(
       z.strictObject({
         level: setting(
@@ -353,6 +364,7 @@ export const configSchema = z.pipe(
     upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),
     routes: Object.entries(o.routes).map(([key, value]) => ({ name: key, ...value })),
     queues: Object.entries(o.queues).map(([key, value]) => ({ name: key, ...value })),
+    clock: o.clock,
     log: o.log,
   })),
 )

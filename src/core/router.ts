@@ -7,10 +7,10 @@
 import { BrokerError, type ErrorCode } from '../model/error.ts'
 import {
   type Acceptance,
-  type Clock as ClockTrust,
   type Message,
   type RecordPrefix,
   recordPrefix,
+  type Clock as Trust,
 } from '../model/message.ts'
 import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
@@ -55,7 +55,8 @@ export class Router {
   readonly counters: RouterCounters = { accepted: 0, unrouted: 0, refused: 0, acceptedBytes: 0 }
 
   /** Reused for every accepted message: only seq and acceptedAt change. */
-  readonly #acceptance: { seq: number; readonly boot: number; acceptedAt: number; clock: ClockTrust }
+  readonly #acceptance: { seq: number; readonly boot: number; acceptedAt: number; clock: Trust }
+  readonly #trust: () => Trust
   /** A message of a run by itself, where headers decide. */
   readonly #single = createRun(0, EMPTY_PREFIX)
   readonly #coldWaiters = new Map<number, () => void>()
@@ -68,6 +69,7 @@ export class Router {
     memory,
     clock,
     boot,
+    trust,
     commitIntervalMs,
     refusal,
   }: {
@@ -76,8 +78,10 @@ export class Router {
     schedule: CommitSchedule
     memory: MemoryBudget
     clock: Clock
-    /** Number of this process start, and how far its wall clock is trusted. */
-    boot: { readonly boot: number; readonly clock: ClockTrust }
+    /** Number of this process start. */
+    boot: number
+    /** How far its wall clock is trusted now. */
+    trust: () => Trust
     /** `store.commit_interval`: the longest a message waits for its consumer before it is written. */
     commitIntervalMs: number
     /** Why the store takes nothing new now; null: it does. */
@@ -90,7 +94,8 @@ export class Router {
     this.#clock = clock
     this.#commitIntervalMs = commitIntervalMs
     this.#refusal = refusal
-    this.#acceptance = { seq: 0, boot: boot.boot, acceptedAt: 0, clock: boot.clock }
+    this.#trust = trust
+    this.#acceptance = { seq: 0, boot, acceptedAt: 0, clock: trust() }
     this.#cold = tickets.register({ ticketsSafe: () => this.#settleReceipts(), resume: () => undefined })
     memory.onRelief = () => this.resumePublishers()
   }
@@ -256,6 +261,7 @@ export class Router {
   ): void {
     const acceptance = this.#acceptance
     acceptance.acceptedAt = Math.floor(this.#clock.monotonicMs())
+    acceptance.clock = this.#trust()
     const firstSeq = acceptance.seq + 1
     const { bytes, properties, payloads, ends, expiries, expires, prefix } = run
     for (const { queue, note } of targets) {

@@ -28,9 +28,13 @@ import { readU16, readU32, readU48, writeU32, writeU48 } from './bytes.ts'
 export const PropertiesTag = { none: 0, mqtt5: 1, amqp: 2 } as const
 export type PropertiesTag = (typeof PropertiesTag)[keyof typeof PropertiesTag]
 
-/** How far the wall clock was trusted when the message was accepted (`x-sluice-clock`). */
+/**
+ * How far a wall clock is trusted (`x-sluice-clock`). synced: a time service has set it. estimated: it may be right, as a battery or the time of the last
+ * shutdown keep it. unknown: it is not, for it shows a time that is past.
+ */
 export const Clock = { unknown: 0, estimated: 1, synced: 2 } as const
 export type Clock = (typeof Clock)[keyof typeof Clock]
+export const CLOCK_WORDS = ['unknown', 'estimated', 'synced'] as const satisfies readonly (keyof typeof Clock)[]
 
 export type QoS = 0 | 1 | 2
 
@@ -219,7 +223,7 @@ export const recordDup = (bytes: Buffer, at: number): boolean => ((bytes[at + 8]
 export const recordPropertiesTag = (bytes: Buffer, at: number): PropertiesTag =>
   (((bytes[at + 8] ?? 0) >> TAG_SHIFT) & 3) as PropertiesTag
 const recordPriority = (bytes: Buffer, at: number): number => (bytes[at + 9] ?? 0) & 15
-export const recordClock = (bytes: Buffer, at: number): Clock => (((bytes[at + 9] ?? 0) >> 4) & 3) as Clock
+const recordClock = (bytes: Buffer, at: number): Clock => (((bytes[at + 9] ?? 0) >> 4) & 3) as Clock
 export const recordSeq = (bytes: Buffer, at: number): number => readU48(bytes, at + 10)
 export const recordBoot = (bytes: Buffer, at: number): number => readU32(bytes, at + 16)
 export const recordAcceptedAt = (bytes: Buffer, at: number): number => readU48(bytes, at + 20)

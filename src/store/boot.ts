@@ -12,6 +12,16 @@ export interface BootRecord {
   readonly clock: 0 | 1 | 2
 }
 
+/** The program is younger than this: a clock that shows an earlier time is wrong. */
+const EARLIEST_MS = Date.UTC(2026, 0, 1)
+
+/** How far a clock is trusted that no time service vouches for: not at all if it shows a time that is known to be past. */
+export function trustOf(wallMs: number, earlier: Iterable<BootRecord>): 0 | 1 {
+  if (wallMs < EARLIEST_MS) return 0
+  for (const { clock, wallOffsetMs } of earlier) if (clock === 2 && wallMs < wallOffsetMs) return 0
+  return 1
+}
+
 /** Starts remembered; records accepted more starts ago than that keep their bytes but lose the epoch of their id. */
 export const MAX_BOOTS = 4096
 
@@ -25,7 +35,7 @@ export function newEpoch(): string {
 }
 
 /*
- * WARNING: on-disk format. Little-endian: commit that wrote it (6), wall offset in milliseconds (8, IEEE double), clock (1), epoch (10, ASCII), gateway (UTF-8, rest).
+ * WARNING: on-disk format. Little-endian: commit that wrote it first (6), wall offset in milliseconds (8, IEEE double), clock (1), epoch (10, ASCII), gateway (UTF-8, rest).
  */
 const FIXED_BYTES = 25
 

@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { BrokerError } from '../model/error.ts'
 import type { Logger } from '../telemetry/log.ts'
-import { type BootRecord, encodeBoot, MAX_BOOTS, newEpoch } from './boot.ts'
+import { type BootRecord, encodeBoot, MAX_BOOTS, newEpoch, trustOf } from './boot.ts'
 import { bitmapBytes, countBits } from './bytes.ts'
 import { FlushError, flushToTables, writeCheckpoint } from './checkpoint.ts'
 import { CrashCount } from './crash-count.ts'
@@ -154,6 +154,8 @@ export class Store {
   #phase: Phase = { kind: 'closing' }
   #recovery: RecoveryReport
   #boot: BootRecord
+  /** Number of the commit that wrote it. */
+  #bootCommit = 0
   #isDamaged = false
   #isCommitting = false
   /** The attempt under way or the last one; never rejects. */
@@ -241,6 +243,13 @@ export class Store {
     return this.#boots.get(boot)
   }
 
+  /** Sets right how wall time follows from the monotonic clock of this start. What is returned belongs into a commit, which makes it durable. */
+  correctBoot({ wallOffsetMs, clock }: Pick<BootRecord, 'wallOffsetMs' | 'clock'>): StateChange {
+    this.#boot = { ...this.#boot, wallOffsetMs, clock }
+    this.#boots.set(this.#boot.boot, this.#boot)
+    return { key: bootKey(this.#boot.boot), value: encodeBoot(this.#boot, this.#bootCommit) }
+  }
+
   /** Why new durable messages can't be taken now; null: they can. */
   get refusal(): StoreRefusal | null {
     if (this.#phase.kind === 'closing') return 'STOPPING'
@@ -279,7 +288,7 @@ export class Store {
   async commit(commit: Commit): Promise<void> {
     if (this.#isCommitting) throw new TypeError('a commit is under way: one at a time')
     for (const { key } of commit.changes) {
-      if (isOwnStateKey(key))
+      if (isOwnStateKey(key) && !key.equals(bootKey(this.#boot.boot)))
         throw new TypeError(`state key ${key.toString('latin1', 0, 1)}… belongs to the store itself`)
     }
     this.#isCommitting = true
@@ -465,7 +474,9 @@ export class Store {
     this.#recovery = reportOf(opened.recovered, isFirstStart, this.#quarantine.paths, monotonicMs() - startedAt)
     for (const { record } of opened.recovered.boots.values()) this.#boots.set(record.boot, record)
     const boot = opened.recovered.lastBoot + 1
-    this.#boot = { ...this.#boot, boot }
+    const clock = trustOf(this.#boot.wallOffsetMs, this.#boots.values())
+    this.#boot = { ...this.#boot, boot, clock }
+    this.#bootCommit = this.nextCommit
     await this.#write({ segments: [], marks: [], changes: [], acceptedBytes: 0 }, this.#bootWrite(opened.recovered))
     this.#boots.set(boot, this.#boot)
     await this.#guard.check()
@@ -659,14 +670,16 @@ export class Store {
       references,
     )
     await references.finish(changes, deletable)
-    for (const change of commit.changes) changes.push(change)
     if (boot !== null) {
-      const value = encodeBoot(boot.record, number)
-      changes.push(...boot.changes, { key: bootKey(boot.record.boot), value })
-      const stored = Buffer.alloc(4 + value.length)
-      stored.writeUInt32LE(boot.record.boot)
-      value.copy(stored, 4)
-      operations.push({ type: 'put', key: logKey(number, 0, BOOT_PART), value: stored })
+      changes.push(...boot.changes)
+      const own = { key: bootKey(boot.record.boot), value: encodeBoot(boot.record, number) }
+      changes.push(own)
+      operations.push(this.#bootPut(own.value))
+    }
+    for (const change of commit.changes) {
+      changes.push(change)
+      // The only one that commits may bring: this start's boot record, corrected.
+      if (change.value !== null && isOwnStateKey(change.key)) operations.push(this.#bootPut(change.value))
     }
     const records = nextRecord - this.#nextRecord
     const unsettled = Math.max(0, this.#unsettled + records - settledNow)
@@ -680,6 +693,14 @@ export class Store {
     })
     operations.push({ type: 'put', key: deltaKey, value: delta })
     return { operations, nextRecord, unsettled, bytes: bytes + delta.length, changes, deletable, deletableBytes }
+  }
+
+  /** The same key each time: log/ tells of each start once. */
+  #bootPut(record: Buffer): LogPut {
+    const value = Buffer.alloc(4 + record.length)
+    value.writeUInt32LE(this.#boot.boot)
+    record.copy(value, 4)
+    return { type: 'put', key: logKey(this.#bootCommit, 0, BOOT_PART), value }
   }
 
   /** Turns marks into index entries; how many entries they settle, how many bytes become deletable. A mark of a segment the index no longer knows changes nothing. */

@@ -92,11 +92,16 @@ export class CoreUnderTest {
       schedule: this.schedule,
       memory,
       clock,
-      boot: store.boot,
+      boot: store.boot.boot,
+      trust: () => store.boot.clock,
       commitIntervalMs: 50,
       refusal: () => store.refusal,
     })
-    this.identities = new Identities(store.boot, boot => store.bootRecord(boot), clock)
+    this.identities = new Identities(
+      () => store.boot,
+      boot => store.bootRecord(boot),
+      clock,
+    )
   }
 
   static async open(

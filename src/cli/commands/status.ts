@@ -42,7 +42,10 @@ export function statusScreen(
   const amplification =
     disk.accepted_bytes === 0 ? '' : `, ${(disk.written_bytes / disk.accepted_bytes).toFixed(1)} written per byte kept`
   const head = pairs([
-    ['gateway', `${gateway.id}, sluice ${gateway.version}, up ${shortDuration(gateway.uptime_ms)}`],
+    [
+      'gateway',
+      `${gateway.id}, sluice ${gateway.version}, up ${shortDuration(gateway.uptime_ms)}, clock ${gateway.clock}`,
+    ],
     ['health', health.status],
     ['clients', `${clients.connected} of ${clients.limit}`],
     [

@@ -60,6 +60,7 @@ class SmallGateway implements Gateway {
         epoch: 'abcdefghij',
         started_at: '2026-11-23T12:00:00.000Z',
         uptime_ms: 5,
+        clock: 'synced' as const,
       },
       clients: { connected: 1, limit: 2000 },
       memory: { used_bytes: 1, limit_bytes: 2, resident_bytes: 3 },

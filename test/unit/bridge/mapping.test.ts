@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { HEADERS_BYTES, type Headers, Mapping, NOTE_LIVE } from '../../../src/bridge/mapping.ts'
-import { Identities } from '../../../src/core/identity.ts'
+import { type Boot, Identities } from '../../../src/core/identity.ts'
 import { Clock, encodeRecord, type Message, PropertiesTag } from '../../../src/model/message.ts'
 import { messageTo } from '../../support/messages.ts'
 import { mqtt5PropertyBytes } from '../../support/mqtt5-publish.ts'
@@ -8,8 +8,13 @@ import { mqtt5PropertyBytes } from '../../support/mqtt5-publish.ts'
 const BOOT_AT_MS = Date.UTC(2026, 0, 1)
 let now = 0
 const clock = { monotonicMs: () => now, wallMs: () => BOOT_AT_MS + now }
-const boot = { boot: 7, epoch: 'abcdefghij', gateway: 'gw-1', wallOffsetMs: BOOT_AT_MS }
-const identities = new Identities(boot, () => undefined, clock)
+const boot: Boot = { boot: 7, epoch: 'abcdefghij', gateway: 'gw-1', wallOffsetMs: BOOT_AT_MS, clock: Clock.synced }
+let known = boot
+const identities = new Identities(
+  () => known,
+  () => undefined,
+  clock,
+)
 
 function mapping(): Mapping {
   return new Mapping({ routingKey: '{topic}', codec: 'escaped', identities })
@@ -23,16 +28,17 @@ function publish(
     note = NOTE_LIVE,
     key = 'sensors/dev-1/t',
     by = mapping(),
-    trust = Clock.synced as Clock,
+    trust = boot.clock,
     limit = HEADERS_BYTES,
   } = {},
 ) {
   now = 1234 + waitedMs
+  known = { ...boot, clock: trust }
   const record = encodeRecord(messageTo(key, 'body', { clientId: 'dev-1', ...changes }), {
     seq: 42,
     boot: 7,
     acceptedAt: 1234,
-    clock: trust,
+    clock: Clock.unknown,
   })
   const { headers, ...publication } = by.publicationOf(record, 0, note, limit)
   return { ...publication, headers: { ...headers } satisfies Headers }

@@ -62,6 +62,7 @@ describe('the status screen', () => {
       epoch: 'abcdefghij',
       started_at: '',
       uptime_ms: 273_600_000,
+      clock: 'synced',
     },
     clients: { connected: 57, limit: 2000 },
     messages: {

@@ -1,0 +1,30 @@
+import { execFile } from 'node:child_process'
+import { access } from 'node:fs/promises'
+
+/** systemd-timesyncd makes this file when it has set the clock; it is gone after a reboot. */
+const TIMESYNCD_MARK = '/run/systemd/timesync/synchronized'
+const TIMEDATECTL_TIMEOUT_MS = 5000
+
+/**
+ * Whether a time service has set the clock since the machine came up. The kernel knows (adjtimex(2), STA_UNSYNC) whichever service it is, and out of Node only
+ * timedatectl tells; so the mark of the most common service is looked for first. False where neither is there, in a container for example.
+ */
+export async function isTimeSynchronised(): Promise<boolean> {
+  return (await hasTimesyncdMark()) || (await isSynchronisedByKernel())
+}
+
+function hasTimesyncdMark(): Promise<boolean> {
+  return access(TIMESYNCD_MARK).then(
+    () => true,
+    () => false,
+  )
+}
+
+function isSynchronisedByKernel(): Promise<boolean> {
+  return new Promise(resolve => {
+    const question = ['show', '--property=NTPSynchronized', '--value']
+    execFile('timedatectl', question, { timeout: TIMEDATECTL_TIMEOUT_MS }, (error, answer) =>
+      resolve(error === null && answer.trim() === 'yes'),
+    )
+  })
+}
