@@ -25,8 +25,8 @@ import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
 import { TcpListener } from './transport/tcp.ts'
 
-/** How often queues are looked at for messages over their age limit. */
-const EXPIRY_INTERVAL_MS = 5_000
+/** How often queues are looked at for messages, and for queues, whose time is over. */
+const EXPIRY_INTERVAL_MS = 1_000
 
 export interface Address {
   readonly host: string
@@ -125,7 +125,13 @@ async function compose(
     monotonicMs: clock.monotonicMs,
   })
   const table = new RoutingTable()
-  const topology = new Topology({ store, schedule, tickets, memory, clock, table })
+  const identities = new Identities(
+    () => store.boot,
+    boot => store.bootRecord(boot),
+    clock,
+  )
+  const ageMs = (bytes: Buffer, at: number): number => identities.ageMs(bytes, at)
+  const topology = new Topology({ store, schedule, tickets, memory, clock, table, ageMs })
   const router = new Router({
     table,
     tickets,
@@ -137,11 +143,6 @@ async function compose(
     commitIntervalMs: config.store.commitIntervalMs,
     refusal: () => store.refusal,
   })
-  const identities = new Identities(
-    () => store.boot,
-    boot => store.bootRecord(boot),
-    clock,
-  )
   store.onRefusalChange = () => {
     if (store.refusal === null) router.resumePublishers()
   }
@@ -156,7 +157,14 @@ async function compose(
   bootClock.start()
   onStop(async () => bootClock.stop())
   await topology.load()
-  const declarations = new Declarations({ store, schedule, table, topology, log })
+  const declarations = new Declarations({
+    store,
+    schedule,
+    table,
+    topology,
+    limits: config.limits.declared,
+    log,
+  })
   const outboxes = new Map<string, Queue>()
   for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, declarations))
   for (const queue of config.queues) await openQueue(queue, topology, declarations)
@@ -181,7 +189,10 @@ async function compose(
     onStop(() => upstream.stop())
   }
 
-  const expiry = setInterval(() => topology.expire((bytes, at) => identities.ageMs(bytes, at)), EXPIRY_INTERVAL_MS)
+  const expiry = setInterval(() => {
+    topology.expire()
+    declarations.expire()
+  }, EXPIRY_INTERVAL_MS)
   onStop(async () => clearInterval(expiry))
 
   const mqtt = new MqttServer({
@@ -236,11 +247,11 @@ async function openOutbox(route: RouteConfig, topology: Topology, declarations: 
 }
 
 async function openQueue(
-  { name, limits, bind }: NamedQueueConfig,
+  { name, limits, policy, bind }: NamedQueueConfig,
   topology: Topology,
   declarations: Declarations,
 ): Promise<void> {
-  await topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer' })
+  await topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer', policy })
   await bindTopics(name, bind, declarations)
 }
 

@@ -21,6 +21,7 @@ import { BrokerError } from './model/error.ts'
 import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
 import { readMqtt5Properties } from './model/mqtt5-properties.ts'
 import type { ExchangeName, QueueName } from './model/names.ts'
+import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
 
 /** A look shows so much of a payload. */
 const PEEK_PAYLOAD_BYTES = 4096
@@ -95,11 +96,16 @@ export class RunningModel implements Model {
     return {
       name: queue.name,
       origin: this.#topology.originOf(queue.name),
+      durable: queue.isDurable,
+      consumers: queue.consumerCount,
       depth: queue.depth,
       bytes: queue.bytes,
       in_flight: queue.inFlight,
+      waiting: queue.waitingCount,
+      parked: queue.isParked,
       oldest_age_ms: this.oldestAgeMs(queue),
       limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
+      policy: policyStatus(queue.policy),
       ledger: queue.ledger.figures(),
     }
   }
@@ -110,10 +116,13 @@ export class RunningModel implements Model {
     return oldest === null ? null : Math.round(this.#identities.ageMs(oldest.bytes, oldest.at))
   }
 
-  declareQueue(name: QueueName, { limits }: QueueRequest): Promise<DeclareOutcome> {
+  async declareQueue(name: QueueName, request: QueueRequest): Promise<DeclareOutcome> {
+    const { limits } = request
     return this.#declarations.declareQueue({
       name,
       origin: 'api',
+      policy: queuePolicy(request),
+      isDurable: request.durable ?? true,
       limits: {
         messages: limits.messages ?? DEFAULT_QUEUE_LIMITS.messages,
         bytes: limits.bytes ?? DEFAULT_QUEUE_LIMITS.bytes,
@@ -170,6 +179,46 @@ export class RunningModel implements Model {
     }
   }
 }
+
+function queuePolicy(request: QueueRequest): QueuePolicy {
+  const { firstMs, maxMs, waiting } = PLAIN_POLICY.retry
+  const { retry = {} } = request
+  const policy = {
+    maxAttempts: request.max_attempts ?? Number.POSITIVE_INFINITY,
+    retry: {
+      firstMs: retry.first_ms ?? firstMs,
+      maxMs: retry.max_ms ?? Math.max(maxMs, retry.first_ms ?? 0),
+      waiting: retry.waiting ?? waiting,
+    },
+    ttlMs: request.ttl_ms ?? Number.POSITIVE_INFINITY,
+    maxPriority: request.max_priority ?? 0,
+    hasSingleActiveConsumer: request.single_active_consumer ?? false,
+    isExclusive: request.exclusive ?? false,
+    expiresMs: request.expires_ms ?? Number.POSITIVE_INFINITY,
+  }
+  if (policy.retry.firstMs > policy.retry.maxMs) {
+    throw new BrokerError(
+      'REQUEST_INVALID',
+      'retry.first_ms is more than retry.max_ms; the first pause is the shortest',
+    )
+  }
+  return policy
+}
+
+function policyStatus(policy: QueuePolicy): QueueStatus['policy'] {
+  const { maxAttempts, retry, ttlMs, maxPriority, hasSingleActiveConsumer, isExclusive, expiresMs } = policy
+  return {
+    max_attempts: finite(maxAttempts),
+    retry: { first_ms: retry.firstMs, max_ms: retry.maxMs, waiting: retry.waiting },
+    ttl_ms: finite(ttlMs),
+    max_priority: maxPriority,
+    single_active_consumer: hasSingleActiveConsumer,
+    exclusive: isExclusive,
+    expires_ms: finite(expiresMs),
+  }
+}
+
+const finite = (value: number): number | null => (value === Number.POSITIVE_INFINITY ? null : value)
 
 /** Text where the whole payload is text; cut between two characters. */
 function payloadText(payload: Buffer, mostBytes: number): { payload: string; encoding: 'utf8' | 'base64' } {

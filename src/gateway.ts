@@ -115,6 +115,12 @@ export class RunningGateway implements Gateway {
           `queue ${queue.name}: full, ${queue.limits.onFull === 'reject' ? 'publishes are refused' : 'messages are dropped'}`,
         )
       }
+      if (queue.isParked)
+        reasons.push(`queue ${queue.name}: parked, ${queue.waitingCount} messages wait for another attempt`)
+      if (queue.isHoldingDeadLetters)
+        reasons.push(
+          `queue ${queue.name}: keeps dead letters, their queue is full; drain or purge that, or raise its limits`,
+        )
       const damaged = queue.ledger.dropped.get('damage') ?? 0
       if (damaged > 0) reasons.push(`queue ${queue.name}: ${damaged} messages were lost to damage of the store`)
     }
@@ -205,14 +211,14 @@ export class RunningGateway implements Gateway {
     return upstream
   }
 
-  publish({ exchange, key, payload, qos }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
+  publish({ exchange, key, payload, qos, priority }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
     return this.#parts.router.publish({
       exchange,
       key,
       qos,
       retain: false,
       dup: false,
-      priority: 0,
+      priority,
       clientId: '',
       user: '',
       expiryMs: null,

@@ -3,6 +3,7 @@
  * sizes bytes, rates per second, times ISO 8601 in UTC; each name ends in its unit. Fields are only ever added.
  */
 import * as z from 'zod/mini'
+import { MAX_PRIORITY } from '../model/queue-policy.ts'
 
 const count = z.number()
 const bytes = z.number()
@@ -99,13 +100,30 @@ export const ledger = z.object({
 
 const onFull = z.enum(['reject', 'drop_oldest', 'drop_newest'], 'accepted are reject, drop_oldest and drop_newest')
 
+const queuePolicy = z.object({
+  /** Failed deliveries after which a message is given up; null: never. */
+  max_attempts: z.nullable(count),
+  retry: z.object({ first_ms: durationMs, max_ms: durationMs, waiting: count }),
+  ttl_ms: z.nullable(durationMs),
+  max_priority: z.number(),
+  single_active_consumer: z.boolean(),
+  exclusive: z.boolean(),
+  expires_ms: z.nullable(durationMs),
+})
+
 export const queue = z.object({
   name: z.string(),
   origin: z.enum(['config', 'api', 'client']),
+  durable: z.boolean(),
+  consumers: count,
   /** Messages in it, in flight included. */
   depth: count,
   bytes: bytes,
   in_flight: count,
+  /** Of those not in flight, how many wait for another attempt, or for room among the dead letters. */
+  waiting: count,
+  /** So many wait that it delivers no further ones. */
+  parked: z.boolean(),
   /** Since its oldest message was accepted; null when empty. */
   oldest_age_ms: z.nullable(durationMs),
   limits: z.object({
@@ -114,6 +132,7 @@ export const queue = z.object({
     age_ms: durationMs,
     on_full: onFull,
   }),
+  policy: queuePolicy,
   ledger,
 })
 export type QueueStatus = z.infer<typeof queue>
@@ -128,7 +147,11 @@ const wholeNumber = (min: number, max: number) => {
   return z.int(rule).check(z.gte(min, rule), z.lte(max, rule))
 }
 
-/** Limits of a queue; those left out are as in the configuration. */
+const yesOrNo = z.boolean('true or false is needed')
+const DAY_MS = 86_400_000
+const YEARS_MS = 3650 * DAY_MS
+
+/** Limits and policy of a queue; what is left out is as in the configuration. */
 export const queueRequest = z._default(
   z.strictObject(
     {
@@ -137,13 +160,33 @@ export const queueRequest = z._default(
           {
             messages: z.optional(wholeNumber(1, 1_000_000_000)),
             bytes: z.optional(wholeNumber(65_536, 2 ** 50)),
-            age_ms: z.optional(wholeNumber(1000, 3650 * 86_400_000)),
+            age_ms: z.optional(wholeNumber(1000, YEARS_MS)),
             on_full: z.optional(onFull),
           },
           { error: requestError },
         ),
         {},
       ),
+      /** Its definition and its messages outlive a restart. */
+      durable: z.optional(yesOrNo),
+      max_attempts: z.optional(z.nullable(wholeNumber(1, 65_535))),
+      retry: z.optional(
+        z.strictObject(
+          {
+            first_ms: z.optional(wholeNumber(1, DAY_MS)),
+            max_ms: z.optional(wholeNumber(1, DAY_MS)),
+            waiting: z.optional(wholeNumber(1, 100_000)),
+          },
+          { error: requestError },
+        ),
+      ),
+      ttl_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
+      max_priority: z.optional(wholeNumber(0, MAX_PRIORITY)),
+      single_active_consumer: z.optional(yesOrNo),
+      /** One consumer at a time. */
+      exclusive: z.optional(yesOrNo),
+      /** Deleted, with what is in it, when nobody has consumed from it for so long. */
+      expires_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
     },
     { error: requestError },
   ),
@@ -164,8 +207,6 @@ export const exchange = z.object({
 })
 export type ExchangeStatus = z.infer<typeof exchange>
 export const exchangeList = z.array(exchange)
-
-const yesOrNo = z.boolean('true or false is needed')
 
 export const exchangeRequest = z.strictObject(
   {
@@ -321,6 +362,8 @@ export const publishRequest = z
       /** How the payload is written here; bytes that are not text need base64. */
       encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
       qos: z._default(z.union([z.literal(0), z.literal(1)], 'accepted are 0 and 1'), 1),
+      /** Queues with priorities deliver the highest first. */
+      priority: z._default(wholeNumber(0, MAX_PRIORITY), 0),
     },
     { error: requestError },
   )

@@ -24,6 +24,8 @@ export interface PublishedMessage {
   readonly key: string
   readonly payload: Buffer
   readonly qos: 0 | 1
+  /** 0 to 9; queues with priorities deliver the highest first. */
+  readonly priority: number
 }
 
 /** What a declaration did: PUT answers 201 or 204 by it. */

@@ -104,8 +104,22 @@ function* routeConflicts({ routes, upstreams }: Resolved): Iterable<Conflict> {
 }
 
 /** A route's outbox is a queue under the route's name. */
-function* queueConflicts({ queues, routes }: Resolved): Iterable<Conflict> {
-  for (const { name } of queues) {
+function* queueConflicts({ queues, routes, limits }: Resolved): Iterable<Conflict> {
+  const declared = queues.length + routes.length
+  if (declared > limits.declared.queues) {
+    yield {
+      path: ['limits', 'queues'],
+      message: `${limits.declared.queues} is less than the queues and routes of this file, which are ${declared}; raise it`,
+    }
+  }
+  for (const { name, policy } of queues) {
+    const { firstMs, maxMs } = policy.retry
+    if (firstMs > maxMs) {
+      yield {
+        path: ['queues', name, 'retry', 'backoff', 'first'],
+        message: `${formatDuration(firstMs)} is more than retry.backoff.max (${formatDuration(maxMs)})`,
+      }
+    }
     if (routes.some(route => route.name === name)) {
       yield {
         path: ['queues', name],

@@ -8,6 +8,7 @@
 import { resolve } from 'node:path'
 import * as z from 'zod/mini'
 import { configuredName, exchangeName, topicFilter } from '../model/names.ts'
+import { MAX_PRIORITY, PLAIN_POLICY } from '../model/queue-policy.ts'
 import {
   count,
   duration,
@@ -158,6 +159,21 @@ const limits = z.pipe(
       ),
       'Limits of the queue of one MQTT session.',
     ),
+    queues: setting(
+      count({ min: 1, max: 100_000 }),
+      5000,
+      'Queues, those of the configuration included; further ones are not declared.',
+    ),
+    exchanges: setting(
+      count({ min: 1, max: 100_000 }),
+      1000,
+      'Exchanges, the built-in ones not counted; further ones are not declared.',
+    ),
+    bindings: setting(
+      count({ min: 1, max: 1_000_000 }),
+      20_000,
+      'Bindings of queues and exchanges; further ones are not made. Subscriptions are not counted.',
+    ),
     refuse_disconnect_after: setting(
       duration({ min: '100ms', max: '1h' }),
       '10s',
@@ -175,6 +191,7 @@ const limits = z.pipe(
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,
     sessionQueue: o.session_queue,
+    declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },
     refuseDisconnectAfterMs: o.refuse_disconnect_after,
   })),
 )
@@ -237,14 +254,74 @@ const queueLimits = z.pipe(
 /** What a queue has that is declared without limits. */
 export const DEFAULT_QUEUE_LIMITS = queueLimits.parse({})
 
+/** Pauses between failed deliveries. */
+const retry = z.pipe(
+  z.strictObject({
+    backoff: section(
+      z.pipe(
+        z.strictObject({
+          first: setting(
+            duration({ min: '1ms', max: '1d' }),
+            '1s',
+            'Pause after the first failed delivery; it doubles.',
+          ),
+          max: setting(duration({ min: '1ms', max: '1d' }), '5m', 'Longest pause.'),
+        }),
+        z.transform(o => ({ firstMs: o.first, maxMs: o.max })),
+      ),
+      'How long a message waits after a failed delivery, while others pass it.',
+    ),
+    waiting: setting(
+      count({ min: 1, max: 100_000 }),
+      10_000,
+      'Messages that may wait so at once; while so many do, the queue delivers only what has waited long enough.',
+    ),
+  }),
+  z.transform(o => ({ ...o.backoff, waiting: o.waiting })),
+)
+
 const namedQueue = z.pipe(
   z.strictObject({
     bind: optional(listOf(filter, { min: 0, max: 1000 }), 'Topics whose messages enter the queue.', {
       absent: 'none; bindings may be added over the API',
     }),
     limits: section(queueLimits, 'Limits of the queue.'),
+    max_attempts: optional(
+      count({ min: 1, max: 65_535 }),
+      'Failed deliveries after which a message is given up; a lost consumer fails what it held.',
+      { absent: 'a message is tried for ever' },
+    ),
+    retry: section(retry, 'Pauses between failed deliveries.'),
+    ttl: optional(
+      duration({ min: '1ms', max: '3650d' }),
+      'A message that waited longer is never delivered; it is expired.',
+      {
+        absent: 'limits.age alone',
+      },
+    ),
+    max_priority: setting(
+      count({ min: 0, max: MAX_PRIORITY }),
+      0,
+      'Messages of higher priority come first; above this all count alike.',
+    ),
+    single_active_consumer: setting(
+      flag,
+      false,
+      'Of several consumers only the first gets messages; when it goes, the next.',
+    ),
   }),
-  z.transform(o => ({ bind: o.bind ?? [], limits: o.limits })),
+  z.transform(o => ({
+    bind: o.bind ?? [],
+    limits: o.limits,
+    policy: {
+      ...PLAIN_POLICY,
+      maxAttempts: o.max_attempts ?? Number.POSITIVE_INFINITY,
+      retry: o.retry,
+      ttlMs: o.ttl ?? Number.POSITIVE_INFINITY,
+      maxPriority: o.max_priority,
+      hasSingleActiveConsumer: o.single_active_consumer,
+    },
+  })),
 )
 
 const route = z.pipe(

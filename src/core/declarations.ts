@@ -8,8 +8,10 @@ import type { Binding } from './binding.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DEFAULT_EXCHANGE, type Exchange, type ExchangeSpec } from './exchange.ts'
 import type { HeadersMatch, HeaderValue } from './exchanges/headers.ts'
+import type { Queue } from './queue.ts'
+import { isSamePolicy, type Origin, type QueueSpec, resolvePolicy } from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
-import type { Origin, QueueSpec, Topology } from './topology.ts'
+import type { Topology } from './topology.ts'
 
 /** A binding by names, as it is declared and kept. */
 export interface BindingSpec {
@@ -30,6 +32,14 @@ export interface Declared<Spec> {
 
 /** Whether a declaration changed anything. */
 export type DeclareOutcome = 'created' | 'exists'
+
+/** How many there may be. What the configuration declares counts and is never refused. */
+export interface DeclaredLimits {
+  readonly queues: number
+  /** Without the built-in ones. */
+  readonly exchanges: number
+  readonly bindings: number
+}
 
 interface DeclaredBinding extends Declared<BindingSpec> {
   readonly binding: Binding
@@ -52,6 +62,7 @@ export class Declarations {
   readonly #schedule: CommitSchedule
   readonly #table: RoutingTable
   readonly #topology: Topology
+  readonly #limits: DeclaredLimits
   readonly #log: Logger
   readonly #exchanges = new Map<string, Declared<ExchangeSpec>>()
   readonly #bindings = new Map<string, DeclaredBinding>()
@@ -62,18 +73,21 @@ export class Declarations {
     schedule,
     table,
     topology,
+    limits,
     log,
   }: {
     store: Store
     schedule: CommitSchedule
     table: RoutingTable
     topology: Topology
+    limits: DeclaredLimits
     log: Logger
   }) {
     this.#store = store
     this.#schedule = schedule
     this.#table = table
     this.#topology = topology
+    this.#limits = limits
     this.#log = log
   }
 
@@ -115,7 +129,7 @@ export class Declarations {
 
   /**
    * Declares an exchange; one that is there with the same attributes is fine. Resolves when it is durable, if it is to be.
-   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names.
+   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names, LIMIT_REACHED.
    */
   declareExchange(spec: ExchangeSpec, origin: Origin): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
@@ -129,6 +143,7 @@ export class Declarations {
         )
       }
       refuseReserved('exchange', spec.name)
+      this.#refuseOver('exchanges', this.#exchanges.size, origin)
       const declared = { spec, origin }
       this.#exchanges.set(spec.name, declared)
       this.#table.add(spec)
@@ -160,48 +175,73 @@ export class Declarations {
   }
 
   /**
-   * Declares a durable queue; one that is there with the same limits is fine. Resolves when its definition is durable.
-   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names.
+   * Declares a queue; one that is there with the same limits and policy is fine. Resolves when its definition is durable, if it is to be.
+   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names, LIMIT_REACHED.
    */
   declareQueue(spec: QueueSpec): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
       const { name } = spec
       if (this.#topology.has(name) && !this.#topology.isOrphan(name)) {
-        if (isSameQueue(this.#topology.queue(name), spec)) return 'exists'
+        const queue = this.#topology.queue(name)
+        if (isSameQueue(queue, spec)) {
+          queue.used()
+          return 'exists'
+        }
         throw new BrokerError(
           'DECLARATION_MISMATCH',
-          `queue ${name} exists with other limits; delete it first, or declare it as it is`,
+          `queue ${name} exists with other limits or another policy; delete it first, or declare it as it is`,
           { facts: { queue: name } },
         )
       }
       refuseReserved('queue', name)
+      if (!this.#topology.has(name)) this.#refuseOver('queues', this.#topology.queueCount, spec.origin)
       await this.#topology.declareQueue(spec)
       return 'created'
     })
   }
 
+  /** Deletes queues that nobody has used for as long as their policy grants. What cannot be deleted now is looked at again. */
+  expire(): void {
+    for (const { name, isUnused } of this.#topology.queues()) if (isUnused) this.#expireQueue(name)
+  }
+
+  #expireQueue(name: string): void {
+    const isOver = (): boolean => this.#topology.has(name) && this.#topology.queue(name).isUnused
+    const deleted = this.#inTurn(async () => {
+      if (!isOver()) return
+      await this.#deleteQueue(name)
+      this.#log.info({ queue: name }, 'queue deleted: nobody has used it for longer than its expiry')
+    })
+    deleted.catch((error: unknown) => {
+      if (!(error instanceof BrokerError)) throw error
+      this.#log.warn({ queue: name }, `an unused queue could not be deleted yet: ${error.message}`)
+    })
+  }
+
   /** Deletes a queue with its messages and all its bindings; throws as Topology.deleteQueue does, and then nothing has changed. */
   deleteQueue(name: string): Promise<void> {
-    return this.#inTurn(async () => {
-      this.#topology.checkDeletable(name)
-      const bound = [...this.#bindings.values()].filter(
-        ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
-      )
-      for (const { spec, binding } of bound) this.#table.unbind(spec.source, binding)
-      try {
-        await this.#topology.deleteQueue(name)
-      } catch (error) {
-        for (const { spec, binding } of bound) this.#table.bind(spec.source, binding)
-        throw error
-      }
-      await Promise.all(bound.map(declared => this.#unbind(declared)))
-    })
+    return this.#inTurn(() => this.#deleteQueue(name))
+  }
+
+  async #deleteQueue(name: string): Promise<void> {
+    this.#topology.checkDeletable(name)
+    const bound = [...this.#bindings.values()].filter(
+      ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
+    )
+    for (const { spec, binding } of bound) this.#table.unbind(spec.source, binding)
+    try {
+      await this.#topology.deleteQueue(name)
+    } catch (error) {
+      for (const { spec, binding } of bound) this.#table.bind(spec.source, binding)
+      throw error
+    }
+    await Promise.all(bound.map(declared => this.#unbind(declared)))
   }
 
   /**
    * Binds; a binding that is there already is fine. Resolves when it is durable, if both ends are and it does not come from the configuration.
    * @throws BrokerError EXCHANGE_NOT_FOUND, QUEUE_NOT_FOUND, NOT_AUTHORIZED for the default exchange, NAME_INVALID for a key the source cannot match,
-   * REQUEST_INVALID for headers where the source does not look at them.
+   * REQUEST_INVALID for headers where the source does not look at them, LIMIT_REACHED.
    */
   bind(spec: BindingSpec, origin: Origin): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
@@ -217,6 +257,7 @@ export class Declarations {
         )
       }
       if (this.#bindings.has(bindingId(spec))) return 'exists'
+      this.#refuseOver('bindings', this.#bindings.size, origin)
       const declared = this.#bind(spec, origin)
       if (this.#isKept(declared)) await this.#keep(bindingKey(spec), { spec, origin })
       return 'created'
@@ -238,6 +279,15 @@ export class Declarations {
       }
       await this.#unbind(declared)
     })
+  }
+
+  #refuseOver(what: keyof DeclaredLimits, count: number, origin: Origin): void {
+    if (count < this.#limits[what] || origin === 'config') return
+    throw new BrokerError(
+      'LIMIT_REACHED',
+      `there are ${count} ${what} already, as many as limits.${what} permits; delete some, or raise it`,
+      { facts: { limit: this.#limits[what] } },
+    )
   }
 
   #inTurn<T>(act: () => Promise<T>): Promise<T> {
@@ -276,7 +326,10 @@ export class Declarations {
 
   #isKept({ spec: { source, destination }, origin }: Declared<BindingSpec>): boolean {
     const isDurable = (exchange: string): boolean => this.#table.find(exchange)?.spec.isDurable ?? false
-    return origin !== 'config' && isDurable(source) && (destination.kind === 'queue' || isDurable(destination.name))
+    // One that is deleted may have been durable.
+    const isKeptQueue = (queue: string): boolean => !this.#topology.has(queue) || this.#topology.queue(queue).isDurable
+    const isKept = destination.kind === 'queue' ? isKeptQueue : isDurable
+    return origin !== 'config' && isDurable(source) && isKept(destination.name)
   }
 
   #keep(key: Buffer, declared: Declared<ExchangeSpec | BindingSpec>): Promise<void> {
@@ -318,12 +371,14 @@ function isSameExchange(a: ExchangeSpec, b: ExchangeSpec): boolean {
   )
 }
 
-function isSameQueue(a: Pick<QueueSpec, 'limits' | 'qos0'>, b: Pick<QueueSpec, 'limits' | 'qos0'>): boolean {
+function isSameQueue(queue: Queue, { limits, qos0, policy = {}, isDurable = true }: QueueSpec): boolean {
   return (
-    a.qos0 === b.qos0 &&
-    a.limits.messages === b.limits.messages &&
-    a.limits.bytes === b.limits.bytes &&
-    a.limits.ageMs === b.limits.ageMs &&
-    a.limits.onFull === b.limits.onFull
+    queue.isDurable === isDurable &&
+    queue.qos0 === qos0 &&
+    queue.limits.messages === limits.messages &&
+    queue.limits.bytes === limits.bytes &&
+    queue.limits.ageMs === limits.ageMs &&
+    queue.limits.onFull === limits.onFull &&
+    isSamePolicy(queue.policy, resolvePolicy(policy))
   )
 }

@@ -48,8 +48,10 @@ export async function getMessages(queue: Queue, options: GetOptions, visit: GetV
   queue.attach(getter)
   try {
     while (getter.credit > 0 && !queue.isCaughtUp && (await queue.readMore()));
-    if (options.ackMode === 'ack') for (const position of getter.positions) queue.settle(position)
+    if (options.ackMode === 'ack') for (const position of getter.positions.splice(0)) queue.settle(position)
   } finally {
+    // To be shown is no failed attempt.
+    for (const position of getter.positions) queue.requeue(position)
     queue.detach(getter)
   }
 }

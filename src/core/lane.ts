@@ -3,19 +3,31 @@
  * positions and segments. A lane knows where messages are; who gets them and what the ledger says about it is the queue's.
  *
  * Invariants
- * - Entries have contiguous positions, never reused. An entry is ready, in flight or done. No entry before the cursor is ready.
+ * - Entries have contiguous positions, never reused. An entry is ready, in flight, waiting or done. No entry before the cursor is ready.
  * - In memory there is a row of segments in order of position. A durable lane may have one gap in that row, right behind the `#head`
  *   first segments: what lies in it is on disk only. Unwritten entries are always in memory, behind the gap.
- * - Entries in flight, redelivered, or with unwritten marks are in memory. So memory is bounded by the window, the consumers' credit
- *   and what one commit interval brings, not by the backlog.
+ * - Segments before the cursor of which all that is left waits may be aside: on disk only too, until the first of it is due.
+ * - Entries in flight or with unwritten marks are in memory. So memory is bounded by the window, the consumers' credit and what one commit
+ *   interval brings, not by the backlog. What is known of deliveries that came back is kept by position, wherever the message is.
  *
- * Operations: append → nextReady → handOut → end | giveBack; prepareCommit/committed by the queue; read on and evict around the gap.
+ * Operations: append → nextReady → handOut → end | giveBack | wait → wake; prepareCommit/committed by the queue; read on, set aside and evict.
  */
 import type { Acceptance, RecordPrefix } from '../model/message.ts'
-import type { Commit, LoadedSegment, SegmentMarks, SegmentRef } from '../store/types.ts'
+import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
 import { MemoryBudget } from './memory.ts'
-import { DONE, IN_FLIGHT, REDELIVERED, SEGMENT_BYTES, Segment, SHARED, TICKETED } from './segment.ts'
+import {
+  DONE,
+  IN_FLIGHT,
+  NOT_READY,
+  REDELIVERED,
+  SEGMENT_BYTES,
+  Segment,
+  SHARED,
+  TICKETED,
+  WAITING,
+} from './segment.ts'
 import type { Tickets } from './tickets.ts'
+import { encodeTried, type Tried, triedKey } from './tried.ts'
 
 /** What a durable lane needs beside memory. */
 export interface LaneDurability {
@@ -31,7 +43,22 @@ export interface StoredLane {
   readonly messages: number
   readonly bytes: number
   readonly nextPosition: number
+  /** Nothing from this position on had been delivered. */
+  readonly delivered: number
   readonly last: SegmentRef | null
+  /** By position; the lane goes on with it. */
+  readonly tried: Map<number, Tried>
+}
+
+/** A segment that is on disk only because all that is left of it waits. */
+interface Aside {
+  readonly ref: SegmentRef
+  readonly first: number
+  readonly end: number
+  readonly live: number
+  readonly bytes: number
+  /** Entries that have been woken meanwhile. */
+  ready: number
 }
 
 /** What a lane tells its queue. */
@@ -64,7 +91,9 @@ const READ_AHEAD_BYTES = 256 * 1024
 const KEPT_BYTES = 16 * 1024
 
 export class Lane {
-  /** Messages that could be delivered now, on disk or in memory. */
+  /** Messages that are not done. */
+  live: number
+  /** Of them, those that could be delivered now, on disk or in memory. */
   ready: number
   /** Bytes of the records that are not done. */
   bytes: number
@@ -72,6 +101,8 @@ export class Lane {
   unwritten = 0
   unwrittenBytes = 0
 
+  /** Part of its queue's positions that stands for this lane: position in the queue = base + position in the lane. */
+  readonly base: number
   readonly #owner: LaneOwner
   readonly #memory: MemoryBudget
   readonly #durability: LaneDurability | null
@@ -96,21 +127,40 @@ export class Lane {
   #marked: Segment[] = []
   #committing: Segment[] = []
 
+  /** Nothing from this position on has been delivered. */
+  #delivered: number
+  /** What was delivered since the last commit is on disk: that it was delivered is worth writing. */
+  #isDeliveredDue = false
+  readonly #tried: Map<number, Tried>
+  /** Positions whose record on disk is not what #tried says. */
+  readonly #triedChanged = new Set<number>()
+  /** In order of position. */
+  readonly #aside: Aside[] = []
+  /** Entries aside that have been woken. */
+  #asideReady = 0
+  #bringing: Promise<void> | null = null
+
   constructor({
+    base,
     owner,
     memory,
     durability,
     stored,
   }: {
+    base: number
     owner: LaneOwner
     memory: MemoryBudget
     durability: LaneDurability | null
     stored: StoredLane | null
   }) {
+    this.base = base
     this.#owner = owner
     this.#memory = memory
     this.#durability = durability
-    this.ready = stored?.messages ?? 0
+    this.#tried = stored?.tried ?? new Map()
+    this.#delivered = stored?.delivered ?? 0
+    this.live = stored?.messages ?? 0
+    this.ready = this.live - this.waiting().length
     this.bytes = stored?.bytes ?? 0
     this.#nextPosition = stored?.nextPosition ?? 0
     this.#gapLast = stored?.last ?? null
@@ -118,6 +168,15 @@ export class Lane {
 
   get nextPosition(): number {
     return this.#nextPosition
+  }
+
+  get delivered(): number {
+    return this.#delivered
+  }
+
+  /** Positions of the messages that wait, with the pause of each. */
+  waiting(): [position: number, tried: Tried][] {
+    return [...this.#tried].filter(([, { pauseMs }]) => pauseMs > 0)
   }
 
   /** Memory it holds, bytes. */
@@ -167,6 +226,7 @@ export class Lane {
       status,
     )
     this.#nextPosition++
+    this.live++
     this.ready++
     this.bytes += length
     if (this.#durability !== null) {
@@ -197,17 +257,18 @@ export class Lane {
   /** Moves the cursor to the first ready entry, which is the oldest. Null: there is none, or it is on disk only and now being read. */
   nextReady(): Segment | null {
     if (this.ready === 0) return null
+    if (this.#asideReady > 0) this.#bringBack()
     while (this.#cursor < this.#head) {
       const segment = this.#segments[this.#cursor]
       if (segment === undefined) break
       while (this.#entry < segment.count) {
-        if ((segment.statusAt(this.#entry) & (IN_FLIGHT | DONE)) === 0) {
+        if ((segment.statusAt(this.#entry) & NOT_READY) === 0) {
           if (this.#gapLast !== null) this.#readAheadOf(segment)
           return segment
         }
         this.#entry++
       }
-      if (this.#cursor === this.#segments.length - 1) return null
+      if (this.#cursor === this.#segments.length - 1 && this.#gapLast === null) return null
       this.#cursor++
       this.#entry = 0
     }
@@ -229,7 +290,38 @@ export class Lane {
     segment.owners[index] = slot
     segment.inFlight++
     this.ready--
+    const end = segment.first + this.#entry
+    if (end > this.#delivered) {
+      this.#delivered = end
+      if (segment.ref !== null && !this.#isDeliveredDue) {
+        this.#isDeliveredDue = true
+        this.#owner.marksChanged()
+      }
+    }
     return index
+  }
+
+  /** How often the message was delivered before. */
+  attemptsAt(segment: Segment, index: number): number {
+    if ((segment.statusAt(index) & REDELIVERED) === 0) return 0
+    return this.#tried.get(segment.first + index)?.deliveries ?? 1
+  }
+
+  /** What is known of earlier deliveries of a message; undefined: nothing. */
+  triedAt(segment: Segment, index: number): Tried | undefined {
+    return (segment.statusAt(index) & REDELIVERED) === 0 ? undefined : this.#tried.get(segment.first + index)
+  }
+
+  /** The same, to be written to; it is kept on disk once `failures` is above 0. */
+  trying(segment: Segment, index: number): Tried {
+    const position = segment.first + index
+    let tried = this.#tried.get(position)
+    if (tried === undefined) {
+      tried = { deliveries: this.attemptsAt(segment, index), failures: 0, pauseMs: 0, verdict: null }
+      this.#tried.set(position, tried)
+      segment.status[index] = segment.statusAt(index) | REDELIVERED
+    }
+    return tried
   }
 
   /** The segment of a delivery that is neither ended nor given back; null: there is none. */
@@ -238,19 +330,77 @@ export class Lane {
     return segment !== null && (segment.statusAt(position - segment.first) & IN_FLIGHT) !== 0 ? segment : null
   }
 
-  /** Ends a delivery: the message is done. */
+  isInFlight(segment: Segment, index: number): boolean {
+    return (segment.statusAt(index) & IN_FLIGHT) !== 0
+  }
+
+  /** Ends a message, in flight or the one `nextReady` found: whoever published it need not wait any more. */
   end(segment: Segment, index: number): void {
     this.#finish(segment, index)
   }
 
-  /** Puts a delivery back to its place, marked redelivered. */
+  /** Ends a message that another queue has taken over: whoever published it is told when that one has written it. */
+  move(segment: Segment, index: number): void {
+    segment.status[index] = segment.statusAt(index) & ~TICKETED
+    this.#finish(segment, index)
+  }
+
+  /** Puts a delivery back to its place. */
   giveBack(segment: Segment, index: number): void {
-    const status = segment.statusAt(index)
-    segment.status[index] = (status & ~IN_FLIGHT) | REDELIVERED
+    this.trying(segment, index).deliveries++
+    this.#returned(segment, index)
+    this.ready++
+    this.#lookAgainAt(segment, index)
+  }
+
+  /** Nobody gets a message, in flight or the one `nextReady` found, before it is woken. */
+  wait(segment: Segment, index: number, pauseMs: number): void {
+    this.trying(segment, index).pauseMs = pauseMs
+    if ((segment.statusAt(index) & IN_FLIGHT) === 0) this.ready--
+    else this.#returned(segment, index)
+    segment.status[index] = segment.statusAt(index) | WAITING
+    segment.waiting++
+  }
+
+  #returned(segment: Segment, index: number): void {
+    segment.status[index] = segment.statusAt(index) & ~IN_FLIGHT
     segment.owners[index] = 0
     segment.inFlight--
-    if ((status & REDELIVERED) === 0) segment.redelivered++
+    this.#noteTried(segment.first + index)
+  }
+
+  #noteTried(position: number): void {
+    if (this.#durability === null || (this.#tried.get(position)?.failures ?? 0) === 0) return
+    this.#triedChanged.add(position)
+    this.#owner.marksChanged()
+  }
+
+  /** A message that waited is ready. One that is gone is ignored. */
+  wake(position: number): void {
+    const tried = this.#tried.get(position)
+    if (tried === undefined || tried.pauseMs === 0) return
+    tried.pauseMs = 0
     this.ready++
+    const segment = this.#segmentOf(position)
+    if (segment !== null) {
+      const index = position - segment.first
+      segment.status[index] = segment.statusAt(index) & ~WAITING
+      segment.waiting--
+      this.#lookAgainAt(segment, index)
+      return
+    }
+    const aside = this.#asideOf(position)
+    if (aside === undefined) return
+    aside.ready++
+    this.#asideReady++
+    this.#bringBack()
+  }
+
+  #asideOf(position: number): Aside | undefined {
+    return this.#aside.find(({ first, end }) => first <= position && position < end)
+  }
+
+  #lookAgainAt(segment: Segment, index: number): void {
     const at = this.#segments.indexOf(segment)
     if (at < this.#cursor || (at === this.#cursor && index < this.#entry)) {
       this.#cursor = at
@@ -258,24 +408,22 @@ export class Lane {
     }
   }
 
-  /** The same with all that is in flight to the consumer in `slot`; returns how many. */
-  giveBackOf(slot: number): number {
-    let given = 0
-    for (const segment of this.#segments) {
-      if (segment.inFlight === 0) continue
-      for (let i = 0; i < segment.count; i++) {
-        if ((segment.statusAt(i) & IN_FLIGHT) === 0 || segment.owners[i] !== slot) continue
-        this.giveBack(segment, i)
-        given++
+  /** Calls `each` with all that is in flight to the consumer in `slot`, in order; it ends it, gives it back or lets it wait. */
+  eachOf(slot: number, each: (segment: Segment, index: number) => void): void {
+    // What is ended may take its segment out of the row.
+    for (const segment of this.#segments.filter(({ inFlight }) => inFlight > 0)) {
+      for (let i = 0; i < segment.count && segment.inFlight > 0; i++) {
+        if ((segment.statusAt(i) & IN_FLIGHT) !== 0 && segment.owners[i] === slot) each(segment, i)
       }
     }
-    return given
   }
 
-  /** Ends a message that nobody has: the one `nextReady` found. */
-  drop(segment: Segment): void {
-    this.ready--
-    this.#finish(segment, this.#entry)
+  /** The segment of the youngest message, at its end; null: it is done already, or on disk only. */
+  get newest(): Segment | null {
+    const last = this.#segments.at(-1)
+    return last !== undefined && last.end === this.#nextPosition && (last.statusAt(last.count - 1) & NOT_READY) === 0
+      ? last
+      : null
   }
 
   /** Ends all ready messages in memory before `through`; returns how many. */
@@ -283,13 +431,14 @@ export class Lane {
     const before = this.ready
     for (let segment = this.nextReady(); segment !== null; segment = this.nextReady()) {
       if (segment.first + this.#entry >= through) break
-      this.drop(segment)
+      this.end(segment, this.#entry)
     }
     return before - this.ready
   }
 
   /** Whether all messages before `through` are in memory. */
   isReadThrough(through: number): boolean {
+    if (this.#asideReady > 0) return false
     return this.#gapLast === null || (this.#segments[this.#head - 1]?.end ?? 0) >= through
   }
 
@@ -298,8 +447,10 @@ export class Lane {
     const status = segment.statusAt(index)
     segment.status[index] = (status & SHARED) | DONE
     segment.live--
-    if ((status & IN_FLIGHT) !== 0) segment.inFlight--
-    if ((status & REDELIVERED) !== 0) segment.redelivered--
+    this.live--
+    if ((status & IN_FLIGHT) === 0) this.ready--
+    else segment.inFlight--
+    if ((status & REDELIVERED) !== 0) this.#forget(segment.first + index)
     const length = segment.recordBytesAt(index)
     this.bytes -= length
     if (this.#durability !== null) {
@@ -313,6 +464,11 @@ export class Lane {
       }
     }
     if (segment.live === 0) this.#retire(segment)
+  }
+
+  #forget(position: number): void {
+    if ((this.#tried.get(position)?.failures ?? 0) > 0 && this.#durability !== null) this.#triedChanged.add(position)
+    this.#tried.delete(position)
   }
 
   #mark(segment: Segment): void {
@@ -384,18 +540,31 @@ export class Lane {
         isWanted = visit(segment.bytes, segment.offsetAt(i), {
           position: segment.first + i,
           isInFlight: (status & IN_FLIGHT) !== 0,
-          isRedelivered: (status & REDELIVERED) !== 0,
+          isRedelivered: this.attemptsAt(segment, i) > 0,
         })
       }
       next = Math.max(next, segment.end)
+    }
+    // Of a budget of its own: a look must not press on limits.memory.
+    const showLoaded = (found: LoadedSegment): void => {
+      const segment = Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY))
+      this.#recall(segment)
+      show(segment)
+    }
+    for (;;) {
+      const aside = this.#aside.find(({ end }) => end > next)
+      if (aside === undefined || !isWanted) break
+      for (const segment of this.#segments.slice(0, this.#head)) if (segment.first < aside.first) show(segment)
+      const [found] = (await this.#durability?.read(before(aside.ref), 1)) ?? []
+      if (found !== undefined && found.first === aside.first) showLoaded(found)
+      next = Math.max(next, aside.end)
     }
     for (const segment of this.#segments.slice(0, this.#head)) show(segment)
     let after = this.#readAfter
     let isMore = this.#gapLast !== null
     while (isMore && isWanted) {
       const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
-      // Of a budget of its own: a look must not press on limits.memory.
-      for (const found of loaded) show(Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY)))
+      for (const found of loaded) showLoaded(found)
       after = loaded.at(-1)?.ref ?? after
       isMore = loaded.length > 0
     }
@@ -407,9 +576,14 @@ export class Lane {
   clear(): void {
     for (const segment of this.#segments) segment.release()
     this.#segments = []
+    this.#tried.clear()
+    this.#triedChanged.clear()
+    this.#aside.length = 0
+    this.#asideReady = 0
     this.#head = 0
     this.#cursor = 0
     this.#entry = 0
+    this.live = 0
     this.ready = 0
     this.bytes = 0
   }
@@ -417,8 +591,7 @@ export class Lane {
   // ---- disk
 
   isDueThrough(ticket: number, withMarks: boolean): boolean {
-    if (withMarks && (this.#completed.length > 0 || this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)))
-      return true
+    if (withMarks && this.#hasMarks) return true
     if (this.unwritten === 0) return false
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       const segment = this.#segments[s]
@@ -427,6 +600,11 @@ export class Lane {
       for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
     }
     return false
+  }
+
+  get #hasMarks(): boolean {
+    if (this.#completed.length > 0 || this.#isDeliveredDue || this.#triedChanged.size > 0) return true
+    return this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)
   }
 
   /** Adds what is unwritten up to `throughTicket`, and changed marks, to the commit. */
@@ -479,6 +657,14 @@ export class Lane {
     this.#marked = []
     commit.marks.push(...this.#completed)
     this.#completed = []
+    this.#isDeliveredDue = false
+    for (const position of this.#triedChanged) {
+      const tried = this.#tried.get(position)
+      // Of a message that is not on disk nothing is kept there.
+      if (tried !== undefined && this.#segmentOf(position)?.ref === null) continue
+      this.#triedChanged.delete(position)
+      commit.changes.push({ key: triedKey(number, position), value: tried === undefined ? null : encodeTried(tried) })
+    }
   }
 
   /** The commit it was part of has returned. */
@@ -502,6 +688,7 @@ export class Lane {
   /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
   #evict(): void {
     const window = this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES
+    if (this.#tried.size > 0) this.#setAside(window)
     if (this.#gapLast === null) {
       let held = 0
       let s = 0
@@ -527,11 +714,112 @@ export class Lane {
   }
 
   #isEvictable(segment: Segment): boolean {
-    return segment.isCommitted && !segment.isMarked && segment.inFlight === 0 && segment.redelivered === 0
+    return segment.isCommitted && !segment.isMarked && segment.inFlight === 0
+  }
+
+  /** Lets go of what only waits, as far as the head is beyond the window. */
+  #setAside(window: number): void {
+    let held = 0
+    for (let s = 0; s < this.#head; s++) held += this.#segments[s]?.heldBytes ?? 0
+    for (let s = 0; s < this.#cursor && held > window; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) return
+      const { ref, first, end, live } = segment
+      if (ref === null || segment.waiting < live || !this.#isEvictable(segment)) continue
+      held -= segment.heldBytes
+      const at = this.#aside.findIndex(aside => aside.first > first)
+      this.#aside.splice(at < 0 ? this.#aside.length : at, 0, {
+        ref,
+        first,
+        end,
+        live,
+        bytes: segment.liveBytes(),
+        ready: 0,
+      })
+      this.#remove(s)
+      s--
+    }
+  }
+
+  /** Reads back the first segment aside of which something was woken, unless that is being done. */
+  #bringBack(): void {
+    this.#bringing ??= this.#readAside()
+  }
+
+  /** Never rejects. */
+  async #readAside(): Promise<void> {
+    const aside = this.#aside.find(({ ready }) => ready > 0)
+    let loaded: LoadedSegment[] | null = null
+    try {
+      if (aside !== undefined) loaded = (await this.#durability?.read(before(aside.ref), 1)) ?? []
+    } catch {
+      // The store is being reopened after an I/O error, or closed; the next pump asks again.
+    }
+    this.#bringing = null
+    if (aside === undefined || loaded === null) return
+    this.#aside.splice(this.#aside.indexOf(aside), 1)
+    this.#asideReady -= aside.ready
+    const [found] = loaded
+    if (found === undefined || found.first !== aside.first) this.#loseAside(aside)
+    else this.#putBack(found)
+    this.#owner.loaded()
+  }
+
+  #putBack(found: LoadedSegment): void {
+    if (found.damaged > 0) this.#bookDamage(found)
+    const segment = Segment.loaded(found, this.#memory)
+    this.#recall(segment)
+    if (segment.live === 0) {
+      this.#complete(segment, found.ref)
+      segment.release()
+      this.#owner.marksChanged()
+      return
+    }
+    let at = this.#segments.findIndex(({ first }) => first > segment.first)
+    if (at < 0 || at > this.#head) at = this.#head
+    this.#segments.splice(at, 0, segment)
+    this.#head++
+    if (at <= this.#cursor) {
+      this.#cursor = at
+      this.#entry = 0
+    }
+    if (found.damaged > 0) this.#mark(segment)
+  }
+
+  /** It is not on disk any more. */
+  #loseAside({ first, end, live, bytes }: Aside): void {
+    for (let position = first; position < end; position++) {
+      const tried = this.#tried.get(position)
+      if (tried === undefined) continue
+      if (tried.pauseMs === 0) this.ready--
+      this.#forget(position)
+    }
+    this.#lost(live)
+    this.bytes -= bytes
+  }
+
+  /** Marks in a segment that was read what is known of its messages' deliveries. */
+  #recall(segment: Segment): void {
+    if (this.#tried.size === 0 && segment.first >= this.#delivered) return
+    for (let i = 0; i < segment.count; i++) {
+      const position = segment.first + i
+      const tried = this.#tried.get(position)
+      if ((segment.statusAt(i) & DONE) !== 0) continue
+      if (tried === undefined && position >= this.#delivered) continue
+      const isWaiting = tried !== undefined && tried.pauseMs > 0
+      segment.status[i] = segment.statusAt(i) | REDELIVERED | (isWaiting ? WAITING : 0)
+      if (isWaiting) segment.waiting++
+    }
   }
 
   /** Reads the next part of what is on disk only. 'none': all is in memory; 'unreadable': it cannot be read now. */
   async readMore(): Promise<'read' | 'none' | 'unreadable'> {
+    if (this.#asideReady > 0) {
+      const before = this.#aside.length
+      this.#bringBack()
+      await this.#bringing
+      return this.#aside.length === before ? 'unreadable' : 'read'
+    }
     if (this.#gapLast === null) return 'none'
     const readAfter = this.#readAfter
     this.#readOn()
@@ -572,6 +860,7 @@ export class Lane {
       this.#readAfter = found.ref
       if (found.damaged > 0) this.#bookDamage(found)
       const segment = Segment.loaded(found, this.#memory)
+      this.#recall(segment)
       if (segment.live > 0) {
         this.#segments.splice(this.#head, 0, segment)
         this.#head++
@@ -593,8 +882,20 @@ export class Lane {
 
   #bookDamage(found: LoadedSegment): void {
     this.ready -= found.damaged
+    for (let i = 0; i < found.count && this.#tried.size > 0; i++) {
+      const tried = found.offsets[i] === ABSENT ? this.#tried.get(found.first + i) : undefined
+      if (tried === undefined) continue
+      // What waits is not counted as ready.
+      if (tried.pauseMs > 0) this.ready++
+      this.#forget(found.first + i)
+    }
     this.bytes -= found.damagedBytes
-    this.#owner.lost(found.damaged)
+    this.#lost(found.damaged)
+  }
+
+  #lost(count: number): void {
+    this.live -= count
+    this.#owner.lost(count)
   }
 
   /**
@@ -605,14 +906,21 @@ export class Lane {
     let ready = 0
     let bytes = 0
     for (const segment of this.#segments) {
-      ready += segment.live - segment.inFlight
+      ready += segment.live - segment.inFlight - segment.waiting
       bytes += segment.liveBytes()
     }
-    const gone = this.ready - ready
-    if (gone > 0) {
-      this.ready = ready
-      this.#owner.lost(gone)
+    for (const aside of this.#aside) {
+      ready += aside.ready
+      bytes += aside.bytes
     }
+    let gone = Math.max(0, this.ready - ready)
+    this.ready -= gone
+    for (const [position, { pauseMs }] of this.#tried) {
+      if (pauseMs === 0 || this.#segmentOf(position) !== null || this.#asideOf(position) !== undefined) continue
+      this.#forget(position)
+      gone++
+    }
+    if (gone > 0) this.#lost(gone)
     if (gone > 0 || bytes !== this.bytes) this.#owner.figuresChanged()
     this.bytes = bytes
   }

@@ -38,6 +38,8 @@ export type DropReason =
   | 'deleted'
   /** Refused by its consumer. */
   | 'rejected'
+  /** It failed as often as its queue permits. */
+  | 'delivery_limit'
 
 export class Ledger {
   accepted = 0

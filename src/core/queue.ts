@@ -4,22 +4,34 @@
  *
  * Invariants
  * - A position names a message for as long as it is in the queue; its lane is folded into it.
- * - The ledger's figures are counted where things happen; `queued + inFlight` is what `depth` says.
+ * - The ledger's figures are counted where things happen; `queued + inFlight` is what `depth` says. What waits for another attempt is queued.
+ * - What is expired, or given up, is never delivered: it leaves when it comes to the front of its lane, with or without a consumer.
+ * - What the dead-letter target has no room for stays, and is offered again every OFFER_AGAIN_MS.
  *
- * Operations: take (append) → pump (deliver) → settle | requeue | reject; prepareCommit/committed by the commit schedule.
+ * Operations: take (append) → pump (deliver) → settle | requeue | fail | reject; prepareCommit/committed by the commit schedule.
  */
 import { BrokerError } from '../model/error.ts'
-import { type Acceptance, type RecordPrefix, recordLength } from '../model/message.ts'
+import {
+  type Acceptance,
+  prefixPriority,
+  type RecordPrefix,
+  recordAcceptedAt,
+  recordBoot,
+  recordExpiryMs,
+  recordLength,
+} from '../model/message.ts'
+import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
-import { Lane, type LaneOwner, type Peeked } from './lane.ts'
+import { Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import { REDELIVERED, type Segment } from './segment.ts'
+import type { Segment } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
+import { Waiting } from './waiting.ts'
 
 export interface QueueLimits {
   readonly messages: number
@@ -31,11 +43,11 @@ export interface QueueLimits {
 
 /** What a durable queue needs beside memory. */
 export interface Durability {
-  /** Its number in the store. */
-  readonly number: number
+  /** Numbers of its lanes in the store, by priority. */
+  readonly numbers: readonly number[]
   readonly schedule: CommitSchedule
   readonly tickets: Tickets
-  readonly read: (after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
+  readonly read: (number: number, after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
   /** Key of its ledger record in the store's state. */
   readonly ledgerKey: Buffer
 }
@@ -43,16 +55,22 @@ export interface Durability {
 /** A durable queue as the disk remembers it. */
 export interface StoredQueue {
   readonly figures: LedgerFigures
-  readonly bytes: number
-  readonly nextPosition: number
-  readonly last: SegmentRef | null
+  /** By priority. */
+  readonly lanes: readonly StoredLane[]
 }
 
-/** The record kept under `ledgerKey`. */
-export interface QueueRecord {
-  readonly figures: LedgerFigures
+/** What is kept of a lane. */
+export interface LaneRecord {
   readonly bytes: number
   readonly next: number
+  /** Nothing from this position on had been delivered; absent: nothing at all. */
+  readonly delivered?: number
+}
+
+/** The record kept under `ledgerKey`: of the queue, of its lane of priority 0, and of the others if there are any. */
+export interface QueueRecord extends LaneRecord {
+  readonly figures: LedgerFigures
+  readonly lanes?: readonly (LaneRecord & { readonly messages: number })[]
 }
 
 /** What a queue says to a run before anything is appended. */
@@ -60,6 +78,12 @@ export type Admission = 'take' | 'refuse' | 'drop'
 
 /** One byte per delivery names its consumer; slot 0 means none. */
 const MAX_CONSUMERS = 255
+/** Positions of a queue are those of its first lane, then those of the next one, …: 16 lanes fit a number. */
+const LANE_POSITIONS = 2 ** 48
+/** So many expired or given up messages leave in one turn of the event loop. */
+const TURN_MESSAGES = 1000
+/** What the dead-letter target has no room for is offered again after so long. */
+const OFFER_AGAIN_MS = 5000
 
 export class Queue implements CommitSource, LaneOwner {
   readonly name: string
@@ -74,13 +98,28 @@ export class Queue implements CommitSource, LaneOwner {
   deadLetter: DeadLetterTarget | null = null
 
   readonly #durability: Durability | null
+  readonly #memory: MemoryBudget
   readonly #monotonicMs: () => number
+  readonly #ageMs: AgeMs
   readonly #settleTime = new SettleTime()
-  readonly #lane: Lane
+  /** By priority. */
+  readonly #lanes: Lane[] = []
+  readonly #first: Lane
+  #policy: QueuePolicy
+  /** Made with the first message that waits. */
+  #waiting: Waiting | null = null
+  #isClearing = false
+  /** The dead-letter target had no room for the last message it was offered. */
+  #isRefused = false
 
   readonly #consumers: (Consumer | null)[] = [null]
+  /** Slots in order of attachment; the first is the active one of a queue with a single active consumer. */
+  #slots: number[] = []
+  #usedAtMs: number
   #turn = 1
   #consumerCount = 0
+  /** Purges under way. */
+  #purges = 0
   #isPumping = false
   #pumpAgain = false
   #isDeleted = false
@@ -89,16 +128,20 @@ export class Queue implements CommitSource, LaneOwner {
     name,
     limits,
     qos0,
+    policy = PLAIN_POLICY,
     memory,
     monotonicMs,
+    ageMs,
     durability,
     stored,
   }: {
     name: string
     limits: QueueLimits
     qos0: 'buffer' | 'pass' | 'ignore'
+    policy?: QueuePolicy
     memory: MemoryBudget
     monotonicMs: () => number
+    ageMs: AgeMs
     durability: Durability | null
     stored: StoredQueue | null
   }) {
@@ -106,14 +149,49 @@ export class Queue implements CommitSource, LaneOwner {
     this.limits = limits
     this.qos0 = qos0
     this.#monotonicMs = monotonicMs
+    this.#ageMs = ageMs
+    this.#usedAtMs = monotonicMs()
     this.#durability = durability
+    this.#policy = policy
     this.ledger = stored === null ? new Ledger() : Ledger.from(stored.figures)
-    this.#lane = new Lane({
+    const lanes = durability?.numbers.length ?? policy.maxPriority + 1
+    this.#memory = memory
+    this.#first = this.#makeLane(durability?.numbers[0] ?? 0, stored?.lanes[0] ?? null)
+    for (let i = 1; i < lanes; i++) this.#makeLane(durability?.numbers[i] ?? 0, stored?.lanes[i] ?? null)
+    for (const lane of this.#lanes) {
+      for (const [position, { pauseMs }] of lane.waiting()) this.#wakeIn(lane.base + position, pauseMs)
+    }
+  }
+
+  #makeLane(number: number, stored: StoredLane | null): Lane {
+    const { tickets, read } = this.#durability ?? {}
+    const lane = new Lane({
+      base: this.#lanes.length * LANE_POSITIONS,
       owner: this,
-      memory,
-      durability,
-      stored: stored === null ? null : { messages: this.ledger.queued, ...stored },
+      memory: this.#memory,
+      durability:
+        tickets === undefined || read === undefined
+          ? null
+          : { number, tickets, read: (after, maxBytes) => read(number, after, maxBytes) },
+      stored,
     })
+    this.#lanes.push(lane)
+    return lane
+  }
+
+  /** A lane for the next higher priority; `number` is its own in the store. */
+  addLane(number: number): void {
+    this.#makeLane(number, null)
+  }
+
+  get policy(): QueuePolicy {
+    return this.#policy
+  }
+
+  /** May be changed while running. Priorities above the number of its lanes count as the highest there is. */
+  set policy(policy: QueuePolicy) {
+    this.#policy = policy
+    this.pump()
   }
 
   get isDurable(): boolean {
@@ -127,7 +205,9 @@ export class Queue implements CommitSource, LaneOwner {
 
   /** Bytes of their records. */
   get bytes(): number {
-    return this.#lane.bytes
+    let bytes = this.#first.bytes
+    for (let i = 1; i < this.#lanes.length; i++) bytes += this.#lanes[i]?.bytes ?? 0
+    return bytes
   }
 
   get inFlight(): number {
@@ -144,17 +224,46 @@ export class Queue implements CommitSource, LaneOwner {
 
   /** Memory it holds, bytes. */
   get heldBytes(): number {
-    return this.#lane.heldBytes
+    return this.#lanes.reduce((held, lane) => held + lane.heldBytes, 0)
   }
 
   /** The record of the oldest message, for a look at once; null: empty, or not read yet. */
-  get oldest(): { readonly bytes: Buffer; readonly at: number } | null {
-    return this.#lane.oldest
+  get oldest(): RecordAt | null {
+    let oldest: RecordAt | null = null
+    for (const { oldest: found } of this.#lanes) {
+      if (found !== null && (oldest === null || isOlder(found, oldest))) oldest = found
+    }
+    return oldest
   }
 
-  /** Nothing waits that the pump has not handed out. */
+  /** Nothing is ready that the pump has not handed out. */
   get isCaughtUp(): boolean {
-    return this.ledger.queued === 0
+    return this.ledger.queued === this.waitingCount
+  }
+
+  /** Messages that wait for another attempt, or for room in the dead-letter target. */
+  get waitingCount(): number {
+    return this.#waiting?.size ?? 0
+  }
+
+  /** So many messages wait that it delivers no further ones. */
+  get isParked(): boolean {
+    return this.#waiting !== null && this.#waiting.size >= this.#policy.retry.waiting
+  }
+
+  /** What should have become a dead letter is kept: the target has no room. */
+  get isHoldingDeadLetters(): boolean {
+    return this.#isRefused && this.depth > 0
+  }
+
+  /** Nobody has consumed from it for longer than its policy grants. A backlog alone does not count as use. */
+  get isUnused(): boolean {
+    return this.#consumerCount === 0 && this.#monotonicMs() - this.#usedAtMs > this.#policy.expiresMs
+  }
+
+  /** Whoever declares a queue again uses it. */
+  used(): void {
+    this.#usedAtMs = this.#monotonicMs()
   }
 
   /** How long a message may stay unwritten because its consumer will probably settle it sooner; Infinity before the first settlement. */
@@ -166,6 +275,10 @@ export class Queue implements CommitSource, LaneOwner {
 
   /** What would happen to `count` messages of `bytes` in all. */
   admit(count: number, bytes: number): Admission {
+    if (this.deadLetter !== null && this.limits.onFull !== 'reject') {
+      // What gives way goes to the dead letters. Once these have no room the queue is over its limits, and takes nothing more.
+      return this.#isRefused && this.#isOver() ? 'refuse' : 'take'
+    }
     if (this.limits.onFull === 'drop_oldest') return 'take'
     if (this.depth + count <= this.limits.messages && this.bytes + bytes <= this.limits.bytes) return 'take'
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
@@ -194,7 +307,8 @@ export class Queue implements CommitSource, LaneOwner {
     ticket: number,
     status: number,
   ): void {
-    this.#lane.append(
+    const lane = this.#laneFor(prefix)
+    lane.append(
       recordLength(prefix, expiryMs, propertiesBytes, to - from - propertiesBytes),
       prefix,
       acceptance,
@@ -210,38 +324,149 @@ export class Queue implements CommitSource, LaneOwner {
     this.ledger.accepted++
     this.ledger.queued++
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
+    else if (this.deadLetter !== null && this.limits.onFull === 'drop_newest' && this.#isOver()) this.#dropNewest(lane)
   }
 
+  #laneFor(prefix: RecordPrefix): Lane {
+    if (this.#lanes.length === 1) return this.#first
+    return (
+      this.#lanes[Math.min(prefixPriority(prefix), this.#policy.maxPriority, this.#lanes.length - 1)] ?? this.#first
+    )
+  }
+
+  #isOver(): boolean {
+    return this.depth > this.limits.messages || this.bytes > this.limits.bytes
+  }
+
+  /** Of the lowest priority there is first. */
   #dropOldest(): void {
-    while (this.depth > this.limits.messages || this.bytes > this.limits.bytes) {
-      const segment = this.#lane.nextReady()
+    while (this.#isOver()) {
+      const lane = this.#lanes.find(({ ready }) => ready > 0)
+      const segment = lane?.nextReady() ?? null
       // What is on disk only is being read, and dropped when it is there.
-      if (segment === null) return
-      if (this.deadLetter === null) this.ledger.drop('overflow', 1)
-      else if (!this.#handOver(segment, this.#lane.entry, 'maxlen')) return
-      this.ledger.queued--
-      this.#lane.drop(segment)
+      if (lane === undefined || segment === null) return
+      if (!this.#letGo(lane, segment, lane.entry, 'maxlen')) return
     }
   }
 
-  /** Expires what has waited longer than limits.ageMs, from the front; `ageMs` tells how long a record has waited. */
-  expire(ageMs: (bytes: Buffer, at: number) => number): void {
-    if (this.limits.ageMs === Number.POSITIVE_INFINITY) return
-    const lane = this.#lane
-    for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
-      if (ageMs(segment.bytes, segment.offsetAt(lane.entry)) <= this.limits.ageMs) return
-      if (this.deadLetter === null) this.ledger.expired++
-      else if (!this.#handOver(segment, lane.entry, 'expired')) return
-      this.ledger.queued--
-      lane.drop(segment)
-    }
+  /** Without a dead-letter target the router does it, before anything is copied. */
+  #dropNewest(lane: Lane): void {
+    const { newest } = lane
+    if (newest !== null) this.#letGo(lane, newest, newest.count - 1, 'maxlen')
   }
 
-  /** The dead-letter target takes it, and the ledger says so; false: it has no room, and nothing has changed. */
-  #handOver(segment: Segment, index: number, reason: DeadLetterReason): boolean {
-    if (this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason) !== true) return false
-    this.ledger.deadLetter(reason, 1)
+  /**
+   * A message leaves unsettled: a dead letter if there is a target, else dropped or expired. False: the target has no room, and nothing has
+   * changed.
+   */
+  #letGo(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): boolean {
+    const isInFlight = lane.isInFlight(segment, index)
+    if (this.deadLetter === null) {
+      if (reason === 'expired') this.ledger.expired++
+      else this.ledger.drop(reason === 'maxlen' ? 'overflow' : reason, 1)
+    } else {
+      // Whoever is pumped meanwhile must not be given this message.
+      const wasPumping = this.#isPumping
+      this.#isPumping = true
+      this.#isRefused = !this.deadLetter.take(segment.bytes, segment.offsetAt(index), reason)
+      this.#isPumping = wasPumping
+      if (this.#isRefused) return false
+      this.ledger.deadLetter(reason, 1)
+    }
+    if (isInFlight) this.ledger.inFlight--
+    else this.ledger.queued--
+    if (this.deadLetter === null) {
+      lane.end(segment, index)
+    } else {
+      lane.move(segment, index)
+      // The target's copy is written, and what is on disk here marked, by one commit; it takes all there is.
+      this.#dueNow()
+    }
     return true
+  }
+
+  /** Lets go of what is expired or given up at the front of its lanes, and delivers what comes after; a bounded number per turn of the event loop. */
+  expire(): void {
+    const ttlMs = Math.min(this.#policy.ttlMs, this.limits.ageMs)
+    for (const lane of this.#lanes) this.#front(lane, ttlMs)
+    if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
+    this.pump()
+  }
+
+  /** The next message of a lane that may be delivered; null: there is none, or it is not in memory, or the turn is over. */
+  #front(lane: Lane, ttlMs: number): Segment | null {
+    let left = TURN_MESSAGES
+    for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+      const reason = this.#verdictOn(lane, segment, ttlMs)
+      if (reason === null) return segment
+      if (left-- === 0) {
+        this.#clearOn()
+        return null
+      }
+      if (this.#letGo(lane, segment, lane.entry, reason)) continue
+      if (this.isParked) return null
+      this.#offerAgain(lane, segment, lane.entry, reason)
+    }
+    return null
+  }
+
+  #clearOn(): void {
+    if (this.#isClearing) return
+    this.#isClearing = true
+    setImmediate(() => {
+      this.#isClearing = false
+      this.expire()
+    })
+  }
+
+  /** Why the message at the front is not to be delivered; null: it is. */
+  #verdictOn(lane: Lane, segment: Segment, ttlMs: number): DeadLetterReason | null {
+    const index = lane.entry
+    const verdict = lane.triedAt(segment, index)?.verdict ?? null
+    if (verdict !== null) return verdict
+    const at = segment.offsetAt(index)
+    const expiryMs = recordExpiryMs(segment.bytes, at)
+    if (expiryMs === 0 && ttlMs === Number.POSITIVE_INFINITY) return null
+    const ageMs = this.#ageMs(segment.bytes, at)
+    return ageMs > ttlMs || (expiryMs > 0 && ageMs >= expiryMs) ? 'expired' : null
+  }
+
+  #offerAgain(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): void {
+    lane.trying(segment, index).verdict = reason
+    this.#wait(lane, segment, index, OFFER_AGAIN_MS)
+  }
+
+  // ---- waiting
+
+  #wait(lane: Lane, segment: Segment, index: number, pauseMs: number): void {
+    if (lane.isInFlight(segment, index)) {
+      this.ledger.inFlight--
+      this.ledger.queued++
+    }
+    lane.wait(segment, index, pauseMs)
+    this.#wakeIn(lane.base + segment.first + index, pauseMs)
+    this.#dueIfUnwritten()
+  }
+
+  #wakeIn(position: number, pauseMs: number): void {
+    this.#waiting ??= new Waiting(this.#monotonicMs, () => this.#wakeDue())
+    this.#waiting.add(position, this.#monotonicMs() + pauseMs)
+  }
+
+  #wakeDue(): void {
+    const waiting = this.#waiting
+    if (waiting === null) return
+    for (let position = waiting.takeDue(); position >= 0; position = waiting.takeDue()) {
+      const lane = this.#laneAt(position)
+      lane.wake(position - lane.base)
+    }
+    this.expire()
+  }
+
+  /** Nothing waits any more: whoever empties the queue takes it as it is. */
+  #wakeAll(): void {
+    this.#waiting?.clear()
+    for (const lane of this.#lanes) for (const [position] of lane.waiting()) lane.wake(position)
   }
 
   // ---- operators
@@ -252,17 +477,33 @@ export class Queue implements CommitSource, LaneOwner {
    * @throws BrokerError STORE_UNAVAILABLE if what is on disk cannot be read now; what was purged by then is gone, and the ledger tells.
    */
   async purge(): Promise<number> {
-    const through = this.#lane.nextPosition
+    const throughs = this.#lanes.map(({ nextPosition }) => nextPosition)
+    let purged = 0
+    // What is read, or does not wait any more, only to be dropped goes to no consumer.
+    this.#purges++
+    this.#wakeAll()
+    try {
+      for (const [priority, lane] of this.#lanes.entries()) {
+        purged += await this.#purgeLane(lane, throughs[priority] ?? 0)
+      }
+    } finally {
+      this.#purges--
+      this.pump()
+    }
+    return purged
+  }
+
+  async #purgeLane(lane: Lane, through: number): Promise<number> {
     let purged = 0
     for (;;) {
-      const dropped = this.#lane.dropReady(through)
+      const dropped = lane.dropReady(through)
       if (dropped > 0) {
         this.ledger.queued -= dropped
         this.ledger.drop('purged', dropped)
         purged += dropped
       }
       // What lies beyond came meanwhile: reading on would only bring it into memory.
-      if (this.#lane.isReadThrough(through) || !(await this.readMore())) return purged
+      if (lane.isReadThrough(through) || !(await this.#readMoreOf(lane))) return purged
     }
   }
 
@@ -271,49 +512,77 @@ export class Queue implements CommitSource, LaneOwner {
    * @throws BrokerError STORE_UNAVAILABLE if it cannot be read now.
    */
   async readMore(): Promise<boolean> {
-    const outcome = await this.#lane.readMore()
+    let isMore = false
+    for (const lane of this.#lanes) isMore = (await this.#readMoreOf(lane)) || isMore
+    return isMore
+  }
+
+  async #readMoreOf(lane: Lane): Promise<boolean> {
+    const outcome = await lane.readMore()
     if (outcome === 'unreadable') throw unreadable(this.name)
     return outcome === 'read'
   }
 
   /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
   prefetch(): void {
-    this.#lane.prefetch()
+    for (const lane of this.#lanes) lane.prefetch()
   }
 
   /**
-   * The first messages, for a look: `visit` gets each record, valid during the call, until it has had `limit` of them. Nothing changes.
+   * The first messages, those of the highest priority first, for a look: `visit` gets each record, valid during the call, until it has had `limit` of them. Nothing
+   * changes.
    * @throws BrokerError STOPPING
    */
   async peek(limit: number, visit: (bytes: Buffer, at: number, seen: Peeked) => void): Promise<void> {
     let left = limit
-    await this.#lane.peek((bytes, at, seen) => {
-      visit(bytes, at, seen)
-      left--
-      return left > 0
-    })
+    for (const lane of this.#lanes.toReversed()) {
+      if (left <= 0) return
+      await lane.peek((bytes, at, seen) => {
+        visit(bytes, at, { ...seen, position: lane.base + seen.position })
+        left--
+        return left > 0
+      })
+    }
   }
 
   // ---- consumers
 
+  /** @throws BrokerError QUEUE_IN_USE if it takes no further consumer. */
   attach(consumer: Consumer): void {
+    const most = this.#policy.isExclusive ? 1 : MAX_CONSUMERS
+    if (this.#consumerCount >= most) {
+      throw new BrokerError(
+        'QUEUE_IN_USE',
+        `queue ${this.name} has ${this.#policy.isExclusive ? 'its only consumer, it is exclusive' : `${most} consumers, the most there may be`}; end one first`,
+        { facts: { queue: this.name, consumers: this.#consumerCount } },
+      )
+    }
     let slot = this.#consumers.indexOf(null, 1)
     if (slot < 0) slot = this.#consumers.length
-    if (slot > MAX_CONSUMERS) throw new TypeError(`a queue takes at most ${MAX_CONSUMERS} consumers`)
     this.#consumers[slot] = consumer
+    this.#slots.push(slot)
     this.#consumerCount++
     this.pump()
   }
 
-  /** Its unsettled deliveries go back to their places and are marked redelivered. */
+  /**
+   * Its unsettled deliveries go back to their places. Where attempts count (maxAttempts) each of them was one, and the last one permitted gives a
+   * message up.
+   */
   detach(consumer: Consumer): void {
     const slot = this.#consumers.indexOf(consumer)
     if (slot < 1) return
     this.#consumers[slot] = null
+    this.#slots = this.#slots.filter(other => other !== slot)
     this.#consumerCount--
-    const given = this.#lane.giveBackOf(slot)
-    this.ledger.inFlight -= given
-    this.ledger.queued += given
+    this.#usedAtMs = this.#monotonicMs()
+    const isAttempt = this.#policy.maxAttempts !== Number.POSITIVE_INFINITY
+    for (const lane of this.#lanes) {
+      lane.eachOf(slot, (segment, index) => {
+        if (isAttempt && this.#countFailure(lane, segment, index)) this.#giveUp(lane, segment, index, 'delivery_limit')
+        else this.#giveBack(lane, segment, index)
+      })
+    }
     this.#settleTime.abandoned()
     this.#dueIfUnwritten()
     this.pump()
@@ -321,6 +590,7 @@ export class Queue implements CommitSource, LaneOwner {
 
   /** Delivers while there are a message and a consumer with credit. */
   pump(): void {
+    if (this.#purges > 0) return
     if (this.#isPumping) {
       this.#pumpAgain = true
       return
@@ -334,16 +604,22 @@ export class Queue implements CommitSource, LaneOwner {
   }
 
   #deliverReady(): void {
-    const lane = this.#lane
     for (;;) {
+      if (this.isParked) return
       const slot = this.#nextSlot()
       if (slot === 0) return
       const consumer = this.#consumers[slot]
       if (consumer === null || consumer === undefined) return
-      const segment = lane.nextReady()
-      if (segment === null) return
+      const lane = this.#lanes.length === 1 ? this.#first : this.#highestReady()
+      // limits.age is looked after by the clock alone: to ask for the age of each message delivered would cost more than delivering it late.
+      const segment = this.#front(lane, this.#policy.ttlMs)
+      if (segment === null) {
+        // What was at the front may have been all of this lane.
+        if (lane !== this.#first && lane.ready === 0) continue
+        return
+      }
       const index = lane.handOut(segment, slot)
-      const position = segment.first + index
+      const position = lane.base + segment.first + index
       this.ledger.queued--
       this.ledger.inFlight++
       this.#settleTime.delivered(position, this.#monotonicMs)
@@ -352,14 +628,23 @@ export class Queue implements CommitSource, LaneOwner {
         segment.offsetAt(index),
         position,
         segment.notes[index] ?? 0,
-        (segment.statusAt(index) & REDELIVERED) === 0 ? 0 : 1,
+        lane.attemptsAt(segment, index),
       )
     }
+  }
+
+  #highestReady(): Lane {
+    for (let i = this.#lanes.length - 1; i > 0; i--) {
+      const lane = this.#lanes[i]
+      if (lane !== undefined && lane.ready > 0) return lane
+    }
+    return this.#first
   }
 
   /** The next consumer in turn that has credit; 0: none. */
   #nextSlot(): number {
     if (this.#consumerCount === 0) return 0
+    if (this.#policy.hasSingleActiveConsumer) return this.#activeSlot()
     const slots = this.#consumers.length
     for (let tried = 1; tried < slots; tried++) {
       const slot = this.#turn
@@ -370,78 +655,132 @@ export class Queue implements CommitSource, LaneOwner {
     return 0
   }
 
+  #activeSlot(): number {
+    const slot = this.#slots[0] ?? 0
+    return (this.#consumers[slot]?.credit ?? 0) > 0 ? slot : 0
+  }
+
   // ---- settling
+
+  #laneAt(position: number): Lane {
+    return position < LANE_POSITIONS ? this.#first : (this.#lanes[Math.floor(position / LANE_POSITIONS)] ?? this.#first)
+  }
 
   /** The consumer is done with it. A position that is not in flight is ignored: it was settled, or requeued meanwhile. */
   settle(position: number): void {
-    const segment = this.#lane.inFlightAt(position)
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
     if (segment === null) return
     this.#settleTime.settled(position, this.#monotonicMs)
     this.ledger.inFlight--
     this.ledger.settled++
-    this.#lane.end(segment, position - segment.first)
+    lane.end(segment, position - lane.base - segment.first)
   }
 
-  /** Back to its place, marked redelivered; the caller pumps when it wants it again. */
+  /** Back to its place, and no attempt; the caller pumps when it wants it again. */
   requeue(position: number): void {
-    const segment = this.#lane.inFlightAt(position)
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
     if (segment === null) return
-    this.#giveBack(segment, position - segment.first)
+    this.#giveBack(lane, segment, position - lane.base - segment.first)
     this.#settleTime.abandoned()
     this.#dueIfUnwritten()
   }
 
-  /** Refused for good by its consumer: a dead letter, or else booked as dropped{reason} or as expired. What the dead-letter target has no room for goes back to its place. */
-  reject(position: number, reason: DropReason | 'expired'): void {
-    const segment = this.#lane.inFlightAt(position)
+  /** A failed attempt: it waits for the next one, longer each time, while others pass it; after the last one it is given up. The caller pumps. */
+  fail(position: number): void {
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
     if (segment === null) return
-    const index = position - segment.first
-    if (this.deadLetter !== null && (reason === 'rejected' || reason === 'expired')) {
-      if (!this.#handOver(segment, index, reason)) {
-        this.#giveBack(segment, index)
-        return
-      }
-    } else if (reason === 'expired') this.ledger.expired++
-    else this.ledger.drop(reason, 1)
-    this.ledger.inFlight--
-    this.#lane.end(segment, index)
+    const index = position - lane.base - segment.first
+    this.#settleTime.abandoned()
+    if (this.#countFailure(lane, segment, index)) {
+      this.#giveUp(lane, segment, index, 'delivery_limit')
+      return
+    }
+    const tried = lane.trying(segment, index)
+    tried.deliveries++
+    const { firstMs, maxMs } = this.#policy.retry
+    this.#wait(lane, segment, index, Math.min(maxMs, firstMs * 2 ** (tried.failures - 1)))
   }
 
-  #giveBack(segment: Segment, index: number): void {
-    this.#lane.giveBack(segment, index)
+  /** Refused for good by its consumer: a dead letter, or else booked as dropped{reason} or as expired. */
+  reject(position: number, reason: DropReason | 'expired'): void {
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
+    if (segment === null) return
+    const index = position - lane.base - segment.first
+    if (reason === 'rejected' || reason === 'expired') {
+      this.#giveUp(lane, segment, index, reason)
+      return
+    }
+    this.ledger.inFlight--
+    this.ledger.drop(reason, 1)
+    lane.end(segment, index)
+  }
+
+  /** True: it was the last attempt permitted. */
+  #countFailure(lane: Lane, segment: Segment, index: number): boolean {
+    const tried = lane.trying(segment, index)
+    tried.failures++
+    return tried.failures >= this.#policy.maxAttempts
+  }
+
+  #giveUp(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): void {
+    if (!this.#letGo(lane, segment, index, reason)) this.#offerAgain(lane, segment, index, reason)
+  }
+
+  #giveBack(lane: Lane, segment: Segment, index: number): void {
+    lane.giveBack(segment, index)
     this.ledger.inFlight--
     this.ledger.queued++
   }
 
   // ---- disk
 
+  get #unwritten(): number {
+    return this.#lanes.reduce((unwritten, lane) => unwritten + lane.unwritten, 0)
+  }
+
   /** Unwritten messages that nobody can take any more are due at once. */
   #dueIfUnwritten(): void {
-    if (this.#durability === null || this.#lane.unwritten === 0) return
+    if (this.#unwritten > 0) this.#dueNow()
+  }
+
+  #dueNow(): void {
+    if (this.#durability === null) return
     this.#durability.schedule.touch(this)
     this.#durability.schedule.due(this.#durability.tickets.last)
   }
 
   isDueThrough(ticket: number, withMarks: boolean): boolean {
-    return this.#lane.isDueThrough(ticket, withMarks)
+    return this.#lanes.some(lane => lane.isDueThrough(ticket, withMarks))
   }
 
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
-    this.#lane.prepareCommit(throughTicket, commit, commitNumber)
+    for (const lane of this.#lanes) lane.prepareCommit(throughTicket, commit, commitNumber)
     commit.changes.push({ key: this.#durability.ledgerKey, value: this.#record() })
-    if (this.#lane.unwritten > 0) this.marksChanged()
+    if (this.#unwritten > 0) this.marksChanged()
   }
 
   committed(): void {
-    this.#lane.committed()
+    for (const lane of this.#lanes) lane.committed()
   }
 
   #record(): Buffer {
+    const [first, ...others] = this.#lanes.map(lane => ({
+      messages: lane.live - lane.unwritten,
+      bytes: lane.bytes - lane.unwrittenBytes,
+      next: lane.nextPosition,
+      delivered: lane.delivered,
+    }))
     const record: QueueRecord = {
-      figures: this.ledger.persistent(this.#lane.unwritten),
-      bytes: this.#lane.bytes - this.#lane.unwrittenBytes,
-      next: this.#lane.nextPosition,
+      figures: this.ledger.persistent(this.#unwritten),
+      bytes: first?.bytes ?? 0,
+      next: first?.next ?? 0,
+      delivered: first?.delivered ?? 0,
+      ...(others.length === 0 ? {} : { lanes: others }),
     }
     return Buffer.from(JSON.stringify(record))
   }
@@ -459,8 +798,7 @@ export class Queue implements CommitSource, LaneOwner {
   }
 
   loaded(): void {
-    if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
-    this.pump()
+    this.expire()
   }
 
   lost(count: number): void {
@@ -476,10 +814,25 @@ export class Queue implements CommitSource, LaneOwner {
     this.ledger.drop(reason, this.depth)
     this.ledger.queued = 0
     this.ledger.inFlight = 0
-    this.#lane.clear()
+    for (const lane of this.#lanes) lane.clear()
+    this.#waiting?.clear()
     this.#consumers.length = 1
+    this.#slots = []
     this.#consumerCount = 0
   }
+}
+
+/** How long ago a record was accepted, milliseconds, by a clock that never jumps (design.md section 5). */
+export type AgeMs = (bytes: Buffer, at: number) => number
+
+interface RecordAt {
+  readonly bytes: Buffer
+  readonly at: number
+}
+
+function isOlder(one: RecordAt, other: RecordAt): boolean {
+  const boots = recordBoot(one.bytes, one.at) - recordBoot(other.bytes, other.at)
+  return boots < 0 || (boots === 0 && recordAcceptedAt(one.bytes, one.at) < recordAcceptedAt(other.bytes, other.at))
 }
 
 const unreadable = (queue: string): BrokerError =>

@@ -329,7 +329,8 @@ export class Router {
       } else if (refusal !== null && queue.isDurable) {
         queue.bookDropped(run.count, refusal === 'DISK_FULL' ? 'disk_full' : 'store_unavailable')
       } else {
-        const fitting = queue.limits.onFull === 'drop_oldest' ? run.count : this.#fitting(queue, run, 0, run.count)
+        const makesRoom = queue.limits.onFull === 'drop_oldest' && queue.deadLetter === null
+        const fitting = makesRoom ? run.count : this.#fitting(queue, run, 0, run.count)
         if (fitting > 0) this.#append([target], run, 0, fitting, 0, 0)
         if (fitting < run.count) queue.bookDropped(run.count - fitting, 'overflow')
       }

@@ -18,11 +18,16 @@ const MAX_POOLED = 8
 export const IN_FLIGHT = 1
 /** Needs no delivery any more: settled, dropped, never written, damaged. */
 export const DONE = 2
+/** Delivered before, or passed over: its lane may know more. */
 export const REDELIVERED = 4
 /** The same message went to other durable queues too: its body is stored once per commit. */
 export const SHARED = 8
 /** Its settlement counts for the ticket beside it. Without this bit the ticket is some other message's and only says when the entry came. */
 export const TICKETED = 16
+/** Nobody gets it before its time. */
+export const WAITING = 32
+/** An entry with one of these is not ready to be delivered. */
+export const NOT_READY = IN_FLIGHT | DONE | WAITING
 
 /** The memory of a segment. */
 interface Parts {
@@ -62,7 +67,7 @@ export class Segment {
   /** Settled marks have changed since they were last written. */
   isMarked = false
   inFlight = 0
-  redelivered = 0
+  waiting = 0
   /** All entries before this one are done. */
   #front = 0
   #taken = 0
@@ -158,7 +163,7 @@ export class Segment {
     this.count = index + 1
     if ((status & DONE) === 0) this.live++
     if ((status & IN_FLIGHT) !== 0) this.inFlight++
-    if ((status & REDELIVERED) !== 0) this.redelivered++
+    if ((status & WAITING) !== 0) this.waiting++
   }
 
   offsetAt(index: number): number {
@@ -208,7 +213,7 @@ export class Segment {
       rest.owners[i - from] = this.owners[i] ?? 0
       if ((status & DONE) === 0) this.live--
       if ((status & IN_FLIGHT) !== 0) this.inFlight--
-      if ((status & REDELIVERED) !== 0) this.redelivered--
+      if ((status & WAITING) !== 0) this.waiting--
     }
     this.count = from
     this.used = at

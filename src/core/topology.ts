@@ -1,4 +1,5 @@
 import { BrokerError } from '../model/error.ts'
+import type { QueuePolicy } from '../model/queue-policy.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
 import type { Binding } from './binding.ts'
@@ -6,30 +7,26 @@ import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
+import type { StoredLane } from './lane.ts'
 import { type LedgerFigures, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import { Queue, type QueueLimits, type QueueRecord } from './queue.ts'
+import { type AgeMs, type LaneRecord, Queue, type QueueLimits, type QueueRecord, type StoredQueue } from './queue.ts'
+import {
+  decodeDefinition,
+  defineQueue,
+  definitionKey,
+  encodeDefinition,
+  foundQueue,
+  ledgerKey,
+  type Origin,
+  QUEUE_DEFINITIONS,
+  type QueueDefinition,
+  type QueueSpec,
+  resolvePolicy,
+} from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
-
-export type Origin = 'config' | 'api' | 'client'
-export type Qos0Policy = 'buffer' | 'pass' | 'ignore'
-
-export interface QueueSpec {
-  readonly name: string
-  readonly origin: Origin
-  readonly limits: QueueLimits
-  readonly qos0: Qos0Policy
-}
-
-/** A queue's definition as kept in the store. */
-interface QueueDefinition {
-  readonly number: number
-  readonly name: string
-  readonly origin: Origin
-  readonly limits: QueueLimits
-  readonly qos0: Qos0Policy
-}
+import { decodeTried, type Tried, triedNumber, triedPosition } from './tried.ts'
 
 const EMPTY_FIGURES: LedgerFigures = {
   accepted: 0,
@@ -41,16 +38,6 @@ const EMPTY_FIGURES: LedgerFigures = {
   dead_lettered: {},
 }
 
-/** Of a queue that only its messages tell of. */
-const FOUND_LIMITS: QueueLimits = {
-  messages: Number.MAX_SAFE_INTEGER,
-  bytes: Number.MAX_SAFE_INTEGER,
-  ageMs: Number.MAX_SAFE_INTEGER,
-  onFull: 'reject',
-}
-
-const QUEUE_DEFINITIONS = Buffer.from([StatePrefix.definition, 'q'.charCodeAt(0)])
-
 /** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
 export class Topology {
   readonly #store: Store
@@ -59,12 +46,15 @@ export class Topology {
   readonly #memory: MemoryBudget
   readonly #clock: Clock
   readonly #table: RoutingTable
+  readonly #ageMs: AgeMs
   readonly #queues = new Map<string, Queue>()
   readonly #definitions = new Map<string, QueueDefinition>()
   readonly #declared = new Set<string>()
   /** By queue, the binding that lets the default exchange find it. */
   readonly #byName = new Map<string, Binding>()
   #nextNumber = 1
+  /** By number of the lane, until its queue is opened. */
+  readonly #tried = new Map<number, Map<number, Tried>>()
 
   constructor({
     store,
@@ -73,6 +63,7 @@ export class Topology {
     memory,
     clock,
     table,
+    ageMs,
   }: {
     store: Store
     schedule: CommitSchedule
@@ -80,6 +71,7 @@ export class Topology {
     memory: MemoryBudget
     clock: Clock
     table: RoutingTable
+    ageMs: AgeMs
   }) {
     this.#store = store
     this.#schedule = schedule
@@ -87,6 +79,7 @@ export class Topology {
     this.#memory = memory
     this.#clock = clock
     this.#table = table
+    this.#ageMs = ageMs
   }
 
   /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
@@ -96,76 +89,138 @@ export class Topology {
       definitions.push(decodeDefinition(value))
     }
     const { queueNames } = this.#store.recovery
-    const known = new Set(definitions.map(({ number }) => number))
-    for (const [number, name] of queueNames) {
-      // Its definition went with state/, its messages are in log/: kept as an orphan until the configuration names it again.
-      if (!known.has(number)) definitions.push({ number, name, origin: 'config', limits: FOUND_LIMITS, qos0: 'buffer' })
+    const known = new Set(definitions.flatMap(({ number, lanes }) => [number, ...lanes]))
+    // Definitions that went with state/ while messages are in log/: kept as orphans until the configuration names them again. Lanes are numbered by priority.
+    const found = new Map<string, number[]>()
+    for (const [number, name] of [...queueNames].sort(([a], [b]) => a - b)) {
+      if (!known.has(number)) found.set(name, [...(found.get(name) ?? []), number])
+    }
+    for (const [name, numbers] of found) definitions.push(foundQueue(name, numbers))
+    for await (const [key, value] of this.#store.readState(Buffer.from([StatePrefix.retry]))) {
+      const tried = decodeTried(value)
+      if (tried !== null) this.#triedOf(triedNumber(key)).set(triedPosition(key), tried)
     }
     for (const definition of definitions) {
-      this.#nextNumber = Math.max(this.#nextNumber, definition.number + 1)
+      this.#nextNumber = Math.max(this.#nextNumber, definition.number + 1, ...definition.lanes.map(lane => lane + 1))
       await this.#open(definition)
     }
+    this.#tried.clear()
+  }
+
+  #triedOf(number: number): Map<number, Tried> {
+    const tried = this.#tried.get(number) ?? new Map<number, Tried>()
+    this.#tried.set(number, tried)
+    return tried
   }
 
   async #open(definition: QueueDefinition): Promise<Queue> {
-    const { number, name, limits, qos0 } = definition
-    const key = ledgerKey(number)
-    this.#store.nameQueue(number, name)
-    const value = await this.#store.getState(key)
-    const record = value === undefined ? null : (JSON.parse(value.toString()) as QueueRecord)
-    const last = await this.#store.lastSegment(number)
-    const { isStateRebuilt } = this.#store.recovery
-    const counted = isStateRebuilt ? await this.#store.unsettled(number) : null
-    const figures = record?.figures ?? EMPTY_FIGURES
+    const { number, lanes, name, limits, qos0, policy } = definition
+    const numbers = [number, ...lanes]
+    for (const lane of numbers) this.#store.nameQueue(lane, name)
     const queue = new Queue({
       name,
       limits,
       qos0,
+      policy: resolvePolicy(policy),
       memory: this.#memory,
       monotonicMs: this.#clock.monotonicMs,
+      ageMs: this.#ageMs,
       durability: {
-        number,
+        numbers,
         schedule: this.#schedule,
         tickets: this.#tickets,
-        read: (after, maxBytes) => this.#store.segments(number, after, maxBytes),
-        ledgerKey: key,
+        read: (lane, after, maxBytes) => this.#store.segments(lane, after, maxBytes),
+        ledgerKey: ledgerKey(number),
       },
-      stored: {
-        figures: counted === null ? figures : withQueued(figures, counted.messages),
-        bytes: counted?.bytes ?? record?.bytes ?? 0,
-        nextPosition: Math.max(record?.next ?? 0, last?.end ?? 0),
-        last: last?.ref ?? null,
-      },
+      stored: await this.#stored(numbers),
     })
+    this.#add(queue, definition)
+    queue.prefetch()
+    return queue
+  }
+
+  #add(queue: Queue, definition: QueueDefinition): void {
+    const { name } = queue
     this.#queues.set(name, queue)
     this.#definitions.set(name, definition)
     const byName: Binding = { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 }
     this.#byName.set(name, byName)
     this.#table.bind(DEFAULT_EXCHANGE, byName)
-    queue.prefetch()
-    return queue
+  }
+
+  async #stored(numbers: readonly number[]): Promise<StoredQueue> {
+    const value = await this.#store.getState(ledgerKey(numbers[0] ?? 0))
+    const record = value === undefined ? null : (JSON.parse(value.toString()) as QueueRecord)
+    const figures = record?.figures ?? EMPTY_FIGURES
+    const above = record?.lanes ?? []
+    const inLanes = above.reduce((messages, lane) => messages + lane.messages, 0)
+    const kept: readonly (LaneRecord & { readonly messages: number })[] =
+      record === null
+        ? []
+        : [{ ...record, messages: Math.max(0, figures.queued + figures.in_flight - inLanes) }, ...above]
+    const { isStateRebuilt } = this.#store.recovery
+    const lanes: StoredLane[] = []
+    for (const [priority, number] of numbers.entries()) {
+      const last = await this.#store.lastSegment(number)
+      const lane = kept[priority]
+      const counted = isStateRebuilt ? await this.#store.unsettled(number) : lane
+      lanes.push({
+        messages: counted?.messages ?? 0,
+        bytes: counted?.bytes ?? 0,
+        nextPosition: Math.max(lane?.next ?? 0, last?.end ?? 0),
+        delivered: lane?.delivered ?? 0,
+        last: last?.ref ?? null,
+        tried: this.#tried.get(number) ?? new Map(),
+      })
+    }
+    const messages = lanes.reduce((sum, lane) => sum + lane.messages, 0)
+    return { figures: isStateRebuilt ? withQueued(figures, messages) : figures, lanes }
   }
 
   /**
    * For whoever owns the name, the configuration above all; declarations of others go through Declarations.
-   * A durable queue by this name: the one that is there with the limits of `spec`, or a new one. Resolves when its definition is durable.
+   * A queue by this name: the one that is there with the limits and policy of `spec`, or a new one. Resolves when its definition is durable, if it is to be.
    */
   async declareQueue(spec: QueueSpec): Promise<Queue> {
-    this.#declared.add(spec.name)
-    const known = this.#definitions.get(spec.name)
-    const definition: QueueDefinition = { number: known?.number ?? this.#nextNumber++, ...spec }
-    const queue = this.#queues.get(spec.name)
-    if (known !== undefined && queue !== undefined) {
-      if (encodeDefinition(known).equals(encodeDefinition(definition))) return queue
-      queue.limits = spec.limits
-      queue.qos0 = spec.qos0
-      this.#definitions.set(spec.name, definition)
-      await this.#keep(definition)
-      return queue
+    const { name, limits, qos0, policy = {}, isDurable = true } = spec
+    this.#declared.add(name)
+    const queue = this.#queues.get(name)
+    const known = this.#definitions.get(name)
+    if (known === undefined || queue === undefined) return isDurable ? this.#create(spec) : this.#createInMemory(spec)
+    queue.used()
+    const resolved = resolvePolicy(policy)
+    const numbers = [known.number, ...known.lanes]
+    while (queue.isDurable && numbers.length <= resolved.maxPriority) {
+      numbers.push(this.#nextNumber++)
+      this.#store.nameQueue(numbers.at(-1) ?? 0, name)
+      queue.addLane(numbers.at(-1) ?? 0)
     }
-    const opened = await this.#open(definition)
+    const definition = defineQueue(spec, numbers)
+    if (encodeDefinition(known).equals(encodeDefinition(definition))) return queue
+    queue.limits = limits
+    queue.qos0 = qos0
+    queue.policy = resolved
+    this.#definitions.set(name, definition)
+    if (queue.isDurable) await this.#keep(definition)
+    return queue
+  }
+
+  async #create(spec: QueueSpec): Promise<Queue> {
+    const lanes = resolvePolicy(spec.policy ?? {}).maxPriority + 1
+    const definition = defineQueue(
+      spec,
+      Array.from({ length: lanes }, () => this.#nextNumber++),
+    )
+    const queue = await this.#open(definition)
     await this.#keep(definition)
-    return opened
+    return queue
+  }
+
+  #createInMemory(spec: QueueSpec): Queue {
+    const queue = this.memoryQueue(spec.name, spec.limits, spec.policy)
+    queue.qos0 = spec.qos0
+    this.#add(queue, defineQueue(spec, []))
+    return queue
   }
 
   /**
@@ -200,7 +255,7 @@ export class Topology {
     this.#table.unbind(DEFAULT_EXCHANGE, byName)
     this.#queues.delete(name)
     try {
-      await queue.purge()
+      if (queue.isDurable) await queue.purge()
       // Its marks are durable before its definition goes: otherwise its messages would come back with nobody to own them.
       await this.#schedule.flush()
     } catch (error) {
@@ -212,6 +267,7 @@ export class Topology {
     this.#byName.delete(name)
     this.#definitions.delete(name)
     this.#declared.delete(name)
+    if (!queue.isDurable) return
     await Promise.all([
       this.#schedule.change({ key: definitionKey(definition.number), value: null }),
       this.#schedule.change({ key: ledgerKey(definition.number), value: null }),
@@ -245,26 +301,32 @@ export class Topology {
   }
 
   /** A queue that dies with the process; its owner ends it with `delete`. */
-  memoryQueue(name: string, limits: QueueLimits): Queue {
+  memoryQueue(name: string, limits: QueueLimits, policy: Partial<QueuePolicy> = {}): Queue {
     return new Queue({
       name,
       limits,
       qos0: 'buffer',
+      policy: resolvePolicy(policy),
       memory: this.#memory,
       monotonicMs: this.#clock.monotonicMs,
+      ageMs: this.#ageMs,
       durability: null,
       stored: null,
     })
   }
 
-  /** Expires what is over its queue's age limit; called every few seconds. */
-  expire(ageMs: (bytes: Buffer, at: number) => number): void {
-    for (const queue of this.#queues.values()) queue.expire(ageMs)
+  /** Lets go of what is expired; called every second. */
+  expire(): void {
+    for (const queue of this.#queues.values()) queue.expire()
   }
 
-  /** The durable queues, those in use and orphans. */
+  /** All but sessions' own: those in use and orphans. */
   queues(): Iterable<Queue> {
     return this.#queues.values()
+  }
+
+  get queueCount(): number {
+    return this.#queues.size
   }
 
   originOf(name: string): Origin {
@@ -290,30 +352,4 @@ export class Topology {
     }
     return queue
   }
-}
-
-/** A definition as JSON; no age limit is written as null. */
-function encodeDefinition(definition: QueueDefinition): Buffer {
-  return Buffer.from(JSON.stringify(definition))
-}
-
-function decodeDefinition(value: Buffer): QueueDefinition {
-  const { limits, ...definition } = JSON.parse(value.toString()) as Omit<QueueDefinition, 'limits'> & {
-    readonly limits: Omit<QueueLimits, 'ageMs'> & { readonly ageMs: number | null }
-  }
-  return { ...definition, limits: { ...limits, ageMs: limits.ageMs ?? Number.POSITIVE_INFINITY } }
-}
-
-function definitionKey(queue: number): Buffer {
-  return Buffer.concat([QUEUE_DEFINITIONS, numberBytes(queue)])
-}
-
-function ledgerKey(queue: number): Buffer {
-  return Buffer.concat([Buffer.from([StatePrefix.ledger]), numberBytes(queue)])
-}
-
-function numberBytes(queue: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeUInt32BE(queue)
-  return bytes
 }

@@ -124,6 +124,8 @@ export function recordPrefix(
   return { bytes, qos: message.qos }
 }
 
+export const prefixPriority = ({ bytes }: RecordPrefix): number => (bytes[9] ?? 0) & 15
+
 /** Bytes a record will take; `expiryMs` 0 means no expiry. */
 export function recordLength(
   prefix: RecordPrefix,

@@ -206,6 +206,77 @@ describe('queues over HTTP', () => {
     expect(await gateway.problem('DELETE', 'queues/jobs')).toEqual([409, 'QUEUE_IN_USE'])
   })
 
+  test('have a policy, which is told and outlives a restart; priorities, attempts and what is in memory only are as declared', async () => {
+    const policy = {
+      max_attempts: 2,
+      retry: { first_ms: 10, max_ms: 50, waiting: 7 },
+      ttl_ms: 3_600_000,
+      max_priority: 3,
+      single_active_consumer: true,
+      exclusive: false,
+      expires_ms: null,
+    }
+    expect(await gateway.status('PUT', 'queues/careful', policy)).toBe(201)
+    expect(await gateway.status('PUT', 'queues/careful', policy)).toBe(204)
+    expect(await gateway.problem('PUT', 'queues/careful', { ...policy, ttl_ms: 1 })).toEqual([
+      409,
+      'DECLARATION_MISMATCH',
+    ])
+    expect(await gateway.status('PUT', 'queues/brief', { durable: false })).toBe(201)
+    for (const [payload, priority] of [
+      ['low', 0],
+      ['high', 3],
+      ['highest', 9],
+    ] as const) {
+      await gateway.send('POST', 'publish', { exchange: '', routing_key: 'careful', payload, priority })
+    }
+    await gateway[Symbol.asyncDispose]()
+    gateway = await startGateway(directory.path)
+    expect(await gateway.read(contract.queue, 'GET', 'queues/careful')).toMatchObject({
+      durable: true,
+      consumers: 0,
+      depth: 3,
+      waiting: 0,
+      parked: false,
+      policy,
+    })
+    const messages = await gateway.read(contract.messageList, 'POST', 'queues/careful/get', {
+      count: 9,
+      ack_mode: 'ack',
+    })
+    expect(messages.map(({ payload }) => payload)).toEqual(['high', 'highest', 'low'])
+    expect(await gateway.problem('GET', 'queues/brief')).toEqual([404, 'QUEUE_NOT_FOUND'])
+    const shown = await gateway.sluice('queues', 'show', 'careful')
+    expect(shown.stdout).toContain(
+      'durable; 2 attempts, pauses 10ms to 50ms; time to live 1h; priorities to 3; single active consumer',
+    )
+    expect(await gateway.status('DELETE', 'queues/careful')).toBe(204)
+  })
+
+  test.each([
+    [{ max_attempts: 0 }],
+    [{ max_priority: 10 }],
+    [{ ttl_ms: 0 }],
+    [{ retry: { first_ms: 100, max_ms: 10 } }],
+    [{ retry: { waiting: 1_000_000 } }],
+    [{ exclusive: 'yes' }],
+    [{ x_expires: 1 }],
+  ])('with policy %j are refused with 400', async policy => {
+    expect(await gateway.problem('PUT', 'queues/careful', policy)).toEqual([400, 'REQUEST_INVALID'])
+  })
+
+  test('whose messages have had their time are emptied without anybody asking, and go when nobody uses them', async () => {
+    await gateway.send('PUT', 'queues/fresh', { ttl_ms: 20, expires_ms: 600_000 })
+    await gateway.send('POST', 'publish', { exchange: '', routing_key: 'fresh', payload: 'stale' })
+    const fresh = () => gateway.read(contract.queue, 'GET', 'queues/fresh')
+    const expired = await eventually(async () => ((await fresh()).depth === 0 ? fresh() : null), {
+      what: 'an empty queue',
+    })
+    expect(expired.ledger).toMatchObject({ accepted: 1, expired: 1 })
+    await gateway.send('PUT', 'queues/passing', { expires_ms: 20 })
+    await eventually(async () => (await gateway.status('GET', 'queues/passing')) === 404, { what: 'the queue to go' })
+  })
+
   test('MQTT 5 user properties choose the queue, and MQTT subscribers are told topics of AMQP keys', async () => {
     await gateway.send('PUT', 'bindings', {
       source: 'mqtt',

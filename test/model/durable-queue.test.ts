@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Queue } from '../../src/core/queue.ts'
+import { MQTT_EXCHANGE } from '../../src/model/message.ts'
 import { Collector } from '../support/collector.ts'
 import { eventually } from '../support/eventually.ts'
 import { messageTo, WIDE_LIMITS } from '../support/messages.ts'
@@ -11,18 +12,20 @@ import { CoreUnderTest } from '../support/with-core.ts'
 
 /*
  * A durable queue against an array. The array knows what was acknowledged and what was settled; whatever the sequence of
- * publishing, consuming, settling, requeueing, losing the consumer, restarting and dying, this holds:
+ * publishing, consuming, settling, requeueing, failing, losing the consumer, restarting and dying, this holds:
  *
- * - every acknowledged message that has not been settled is delivered, in order, none twice within one consumer's life;
+ * - every acknowledged message that has not been settled is delivered, none twice within one consumer's life;
+ * - those of one priority come in order, but for the failed ones, which lose their place;
  * - after dying, settled messages may come again, acknowledged ones never stay away;
  * - the ledger balances after every step.
  */
 
 type Step =
-  | { readonly kind: 'publish'; readonly count: number; readonly size: number }
+  | { readonly kind: 'publish'; readonly count: number; readonly size: number; readonly priority: number }
   | { readonly kind: 'attach'; readonly credit: number }
   | { readonly kind: 'settle'; readonly count: number; readonly from: 'front' | 'back' }
   | { readonly kind: 'requeue' }
+  | { readonly kind: 'fail'; readonly every: number }
   | { readonly kind: 'detach' }
   | { readonly kind: 'wait' }
   | { readonly kind: 'restart' }
@@ -35,6 +38,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       kind: fc.constant('publish' as const),
       count: fc.integer({ min: 1, max: 300 }),
       size: fc.constantFrom(1, 40, 3000),
+      priority: fc.constantFrom(0, 0, 0, 1, 2),
     }),
   },
   {
@@ -50,6 +54,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('requeue' as const) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: fc.constant('fail' as const), every: fc.constantFrom(1, 3, 50) }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('detach' as const) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('wait' as const) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
@@ -63,6 +71,9 @@ class Run {
   #queue: Queue
   #consumer: Collector | null = null
   #next = 0
+  /** By number of the message. */
+  readonly #priorities: number[] = []
+  readonly #failed = new Set<number>()
   /** Acknowledged and not settled. */
   readonly #owed = new Set<number>()
   /** Published, the acknowledgement has not come. */
@@ -77,13 +88,13 @@ class Run {
 
   static async start(root: string): Promise<Run> {
     const core = await CoreUnderTest.open(join(root, '0'))
-    return new Run(root, core, await core.queue('jobs', 'jobs/#'))
+    return new Run(root, core, await declare(core))
   }
 
   async take(step: Step): Promise<void> {
     switch (step.kind) {
       case 'publish':
-        for (let i = 0; i < step.count; i++) this.#publish(step.size)
+        for (let i = 0; i < step.count; i++) this.#publish(step)
         break
       case 'attach':
         if (this.#consumer === null) {
@@ -96,6 +107,9 @@ class Run {
         break
       case 'requeue':
         this.#consumer?.requeue(0)
+        break
+      case 'fail':
+        this.#fail(step.every)
         break
       case 'detach':
         this.#detach()
@@ -118,12 +132,13 @@ class Run {
     expect(this.#queue.ledger.imbalance).toBe(0)
   }
 
-  #publish(size: number): void {
+  #publish({ size, priority }: { readonly size: number; readonly priority: number }): void {
     const number = this.#next++
+    this.#priorities.push(priority)
     this.#open.add(number)
     const { router } = this.#core
     this.#pending.push(
-      router.publish(messageTo('jobs/a', `${number}:${'.'.repeat(size)}`)).then(
+      router.publish(messageTo('jobs/a', `${number}:${'.'.repeat(size)}`, { priority })).then(
         () => {
           // Settled before it was written counts as acknowledged too.
           if (this.#open.delete(number)) this.#owed.add(number)
@@ -142,6 +157,18 @@ class Run {
       this.#owed.delete(number)
       this.#open.delete(number)
       this.#consumer?.settle(index)
+    }
+  }
+
+  /** Each of so many of those it holds now; what it is given instead is not looked at. */
+  #fail(every: number): void {
+    const held = this.#consumer?.unsettled.map(({ payload }) => numberOf(payload)) ?? []
+    for (let i = 0; i < held.length; i += every) {
+      const number = held[i] ?? 0
+      const index = this.#consumer?.unsettled.findIndex(({ payload }) => numberOf(payload) === number) ?? -1
+      if (index < 0) continue
+      this.#failed.add(number)
+      this.#consumer?.fail(index)
     }
   }
 
@@ -165,7 +192,7 @@ class Run {
     this.#consumer = null
     this.#core = await CoreUnderTest.open(isDeath ? after : before)
     if (!isDeath) this.#life--
-    this.#queue = await this.#core.queue('jobs', 'jobs/#')
+    this.#queue = await declare(this.#core)
     // Whether an unacknowledged message survived is open; from here on nobody is owed it.
     this.#open.clear()
     if (isDeath) {
@@ -190,13 +217,29 @@ class Run {
       { what: 'an empty queue' },
     )
     const arrived = consumer.deliveries.map(({ payload }) => numberOf(payload))
-    expect(arrived).toEqual([...new Set(arrived)].sort((a, b) => a - b))
+    expect(new Set(arrived).size).toBe(arrived.length)
+    for (const priority of [0, 1, 2]) {
+      const inOrder = arrived.filter(number => this.#priorities[number] === priority && !this.#failed.has(number))
+      expect(inOrder).toEqual(inOrder.toSorted((a, b) => a - b))
+    }
     const missing = [...this.#owed].filter(number => !arrived.includes(number))
     expect(missing).toEqual([])
     expect(this.#queue.ledger.imbalance).toBe(0)
     expect(this.#queue.bytes).toBe(0)
     await this.#core.close()
   }
+}
+
+/** Failed messages wait long enough to be passed, and not so long that the run would wait for them. */
+async function declare(core: CoreUnderTest): Promise<Queue> {
+  const policy = { maxPriority: 2, retry: { firstMs: 2, maxMs: 20, waiting: 50 } }
+  const limits = WIDE_LIMITS
+  await core.topology.declareQueue({ name: 'jobs', origin: 'config', limits, qos0: 'buffer', policy })
+  await core.declarations.bind(
+    { source: MQTT_EXCHANGE, destination: { kind: 'queue', name: 'jobs' }, key: 'jobs/#', headers: null },
+    'config',
+  )
+  return core.topology.queue('jobs')
 }
 
 const numberOf = (payload: string): number => Number(payload.slice(0, payload.indexOf(':')))

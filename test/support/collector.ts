@@ -7,6 +7,7 @@ export interface Collected {
   readonly key: string
   readonly position: number
   readonly redelivered: boolean
+  readonly attempts: number
   readonly note: number
 }
 
@@ -29,7 +30,7 @@ export class Collector implements Consumer {
 
   deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
     const { payload, key } = decodeRecord(bytes, at)
-    const collected = { payload: payload.toString(), key, position, redelivered: attempts > 0, note }
+    const collected = { payload: payload.toString(), key, position, redelivered: attempts > 0, attempts, note }
     this.deliveries.push(collected)
     this.unsettled.push(collected)
   }
@@ -49,6 +50,18 @@ export class Collector implements Consumer {
   requeue(index = 0): void {
     const [delivery] = this.unsettled.splice(index, 1)
     if (delivery !== undefined) this.#queue.requeue(delivery.position)
+    this.#queue.pump()
+  }
+
+  fail(index = 0): void {
+    const [delivery] = this.unsettled.splice(index, 1)
+    if (delivery !== undefined) this.#queue.fail(delivery.position)
+    this.#queue.pump()
+  }
+
+  reject(index = 0): void {
+    const [delivery] = this.unsettled.splice(index, 1)
+    if (delivery !== undefined) this.#queue.reject(delivery.position, 'rejected')
     this.#queue.pump()
   }
 

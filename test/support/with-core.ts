@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { type Clock, systemClock } from '../../src/core/clock.ts'
 import { CommitSchedule, type CommitStore } from '../../src/core/commit-schedule.ts'
-import { Declarations } from '../../src/core/declarations.ts'
+import { Declarations, type DeclaredLimits } from '../../src/core/declarations.ts'
 import { Identities } from '../../src/core/identity.ts'
 import { MemoryBudget } from '../../src/core/memory.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
@@ -65,7 +65,7 @@ export class CoreUnderTest {
   readonly memory: MemoryBudget
   readonly identities: Identities
 
-  private constructor(store: Store, clock: Clock, memoryBytes: number) {
+  private constructor(store: Store, clock: Clock, memoryBytes: number, limits: Partial<DeclaredLimits>) {
     this.store = store
     this.gate = new GatedStore(store)
     this.memory = new MemoryBudget(memoryBytes)
@@ -78,12 +78,19 @@ export class CoreUnderTest {
       monotonicMs: clock.monotonicMs,
     })
     const table = new RoutingTable()
-    this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table })
+    this.identities = new Identities(
+      () => store.boot,
+      boot => store.bootRecord(boot),
+      clock,
+    )
+    const ageMs = (bytes: Buffer, at: number): number => this.identities.ageMs(bytes, at)
+    this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table, ageMs })
     this.declarations = new Declarations({
       store,
       schedule: this.schedule,
       table,
       topology: this.topology,
+      limits: { queues: 5000, exchanges: 1000, bindings: 20_000, ...limits },
       log: pino({ level: 'silent' }),
     })
     this.router = new Router({
@@ -97,16 +104,15 @@ export class CoreUnderTest {
       commitIntervalMs: 50,
       refusal: () => store.refusal,
     })
-    this.identities = new Identities(
-      () => store.boot,
-      boot => store.bootRecord(boot),
-      clock,
-    )
   }
 
   static async open(
     directory: string,
-    { clock = systemClock, memoryBytes = 64 * 1024 ** 2 }: { clock?: Clock; memoryBytes?: number } = {},
+    {
+      clock = systemClock,
+      memoryBytes = 64 * 1024 ** 2,
+      limits = {},
+    }: { clock?: Clock; memoryBytes?: number; limits?: Partial<DeclaredLimits> } = {},
   ): Promise<CoreUnderTest> {
     const store = await Store.open({
       directory,
@@ -117,7 +123,7 @@ export class CoreUnderTest {
       wallMs: clock.wallMs,
       monotonicMs: clock.monotonicMs,
     })
-    const core = new CoreUnderTest(store, clock, memoryBytes)
+    const core = new CoreUnderTest(store, clock, memoryBytes, limits)
     await core.topology.load()
     await core.declarations.load()
     return core

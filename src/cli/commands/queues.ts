@@ -1,5 +1,13 @@
 import { Command } from 'commander'
-import { MESSAGES_MAX, type PeekedMessage, peekedList, purged, queue, queueList } from '../../api/contract.ts'
+import {
+  MESSAGES_MAX,
+  type PeekedMessage,
+  peekedList,
+  purged,
+  type QueueStatus,
+  queue,
+  queueList,
+} from '../../api/contract.ts'
 import { formatDuration } from '../../model/quantity.ts'
 import { read } from '../api-client.ts'
 import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
@@ -77,6 +85,9 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
         'limits',
         `${limits.messages} messages, ${shortSize(limits.bytes)}, age ${formatDuration(limits.age_ms)}, when full ${limits.on_full}`,
       ],
+      ['policy', policyText(found)],
+      ['waiting', `${found.waiting} for another attempt${found.parked ? '; parked: no others are delivered' : ''}`],
+      ['consumers', String(found.consumers)],
       ['accepted', String(ledger.accepted)],
       ['settled', String(ledger.settled)],
       ['dropped', reasons(ledger.dropped)],
@@ -84,6 +95,20 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
       ['dead letters', reasons(ledger.dead_lettered)],
     ]),
   )
+}
+
+function policyText({ durable, policy }: QueueStatus): string {
+  const { max_attempts, retry, ttl_ms, max_priority, single_active_consumer, exclusive, expires_ms } = policy
+  const parts = [
+    durable ? 'durable' : 'in memory',
+    `${max_attempts ?? 'any number of'} attempts, pauses ${formatDuration(retry.first_ms)} to ${formatDuration(retry.max_ms)}`,
+    ...(ttl_ms === null ? [] : [`time to live ${formatDuration(ttl_ms)}`]),
+    ...(max_priority === 0 ? [] : [`priorities to ${max_priority}`]),
+    ...(single_active_consumer ? ['single active consumer'] : []),
+    ...(exclusive ? ['exclusive'] : []),
+    ...(expires_ms === null ? [] : [`deleted when unused for ${formatDuration(expires_ms)}`]),
+  ]
+  return parts.join('; ')
 }
 
 async function peekQueue(name: string, options: GatewayOptions & { limit: number }): Promise<void> {

@@ -8,6 +8,7 @@ import { Rates } from '../../../src/api/rates.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
 import { EMPTY_MODEL } from '../../support/empty-model.ts'
+import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
 
 const CLIENT: contract.ClientDetail = {
   id: 'line/2 é',
@@ -25,8 +26,8 @@ const CLIENT: contract.ClientDetail = {
 }
 
 const QUEUE: contract.QueueStatus = {
+  ...PLAIN_QUEUE_STATUS,
   name: 'telemetry',
-  origin: 'config',
   depth: 5,
   bytes: 500,
   in_flight: 2,
@@ -249,9 +250,9 @@ describe('publish', () => {
     expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0 })).json()).toEqual({ routed: false })
     expect(await (await publish({ topic: 'a', payload: '/wA=', encoding: 'base64' })).json()).toEqual({ routed: true })
     expect(gateway.published).toEqual([
-      { exchange: 'mqtt', key: 'a/b', payload: Buffer.from('é'), qos: 1 },
-      { exchange: 'mqtt', key: 'nowhere', payload: Buffer.alloc(0), qos: 0 },
-      { exchange: 'mqtt', key: 'a', payload: Buffer.from([0xff, 0]), qos: 1 },
+      { exchange: 'mqtt', key: 'a/b', payload: Buffer.from('é'), qos: 1, priority: 0 },
+      { exchange: 'mqtt', key: 'nowhere', payload: Buffer.alloc(0), qos: 0, priority: 0 },
+      { exchange: 'mqtt', key: 'a', payload: Buffer.from([0xff, 0]), qos: 1, priority: 0 },
     ])
   })
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import type { Overview, QueueStatus, UpstreamStatus } from '../../../src/api/contract.ts'
 import { statusScreen } from '../../../src/cli/commands/status.ts'
 import { pairs, printable, shortCount, shortDuration, shortSize, table } from '../../../src/cli/print.ts'
+import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
 
 test.each([
   [0, '0'],
@@ -104,8 +105,8 @@ describe('the status screen', () => {
     },
   ]
   const queue = (name: string, depth: number): QueueStatus => ({
+    ...PLAIN_QUEUE_STATUS,
     name,
-    origin: 'config',
     depth,
     bytes: depth * 300,
     in_flight: 0,

@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type ConfigSources, loadConfig, readConfig } from '../../../src/config/load.ts'
+import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 
 /** Reads a text as if it were `sluice.yaml` in a folder of its own. */
@@ -209,7 +210,15 @@ describe('errors say where, what, and what is accepted', () => {
       'queues.telemetry: route telemetry has a queue of this name, its outbox; rename one of them',
     ],
     ['queues: { jobs: { bind: [ "a#" ] } }', 'queues.jobs.bind.0: "a#" is not a valid topic filter'],
-    ['queues: { jobs: { ttl: 1h } }', 'queues.jobs.ttl: '],
+    ['queues: { jobs: { expires: 1h } }', 'queues.jobs.expires: '],
+    [
+      'queues: { jobs: { retry: { backoff: { first: 10m } } } }',
+      'queues.jobs.retry.backoff.first: 10m is more than retry.backoff.max (5m)',
+    ],
+    [
+      'limits: { queues: 1 }\nqueues: { a: {}, b: {} }',
+      'limits.queues: 1 is less than the queues and routes of this file, which are 2; raise it',
+    ],
   ])('options that contradict each other: %s', async (yaml, expected) => {
     const { problems } = await read(yaml)
     expect(problems.join('\n')).toContain(expected)
@@ -223,9 +232,23 @@ describe('errors say where, what, and what is accepted', () => {
       },
     )
     expect(queues).toEqual([
-      { name: 'jobs', bind: [], limits: routes[0]?.limits },
-      { name: 'small', bind: ['a/b'], limits: { ...routes[0]?.limits, messages: 7 } },
+      { name: 'jobs', bind: [], limits: routes[0]?.limits, policy: PLAIN_POLICY },
+      { name: 'small', bind: ['a/b'], limits: { ...routes[0]?.limits, messages: 7 }, policy: PLAIN_POLICY },
     ])
+  })
+
+  test('the policy of a queue is in milliseconds and whole numbers', async () => {
+    const { queues } = await accept(
+      'queues: { jobs: { max_attempts: 5, ttl: 1h, max_priority: 9, single_active_consumer: true, retry: { backoff: { max: 1m }, waiting: 10 } } }',
+    )
+    expect(queues[0]?.policy).toEqual({
+      ...PLAIN_POLICY,
+      maxAttempts: 5,
+      ttlMs: 3_600_000,
+      maxPriority: 9,
+      hasSingleActiveConsumer: true,
+      retry: { firstMs: 1000, maxMs: 60_000, waiting: 10 },
+    })
   })
 
   test('two listeners may share port 0', async () => {

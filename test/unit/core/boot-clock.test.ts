@@ -161,11 +161,11 @@ describe('the age of a message', () => {
     machine.wall += years * YEAR_MS
     await bootClock.look()
     expect(core.store.boot.wallOffsetMs).toBe(wallOffsetMs)
-    core.topology.expire((bytes, at) => core.identities.ageMs(bytes, at))
+    core.topology.expire()
     expect(queue.ledger.figures()).toMatchObject({ queued: 1, expired: 0 })
     expect(await dateOfMessage(core)).toEqual({ wall: TODAY_MS, trust: Trust.synced, ageMs: 60_000 })
     machine.passes(HOUR_MS)
-    core.topology.expire((bytes, at) => core.identities.ageMs(bytes, at))
+    core.topology.expire()
     expect(queue.ledger.figures()).toMatchObject({ queued: 0, expired: 1 })
     await core.close()
   })

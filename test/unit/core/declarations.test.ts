@@ -292,6 +292,25 @@ describe('declared again', () => {
       expect(core.topology.queue('jobs').depth).toBe(1)
     }))
 
+  it('are refused beyond their limits, and possible again when some are deleted; the configuration is never refused', async () => {
+    await using directory = await tempDir()
+    const limits = { queues: 1, exchanges: 1, bindings: 1 }
+    await using core = await CoreUnderTest.open(directory.path, { limits })
+    const { declarations } = core
+    const over = expect.objectContaining({ code: 'LIMIT_REACHED' })
+    await declareQueue(core, 'jobs')
+    await declarations.declareExchange(exchange('a'), 'api')
+    await declarations.bind(toQueue('a', 'jobs', '#'), 'api')
+    await expect(declareQueue(core, 'more')).rejects.toEqual(over)
+    await expect(declarations.declareExchange(exchange('b'), 'api')).rejects.toEqual(over)
+    await expect(declarations.bind(toQueue('a', 'jobs', 'other'), 'api')).rejects.toEqual(over)
+    expect(await declarations.bind(toQueue('a', 'jobs', '#'), 'api')).toBe('exists')
+    expect(await declarations.bind(toQueue('a', 'jobs', 'configured'), 'config')).toBe('created')
+    await declarations.deleteQueue('jobs')
+    await declareQueue(core, 'more')
+    expect(await declarations.bind(toQueue('a', 'more', '#'), 'api')).toBe('created')
+  })
+
   it('a queue of the configuration stays one', () =>
     withCore(async core => {
       await core.queue('jobs', 'jobs/#')

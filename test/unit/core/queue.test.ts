@@ -1,37 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { MemoryBudget } from '../../../src/core/memory.ts'
-import { Queue, type QueueLimits } from '../../../src/core/queue.ts'
-import { recordPrefix } from '../../../src/model/message.ts'
 import { Collector } from '../../support/collector.ts'
-import { messageTo, WIDE_LIMITS } from '../../support/messages.ts'
-
-function memoryQueue(limits: Partial<QueueLimits> = {}): {
-  queue: Queue
-  put: (payload: string) => void
-  memory: MemoryBudget
-} {
-  const memory = new MemoryBudget(64 * 1024 ** 2)
-  const queue = new Queue({
-    name: 'q',
-    limits: { ...WIDE_LIMITS, ...limits },
-    qos0: 'buffer',
-    memory,
-    monotonicMs: () => performance.now(),
-    durability: null,
-    stored: null,
-  })
-  const prefix = recordPrefix(messageTo('a/b', ''))
-  let seq = 0
-  return {
-    queue,
-    memory,
-    put: payload => {
-      const body = Buffer.from(payload)
-      queue.take(prefix, { seq: ++seq, boot: 1, acceptedAt: seq, clock: 2 }, 0, body, 0, body.length, 0, 0, 0, 0)
-      queue.pump()
-    },
-  }
-}
+import { memoryQueue } from '../../support/memory-queue.ts'
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from }, (_, i) => String(from + i))
 
@@ -112,9 +81,10 @@ describe('Queue in memory', () => {
   })
 
   it('expires what has waited too long, from the front', () => {
-    const { queue, put } = memoryQueue({ ageMs: 5 })
+    const { queue, put, time } = memoryQueue({ ageMs: 5 })
     for (const n of numbers(0, 8)) put(n)
-    queue.expire((bytes, at) => 8 - bytes.readUIntLE(at + 20, 6) + 3)
+    time.nowMs = 11
+    queue.expire()
     expect(queue.ledger.figures()).toMatchObject({ accepted: 8, expired: 5, queued: 3 })
   })
 

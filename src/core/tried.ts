@@ -1,0 +1,56 @@
+/*
+ * What is known of a message that was delivered and came back.
+ *
+ * WARNING: the record is an on-disk format (docs/storage-format.md). In state/ under `y` + queue number (u32 BE) + position (u48 BE):
+ *
+ *   off size
+ *     0   2  deliveries, at most 65,535, little-endian like all below
+ *     2   2  of them failed, at most 65,535
+ *     4   6  pause before the next delivery, milliseconds; it begins anew with each process start
+ */
+import { StatePrefix } from '../store/keys.ts'
+import type { DeadLetterReason } from './dead-letter.ts'
+
+export interface Tried {
+  /** Deliveries that did not settle it. */
+  deliveries: number
+  /** Of them, those that count towards max_attempts. */
+  failures: number
+  /** How long it was to wait after the last one, milliseconds; 0: it went back to its place. */
+  pauseMs: number
+  /** It goes to the dead letters for this, as soon as these have room; null: it is to be delivered. */
+  verdict: DeadLetterReason | null
+}
+
+const MOST = 0xffff
+const RECORD_BYTES = 10
+
+export function triedKey(queue: number, position: number): Buffer {
+  const key = Buffer.allocUnsafe(11)
+  key[0] = StatePrefix.retry
+  key.writeUInt32BE(queue, 1)
+  key.writeUIntBE(position, 5, 6)
+  return key
+}
+
+export const triedNumber = (key: Buffer): number => key.readUInt32BE(1)
+export const triedPosition = (key: Buffer): number => key.readUIntBE(5, 6)
+
+export function encodeTried({ deliveries, failures, pauseMs }: Tried): Buffer {
+  const value = Buffer.allocUnsafe(RECORD_BYTES)
+  value.writeUInt16LE(Math.min(deliveries, MOST), 0)
+  value.writeUInt16LE(Math.min(failures, MOST), 2)
+  value.writeUIntLE(Math.min(pauseMs, 2 ** 48 - 1), 4, 6)
+  return value
+}
+
+/** null: these bytes are no such record. */
+export function decodeTried(value: Buffer): Tried | null {
+  if (value.length !== RECORD_BYTES) return null
+  return {
+    deliveries: value.readUInt16LE(0),
+    failures: value.readUInt16LE(2),
+    pauseMs: value.readUIntLE(4, 6),
+    verdict: null,
+  }
+}

@@ -1,0 +1,19 @@
+import type { QueueStatus } from '../../src/api/contract.ts'
+
+/** What the API says of a plain durable queue without consumers. */
+export const PLAIN_QUEUE_STATUS = {
+  origin: 'config',
+  durable: true,
+  consumers: 0,
+  waiting: 0,
+  parked: false,
+  policy: {
+    max_attempts: null,
+    retry: { first_ms: 1000, max_ms: 300_000, waiting: 10_000 },
+    ttl_ms: null,
+    max_priority: 0,
+    single_active_consumer: false,
+    exclusive: false,
+    expires_ms: null,
+  },
+} as const satisfies Partial<QueueStatus>

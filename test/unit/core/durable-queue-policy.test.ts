@@ -1,0 +1,325 @@
+import { cp } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { Clock } from '../../../src/core/clock.ts'
+import type { DeadLetterTarget } from '../../../src/core/dead-letter.ts'
+import type { Queue } from '../../../src/core/queue.ts'
+import { decodeRecord } from '../../../src/model/message.ts'
+import { PLAIN_POLICY, type QueuePolicy } from '../../../src/model/queue-policy.ts'
+import { Collector } from '../../support/collector.ts'
+import { eventually } from '../../support/eventually.ts'
+import { messageTo, WIDE_LIMITS } from '../../support/messages.ts'
+import { type TempDir, tempDir } from '../../support/temp-dir.ts'
+import { CoreUnderTest } from '../../support/with-core.ts'
+
+const LONG_PAUSE = { firstMs: 3_600_000, maxMs: 3_600_000, waiting: 10_000 }
+const SHORT_PAUSE = { firstMs: 1, maxMs: 1, waiting: 10_000 }
+
+function declare(core: CoreUnderTest, policy: Partial<QueuePolicy>, limits = WIDE_LIMITS): Promise<Queue> {
+  return core.topology.declareQueue({ name: 'jobs', origin: 'config', limits, qos0: 'buffer', policy })
+}
+
+const put = (core: CoreUnderTest, payload: string, priority = 0): Promise<unknown> =>
+  core.router.publish({ ...messageTo('jobs', payload, { priority }), exchange: '' })
+
+/** Stops in order and starts again on the same directory. */
+async function restarted(core: CoreUnderTest, { path }: TempDir): Promise<CoreUnderTest> {
+  await core.close()
+  return CoreUnderTest.open(path)
+}
+
+/** What kill -9 leaves: another core on a copy of the files as they are now. */
+async function killed(core: CoreUnderTest, directory: TempDir): Promise<CoreUnderTest> {
+  await core.gate.stillness()
+  const copy = join(directory.path, 'after')
+  await cp(join(directory.path, 'store'), join(copy, 'store'), { recursive: true })
+  core.gate.releaseCommits()
+  await core.close()
+  return CoreUnderTest.open(copy)
+}
+
+describe('after a restart', () => {
+  it('a message knows how often it failed, waits again, and is given up after the last attempt of its life', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    let queue = await declare(core, { maxAttempts: 3, retry: LONG_PAUSE })
+    await put(core, 'poison')
+    await put(core, 'sound')
+    const consumer = new Collector(queue, 1)
+    queue.attach(consumer)
+    consumer.fail()
+    expect(consumer.payloads()).toEqual(['poison', 'sound'])
+    consumer.settle()
+    queue.detach(consumer)
+    core = await restarted(core, directory)
+    queue = core.topology.queue('jobs')
+    const next = new Collector(queue, 1)
+    queue.attach(next)
+    expect([queue.depth, queue.waitingCount, next.deliveries.length]).toEqual([1, 1, 0])
+    queue.detach(next)
+    // A shorter pause holds from the next failure on; the one that was begun goes with the process.
+    await declare(core, { maxAttempts: 3, retry: SHORT_PAUSE })
+    await core.topology.purgeQueue('jobs')
+    await put(core, 'worse')
+    queue.attach(next)
+    for (const attempts of [0, 1]) {
+      await eventually(() => next.unsettled.length === 1, { what: 'the next attempt' })
+      expect(next.unsettled).toMatchObject([{ payload: 'worse', attempts }])
+      next.fail()
+    }
+    await eventually(() => next.unsettled.length === 1, { what: 'the third attempt' })
+    core = await restarted(core, directory)
+    queue = core.topology.queue('jobs')
+    const last = new Collector(queue, 1)
+    queue.attach(last)
+    await eventually(() => last.unsettled.length === 1, { what: 'the attempt after the restart' })
+    expect(last.unsettled).toMatchObject([{ payload: 'worse', attempts: 2 }])
+    last.fail()
+    expect(queue.ledger.figures()).toMatchObject({
+      accepted: 3,
+      settled: 1,
+      queued: 0,
+      dropped: { purged: 1, delivery_limit: 1 },
+    })
+    expect(queue.ledger.imbalance).toBe(0)
+    await core.close()
+  })
+
+  it('after a kill, a message that was delivered from disk is redelivered, those behind it are not', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    const queue = await declare(core, {})
+    for (const n of ['0', '1', '2', '3']) await put(core, n)
+    const consumer = new Collector(queue, 2)
+    queue.attach(consumer)
+    // Written with the marks, within store.buffered_interval.
+    const written = core.store.nextCommit
+    await eventually(() => core.store.nextCommit > written, { what: 'the commit that knows of the deliveries' })
+    core = await killed(core, directory)
+    const again = new Collector(core.topology.queue('jobs'))
+    core.topology.queue('jobs').attach(again)
+    await eventually(() => again.deliveries.length === 4, { what: 'all messages' })
+    expect(again.deliveries.map(({ redelivered }) => redelivered)).toEqual([true, true, false, false])
+    await core.close()
+  })
+
+  it('priorities are as before, each in its order, and the ledger balances', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    let queue = await declare(core, { maxPriority: 2 })
+    for (const n of ['0', '1', '2', '3', '4', '5']) await put(core, n, Number(n) % 3)
+    const consumer = new Collector(queue, 1)
+    queue.attach(consumer)
+    consumer.settle()
+    queue.detach(consumer)
+    core = await restarted(core, directory)
+    queue = core.topology.queue('jobs')
+    const again = new Collector(queue)
+    queue.attach(again)
+    await eventually(() => again.deliveries.length === 5, { what: 'what was not settled' })
+    expect(again.payloads()).toEqual(['5', '1', '4', '0', '3'])
+    again.settleAll()
+    core = await restarted(core, directory)
+    expect(core.topology.queue('jobs').ledger.figures()).toMatchObject({ accepted: 6, settled: 6, queued: 0 })
+    await core.close()
+  })
+
+  it('a queue that is declared with more priorities keeps what it has, and takes the new ones', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    await declare(core, {})
+    await put(core, 'old')
+    core = await restarted(core, directory)
+    await declare(core, { maxPriority: 1 })
+    await put(core, 'new', 1)
+    core = await restarted(core, directory)
+    const queue = await declare(core, { maxPriority: 1 })
+    const consumer = new Collector(queue)
+    queue.attach(consumer)
+    await eventually(() => consumer.deliveries.length === 2, { what: 'both messages' })
+    expect(consumer.payloads().toSorted()).toEqual(['new', 'old'])
+    await core.declarations.bind(
+      { source: 'amq.fanout', destination: { kind: 'queue', name: 'jobs' }, key: '', headers: null },
+      'api',
+    )
+    await core.close()
+  })
+})
+
+describe('messages that wait', () => {
+  it('take no memory with their segments, and all come again', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    const queue = await declare(core, { retry: { ...LONG_PAUSE, firstMs: 300, maxMs: 300 } })
+    const count = 4000
+    const publishing: Promise<unknown>[] = []
+    for (let n = 0; n < count; n++) publishing.push(put(core, `${n}:${'x'.repeat(3000)}`))
+    await Promise.all(publishing)
+    const failing = new Collector(queue, 100)
+    queue.attach(failing)
+    let passed = 0
+    let most = 0
+    await eventually(
+      () => {
+        while (failing.unsettled.length > 0) {
+          if (passed++ % 60 === 0 && passed < count) failing.fail()
+          else failing.settle()
+        }
+        most = Math.max(most, queue.waitingCount)
+        return queue.depth === 0
+      },
+      { what: 'an empty queue', deadlineMs: 8000, intervalMs: 1 },
+    )
+    expect(most).toBeGreaterThan(10)
+    expect(queue.heldBytes).toBeLessThan(3 * 1024 ** 2)
+    const first = failing.deliveries.filter(({ attempts }) => attempts === 0)
+    expect(first.map(({ payload }) => Number.parseInt(payload, 10))).toEqual(Array.from({ length: count }, (_, n) => n))
+    expect(queue.ledger.figures()).toMatchObject({ accepted: count, settled: count, queued: 0, in_flight: 0 })
+  })
+
+  it('let go of their segments while they wait', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    const queue = await declare(core, { retry: LONG_PAUSE })
+    const count = 2000
+    const publishing: Promise<unknown>[] = []
+    for (let n = 0; n < count; n++) publishing.push(put(core, `${n}:${'x'.repeat(3000)}`))
+    await Promise.all(publishing)
+    const consumer = new Collector(queue, 50)
+    queue.attach(consumer)
+    let passed = 0
+    await eventually(
+      () => {
+        while (consumer.unsettled.length > 0) {
+          if (passed++ % 50 === 0) consumer.fail()
+          else consumer.settle()
+        }
+        return queue.depth === 40 && queue.heldBytes < 2 * 1024 ** 2
+      },
+      { what: '40 messages waiting, their segments on disk only', deadlineMs: 8000 },
+    )
+    const seen: number[] = []
+    await queue.peek(100, (bytes, at) => seen.push(Number.parseInt(decodeRecord(bytes, at).payload.toString(), 10)))
+    expect(seen).toEqual(Array.from({ length: 40 }, (_, n) => n * 50))
+    expect(await core.topology.purgeQueue('jobs')).toBe(40)
+    expect(queue.ledger.figures()).toMatchObject({ accepted: count, queued: 0, dropped: { purged: 40 } })
+    expect([queue.bytes, queue.ledger.imbalance]).toEqual([0, 0])
+  })
+})
+
+describe('a dead letter that was never written', () => {
+  it('is acknowledged to its publisher only by a commit, which is due at once', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    const queue = await declare(core, {})
+    const taken: string[] = []
+    const target: DeadLetterTarget = {
+      take: (bytes, at, reason) => {
+        taken.push(`${decodeRecord(bytes, at).payload.toString()} ${reason}`)
+        return true
+      },
+    }
+    queue.deadLetter = target
+    const consumer = new Collector(queue)
+    queue.attach(consumer)
+    await core.gate.stillness()
+    let isAcknowledged = false
+    const publishing = put(core, 'a').then(() => {
+      isAcknowledged = true
+    })
+    consumer.reject()
+    await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+    expect([taken, isAcknowledged]).toEqual([['a rejected'], false])
+    core.gate.releaseCommits()
+    await publishing
+    expect(queue.ledger.figures()).toMatchObject({ accepted: 1, dead_lettered: { rejected: 1 }, queued: 0 })
+  })
+})
+
+describe('a backlog on disk', () => {
+  it('expires without a consumer, all of it', async () => {
+    await using directory = await tempDir()
+    const time = { monotonicMs: 0 }
+    const clock: Clock = { monotonicMs: () => time.monotonicMs, wallMs: () => 1_700_000_000_000 + time.monotonicMs }
+    await using core = await CoreUnderTest.open(directory.path, { clock })
+    const queue = await declare(core, { ttlMs: 1000 })
+    const publishing: Promise<unknown>[] = []
+    for (let n = 0; n < 1500; n++) publishing.push(put(core, `${n}:${'x'.repeat(3000)}`))
+    await Promise.all(publishing)
+    time.monotonicMs = 2000
+    await put(core, 'young')
+    core.topology.expire()
+    await eventually(() => queue.depth === 1, { what: 'the young message alone' })
+    expect(queue.ledger.figures()).toMatchObject({ accepted: 1501, expired: 1500, queued: 1 })
+  })
+})
+
+describe('a queue with an expiry', () => {
+  it('is deleted, with its backlog and its bindings, when nobody has consumed from it for so long', async () => {
+    await using directory = await tempDir()
+    const time = { monotonicMs: 0 }
+    const clock: Clock = { monotonicMs: () => time.monotonicMs, wallMs: () => 1_700_000_000_000 + time.monotonicMs }
+    const core = await CoreUnderTest.open(directory.path, { clock })
+    const { declarations, topology } = core
+    const spec = {
+      name: 'jobs',
+      origin: 'api',
+      limits: WIDE_LIMITS,
+      qos0: 'buffer',
+      policy: { expiresMs: 1000 },
+    } as const
+    await declarations.declareQueue(spec)
+    await declarations.bind(
+      { source: 'amq.fanout', destination: { kind: 'queue', name: 'jobs' }, key: '', headers: null },
+      'api',
+    )
+    await put(core, 'a')
+    time.monotonicMs = 900
+    const consumer = new Collector(topology.queue('jobs'))
+    topology.queue('jobs').attach(consumer)
+    time.monotonicMs = 2500
+    declarations.expire()
+    await core.schedule.flush()
+    expect(topology.has('jobs')).toBe(true)
+    topology.queue('jobs').detach(consumer)
+    time.monotonicMs = 3400
+    expect(await declarations.declareQueue(spec)).toBe('exists')
+    time.monotonicMs = 4300
+    declarations.expire()
+    await core.schedule.flush()
+    expect(topology.has('jobs')).toBe(true)
+    time.monotonicMs = 4401
+    declarations.expire()
+    await eventually(() => !topology.has('jobs') && [...declarations.bindings()].length === 0, { what: 'it is gone' })
+    await core.close()
+    await using again = await CoreUnderTest.open(directory.path)
+    expect([again.topology.has('jobs'), [...again.declarations.bindings()].length]).toEqual([false, 0])
+  })
+})
+
+describe('a queue that is not durable', () => {
+  it('is gone after a restart, with its bindings; by its name it may be declared anew, durable this time', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    const spec = { name: 'jobs', origin: 'api', limits: WIDE_LIMITS, qos0: 'buffer' } as const
+    const transient = { ...spec, isDurable: false }
+    expect(await core.declarations.declareQueue(transient)).toBe('created')
+    expect(await core.declarations.declareQueue(transient)).toBe('exists')
+    await expect(core.declarations.declareQueue(spec)).rejects.toMatchObject({ code: 'DECLARATION_MISMATCH' })
+    await core.declarations.bind(
+      { source: 'amq.fanout', destination: { kind: 'queue', name: 'jobs' }, key: '', headers: null },
+      'api',
+    )
+    await put(core, 'a')
+    expect(core.topology.queue('jobs').depth).toBe(1)
+    core = await restarted(core, directory)
+    expect([core.topology.has('jobs'), [...core.declarations.bindings()].length]).toEqual([false, 0])
+    await core.declarations.declareQueue(spec)
+    await put(core, 'b')
+    core = await restarted(core, directory)
+    expect(core.topology.queue('jobs').policy).toEqual(PLAIN_POLICY)
+    expect(core.topology.queue('jobs').depth).toBe(1)
+    await core.declarations.deleteQueue('jobs')
+    await core.close()
+  })
+})
