@@ -202,6 +202,7 @@ async function compose(
     limits: config.limits,
     log,
     clock,
+    identities,
     allowAnonymous: config.auth.allowAnonymous,
   })
   const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })

@@ -171,11 +171,12 @@ export class MqttUnderTest {
     const directory = await tempDir()
     const core = await CoreUnderTest.open(directory.path, { memoryBytes })
     const log = pino({ level: 'silent' })
-    const { router, topology, memory } = core
+    const { router, topology, memory, identities } = core
     const server = new MqttServer({
       router,
       topology,
       memory,
+      identities,
       log,
       allowAnonymous,
       limits: { ...DEFAULT_LIMITS, ...limits },

@@ -9,6 +9,7 @@
  */
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../../core/clock.ts'
+import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Topology } from '../../core/topology.ts'
@@ -16,11 +17,11 @@ import type { Logger } from '../../telemetry/log.ts'
 import { agreeOn, connackAccepted, connackRefused, type Terms } from './connect.ts'
 import {
   type ConnectPacket,
-  checkPuback,
   connectLevel,
   encode,
   readConnect,
   readDisconnect,
+  readPuback,
   UnsupportedVersion,
 } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
@@ -52,6 +53,7 @@ export interface ConnectionHost {
   readonly limits: MqttLimits
   readonly log: Logger
   readonly clock: Clock
+  readonly identities: Identities
   readonly allowAnonymous: boolean
   readonly counters: MqttCounters
   readonly wheel: TimerWheel
@@ -244,10 +246,10 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #accepted(connect: ConnectPacket, terms: Terms): void {
-    const { router, topology, limits, counters, clock, log, gathering } = this.#host
+    const { router, topology, limits, counters, clock, identities, log, gathering } = this.#host
     const { clientId } = terms
     const output = this.#output
-    const session = new Session({ clientId, connect, router, topology, limits, counters, clock, output })
+    const session = new Session({ clientId, connect, router, topology, limits, counters, identities, output })
     const publishing = new Publishing({
       router,
       connect,
@@ -281,7 +283,7 @@ export class Connection implements Timed, OutputOwner {
     switch (first >> 4) {
       case PacketType.puback:
         expectFlags(first, 0)
-        if (end - body === 2) session.acknowledge(((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
+        if (end - body === 2) session.acknowledge(((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0), Reason.success)
         else this.#longPuback(client)
         return
       case PacketType.subscribe:
@@ -313,9 +315,8 @@ export class Connection implements Timed, OutputOwner {
   #longPuback({ connect, session }: Client): void {
     const { bytes, body, end } = this.#frames
     if (connect.version !== 5) throw malformed('PUBACK with a wrong length')
-    checkPuback(bytes, body, end)
-    // A refusal is an acknowledgement too: it is not sent again [MQTT-4.4.0-2].
-    session.acknowledge(bytes.readUInt16BE(body))
+    const { packetId, reason } = readPuback(bytes, body, end)
+    session.acknowledge(packetId, reason)
   }
 
   // ---- output

@@ -58,6 +58,11 @@ export interface UnsubscribePacket {
   readonly filters: readonly string[]
 }
 
+export interface PubackPacket {
+  readonly packetId: number
+  readonly reason: number
+}
+
 export interface DisconnectPacket {
   readonly reason: number
 }
@@ -316,14 +321,15 @@ export function readDisconnect(
   return { reason }
 }
 
-/** Checks a PUBACK that is longer than its packet identifier: reason code and properties (5.0 section 3.4). */
-export function checkPuback(bytes: Buffer, at: number, end: number): void {
+/** Reads a PUBACK that is longer than its packet identifier: reason code and properties (5.0 section 3.4). */
+export function readPuback(bytes: Buffer, at: number, end: number): PubackPacket {
   const reader = new PacketReader(bytes, at, end)
-  reader.packetId()
-  if (reader.isAtEnd) return
-  if (!PUBACK_REASONS.has(reader.byte())) throw malformed('unknown reason code in PUBACK')
+  const packetId = reader.packetId()
+  const reason = reader.isAtEnd ? Reason.success : reader.byte()
+  if (!PUBACK_REASONS.has(reason)) throw malformed('unknown reason code in PUBACK')
   if (!reader.isAtEnd) reader.properties(PacketType.puback)
   reader.expectEnd()
+  return { packetId, reason }
 }
 
 /** Bytes of an answer in the form of that version. */

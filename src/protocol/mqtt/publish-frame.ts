@@ -169,15 +169,15 @@ export class PublishWriter {
   }
 
   /**
-   * A record at QoS 1. `expiryS` is what is left of its message expiry in seconds, 0: it has none. False, and nothing written, if it is
-   * too large for the client. Positional because it is called for every message.
+   * A record at QoS 1, or at QoS 0 if `packetId` is 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none. False, and
+   * nothing written, if it is too large for the client. Positional because it is called for every message.
    */
   writeRecord(bytes: Buffer, at: number, packetId: number, isDup: boolean, expiryS: number): boolean {
     const payload = recordPayloadAt(bytes, at)
     const end = at + recordBytes(bytes, at)
     const isOwnProperties = this.#form === FORM_V5 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     const properties = isOwnProperties ? recordPropertiesAt(bytes, at) : payload
-    const first = PUBLISH | 2 | (isDup ? PUBLISH_DUP : 0)
+    const first = packetId === 0 ? PUBLISH : PUBLISH | 2 | (isDup ? PUBLISH_DUP : 0) // [MQTT-3.3.1-2]
     if (!this.#recordHeader(first, bytes, at, packetId, payload - properties, end - payload)) return false
     if (expiryS > 0 && isOwnProperties) {
       this.#agedProperties(bytes, properties, payload, expiryS)

@@ -1,4 +1,5 @@
 import type { Clock } from '../../core/clock.ts'
+import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Topology } from '../../core/topology.ts'
@@ -56,6 +57,7 @@ export class MqttServer {
     limits,
     log,
     clock,
+    identities,
     allowAnonymous,
   }: {
     router: Router
@@ -64,6 +66,7 @@ export class MqttServer {
     limits: MqttLimits
     log: Logger
     clock: Clock
+    identities: Identities
     /** Users are not built yet: false lets nobody in. */
     allowAnonymous: boolean
   }) {
@@ -79,6 +82,7 @@ export class MqttServer {
       limits,
       log,
       clock,
+      identities,
       allowAnonymous,
       counters: this.counters,
       wheel: this.#wheel,

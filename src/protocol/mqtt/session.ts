@@ -1,34 +1,31 @@
 /*
- * A client's identity on the broker: subscriptions, the queue of QoS 1 messages for it, packet ids in flight.
+ * A client's identity on the broker: what it has subscribed to, and what it is sent.
  *
- * Invariants
- * - A packet id is in flight or in the ring of free ones; freed ids go to its end, so an id rests as long as possible before it is used
- *   again. There are as many ids as messages may be in flight.
- * - All bindings of a session lead to this one destination, so that overlapping subscriptions deliver a message once.
+ * Topics: all bindings of a session lead to this one destination, so that overlapping subscriptions deliver a message once. QoS 0 goes straight into
+ * the output, QoS 1 through the session's queue.
  *
  * It ends with its connection: sessions that outlive it are not built yet, which CONNACK says (session expiry 0, session present 0).
  */
 import type { Binding, Destination } from '../../core/binding.ts'
-import type { Clock } from '../../core/clock.ts'
-import type { Consumer, LiveReceiver } from '../../core/consumer.ts'
+import type { LiveReceiver } from '../../core/consumer.ts'
+import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
 import type { Topology } from '../../core/topology.ts'
-import { MQTT_EXCHANGE, recordAcceptedAt, recordClientId, recordExpiryMs } from '../../model/message.ts'
+import { MQTT_EXCHANGE, recordClientId } from '../../model/message.ts'
 import type { ConnectPacket, SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
+import { Deliveries } from './deliveries.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
 import { Reason } from './protocol-error.ts'
 import { PublishWriter, topicBytes } from './publish-frame.ts'
+import { NOTE_NO_LOCAL, SessionQueue } from './session-queue.ts'
 import { filterRefusal } from './topic.ts'
 
-/** Binding.note: the subscription wants nothing that its own client published. */
-const NOTE_NO_LOCAL = 4
 /** Highest QoS granted until QoS 2 is built. */
 const MAXIMUM_QOS = 1
-const NOT_IN_FLIGHT = -1
 
 /** A subscription as others may look at it: the QoS is the one granted. */
 export interface Subscription {
@@ -36,13 +33,11 @@ export interface Subscription {
   readonly qos: number
 }
 
-export class Session implements Destination, Consumer, LiveReceiver {
+export class Session implements Destination, LiveReceiver {
   readonly clientId: string
   readonly live: LiveReceiver = this
   /** Made with the first subscription that needs it. */
   queue: Queue | null = null
-  /** Messages handed to the output. */
-  sent = 0
   /** Messages of QoS 0 it did not get. */
   dropped = 0
 
@@ -50,17 +45,15 @@ export class Session implements Destination, Consumer, LiveReceiver {
   readonly #topology: Topology
   readonly #limits: MqttLimits
   readonly #counters: MqttCounters
-  readonly #clock: Clock
+  readonly #identities: Identities
   readonly #output: Output
   readonly #writer: PublishWriter
-  readonly #maxInFlight: number
+  readonly #window: number
   readonly #bindings = new Map<string, Binding>()
-  /** Queue position by packet id, NOT_IN_FLIGHT if free. */
-  #positions = new Float64Array(0)
-  #freeIds = new Uint16Array(0)
-  #freeHead = 0
-  #freeCount = 0
-  #hasSettled = false
+  #source: SessionQueue | null = null
+  /** Made with the first source. */
+  #deliveries: Deliveries | null = null
+  #sentLive = 0
 
   constructor({
     clientId,
@@ -69,7 +62,7 @@ export class Session implements Destination, Consumer, LiveReceiver {
     topology,
     limits,
     counters,
-    clock,
+    identities,
     output,
   }: {
     clientId: string
@@ -78,7 +71,7 @@ export class Session implements Destination, Consumer, LiveReceiver {
     topology: Topology
     limits: MqttLimits
     counters: MqttCounters
-    clock: Clock
+    identities: Identities
     output: Output
   }) {
     this.clientId = clientId
@@ -86,10 +79,10 @@ export class Session implements Destination, Consumer, LiveReceiver {
     this.#topology = topology
     this.#limits = limits
     this.#counters = counters
-    this.#clock = clock
+    this.#identities = identities
     this.#output = output
     this.#writer = new PublishWriter(output, connect.version, connect.maximumPacketSize)
-    this.#maxInFlight = Math.min(limits.inflight, connect.receiveMaximum) // [MQTT-3.3.4-9]
+    this.#window = Math.min(limits.inflight, connect.receiveMaximum) // [MQTT-3.3.4-9]
   }
 
   *subscriptions(): Iterable<Subscription> {
@@ -97,7 +90,12 @@ export class Session implements Destination, Consumer, LiveReceiver {
   }
 
   get inFlight(): number {
-    return this.queue === null ? 0 : this.#maxInFlight - this.#freeCount
+    return this.#deliveries?.inFlight ?? 0
+  }
+
+  /** Messages handed to the output. */
+  get sent(): number {
+    return this.#sentLive + (this.#deliveries?.sent ?? 0)
   }
 
   // ---- subscriptions
@@ -133,17 +131,22 @@ export class Session implements Destination, Consumer, LiveReceiver {
   }
 
   #makeQueue(): void {
-    const most = this.#maxInFlight
-    this.#positions = new Float64Array(most + 1).fill(NOT_IN_FLIGHT)
-    this.#freeIds = new Uint16Array(most)
-    for (let n = 0; n < most; n++) this.#freeIds[n] = n + 1
-    this.#freeHead = 0
-    this.#freeCount = most
     this.queue = this.#topology.memoryQueue(`session:${this.clientId}`, {
       ...this.#limits.sessionQueue,
       ageMs: Number.POSITIVE_INFINITY,
     })
-    this.queue.attach(this)
+    this.#source = new SessionQueue(this.queue, this.clientId, this.#takeDeliveries())
+  }
+
+  #takeDeliveries(): Deliveries {
+    this.#deliveries ??= new Deliveries({
+      output: this.#output,
+      writer: this.#writer,
+      counters: this.#counters,
+      identities: this.#identities,
+      window: this.#window,
+    })
+    return this.#deliveries
   }
 
   // ---- QoS 0: straight into the output
@@ -161,76 +164,31 @@ export class Session implements Destination, Consumer, LiveReceiver {
       this.dropped += tooLarge
     }
     this.#counters.messagesOut[0] += run.count - tooLarge
-    this.sent += run.count - tooLarge
+    this.#sentLive += run.count - tooLarge
   }
 
-  // ---- QoS 1: from the queue
+  // ---- QoS 1: from queues
 
-  get credit(): number {
-    return this.#output.isFull ? 0 : this.#freeCount
-  }
-
-  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
-    const { queue } = this
-    if (queue === null) throw new TypeError('a delivery without a queue')
-    if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(bytes, at) === this.clientId) {
-      queue.settle(position)
-      return
-    }
-    const expiryMs = recordExpiryMs(bytes, at)
-    let expiryS = 0
-    if (expiryMs > 0) {
-      const leftMs = expiryMs - (this.#clock.monotonicMs() - recordAcceptedAt(bytes, at))
-      if (leftMs <= 0) {
-        queue.reject(position, 'expired') // [MQTT-3.3.2-5]
-        return
-      }
-      expiryS = Math.ceil(leftMs / 1000)
-    }
-    const packetId = this.#freeIds[this.#freeHead] ?? 0
-    if (!this.#writer.writeRecord(bytes, at, packetId, attempts > 0, expiryS)) {
-      queue.reject(position, 'too_large') // [MQTT-3.1.2-25]
-      return
-    }
-    this.#freeHead = this.#freeHead + 1 === this.#freeIds.length ? 0 : this.#freeHead + 1
-    this.#freeCount--
-    this.#positions[packetId] = position
-    this.#counters.messagesOut[1]++
-    this.sent++
-  }
-
-  /** PUBACK. Call `pump` when all packets of a chunk have been looked at. */
-  acknowledge(packetId: number): void {
-    const position = this.#positions[packetId] ?? NOT_IN_FLIGHT
-    if (position === NOT_IN_FLIGHT || this.queue === null) {
-      this.#counters.unknownAcks++
-      return
-    }
-    this.#positions[packetId] = NOT_IN_FLIGHT
-    const slot = this.#freeHead + this.#freeCount
-    this.#freeIds[slot >= this.#freeIds.length ? slot - this.#freeIds.length : slot] = packetId
-    this.#freeCount++
-    this.queue.settle(position)
-    this.#hasSettled = true
+  /** PUBACK with its reason code (3.1.1: success). Call `pump` when all packets of a chunk have been looked at. */
+  acknowledge(packetId: number, reason: number): void {
+    if (this.#deliveries === null) this.#counters.unknownAcks++
+    else this.#deliveries.acknowledge(packetId, reason)
   }
 
   /** Delivers what the credit gained since the last call allows. */
   pump(): void {
-    if (!this.#hasSettled) return
-    this.#hasSettled = false
-    this.queue?.pump()
+    this.#deliveries?.pump()
   }
 
   /** The output has room again. */
   outputDrained(): void {
-    this.queue?.pump()
+    this.#deliveries?.outputDrained()
   }
 
   /** The session is over: subscriptions and waiting messages go. */
   close(): void {
     for (const binding of this.#bindings.values()) this.#router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
-    this.queue?.detach(this)
-    this.queue?.delete('session_ended')
+    this.#source?.close()
   }
 }

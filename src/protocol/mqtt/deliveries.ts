@@ -1,0 +1,172 @@
+/*
+ * What one client is sent from queues, and what of it waits for its answer. A client has several sources, its session's queue and the named
+ * queues it consumes from, and one window for all of them: packet ids and receive maximum belong to the connection.
+ *
+ * Fairness: ids freed by the packets of one chunk are handed out at its end. First every source with something waiting gets an equal share (at
+ * least one, as far as they reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a long
+ * backlog takes the whole window while it is alone, and no more than its share when it isn't.
+ */
+import type { Consumer } from '../../core/consumer.ts'
+import type { Identities } from '../../core/identity.ts'
+import { recordExpiryMs } from '../../model/message.ts'
+import type { MqttCounters } from './counters.ts'
+import type { Output } from './output.ts'
+import { NOT_IN_FLIGHT, PacketIds } from './packet-ids.ts'
+import type { PublishWriter } from './publish-frame.ts'
+
+/** One of the queues a client is sent messages from, as its consumer. */
+export interface Source extends Consumer {
+  /** Something in it waits to be delivered. */
+  readonly hasWaiting: boolean
+  /** Delivers while there are messages and credit. */
+  pump(): void
+  /** The client has answered the delivery at `position`. `reason` is that of its PUBACK: 0x80 and above refuse the message. */
+  answered(position: number, reason: number): void
+}
+
+/** Why a message could not be sent. */
+export type Unsendable = 'expired' | 'too_large'
+
+export class Deliveries {
+  /** Messages handed to the output. */
+  sent = 0
+
+  readonly #output: Output
+  readonly #writer: PublishWriter
+  readonly #counters: MqttCounters
+  readonly #identities: Identities
+  readonly #ids: PacketIds
+  /** By source number; null: free. */
+  readonly #sources: (Source | null)[] = []
+  #sourceCount = 0
+  /** Number of the source whose turn is next. */
+  #turn = 0
+  /** What the source being pumped may still take of its share. */
+  #share = Number.POSITIVE_INFINITY
+  /** Ids were freed that have not been handed out. */
+  #hasFreed = false
+
+  constructor({
+    output,
+    writer,
+    counters,
+    identities,
+    window,
+  }: {
+    output: Output
+    writer: PublishWriter
+    counters: MqttCounters
+    identities: Identities
+    /** Messages in flight at most, all sources together [MQTT-3.3.4-9]. */
+    window: number
+  }) {
+    this.#output = output
+    this.#writer = writer
+    this.#counters = counters
+    this.#identities = identities
+    this.#ids = new PacketIds(window)
+  }
+
+  get inFlight(): number {
+    return this.#ids.inFlight
+  }
+
+  // ---- sources
+
+  /** Takes a source in; returns its number, to send with. It is pumped by whoever attaches it to its queue. */
+  add(source: Source): number {
+    const free = this.#sources.indexOf(null)
+    const number = free < 0 ? this.#sources.length : free
+    this.#sources[number] = source
+    this.#sourceCount++
+    return number
+  }
+
+  /** The source of that number has nothing in flight and sends nothing more. */
+  remove(number: number): void {
+    this.#sources[number] = null
+    this.#sourceCount--
+  }
+
+  // ---- sending
+
+  /** How many messages a source may send now: at QoS 1 each takes a packet id, at QoS 0 only the output must have room. What was just freed waits for its sharing out. */
+  credit(qos: 0 | 1): number {
+    if (this.#output.isFull || (this.#hasFreed && this.#sourceCount > 1)) return 0
+    if (qos === 0) return this.#share
+    const { free } = this.#ids
+    return free < this.#share ? free : this.#share
+  }
+
+  /**
+   * Sends one message of a source that has credit; null: it is on its way. A QoS 1 message is in flight from now on.
+   * Positional because it is called for every message.
+   */
+  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): Unsendable | null {
+    let expiryS = 0
+    const expiryMs = recordExpiryMs(bytes, at)
+    if (expiryMs > 0) {
+      const leftMs = expiryMs - this.#identities.ageMs(bytes, at)
+      if (leftMs <= 0) return 'expired' // [MQTT-3.3.2-5]
+      expiryS = Math.ceil(leftMs / 1000)
+    }
+    const packetId = qos === 0 ? 0 : this.#ids.next
+    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return 'too_large' // [MQTT-3.1.2-25]
+    if (qos !== 0) this.#ids.take(source, position)
+    this.#share--
+    this.#counters.messagesOut[qos]++
+    this.sent++
+    return null
+  }
+
+  // ---- answers
+
+  /** PUBACK. Call `pump` when all packets of a chunk have been looked at. */
+  acknowledge(packetId: number, reason: number): void {
+    const position = this.#ids.positionOf(packetId)
+    const source = this.#sources[this.#ids.sourceOf(packetId)]
+    if (position === NOT_IN_FLIGHT || source === null || source === undefined) {
+      this.#counters.unknownAcks++
+      return
+    }
+    this.#ids.release(packetId)
+    this.#hasFreed = true
+    source.answered(position, reason)
+  }
+
+  /** Sends what the ids freed since the last call allow. */
+  pump(): void {
+    if (!this.#hasFreed) return
+    this.#hasFreed = false
+    this.#handOut()
+  }
+
+  /** The output has room again. */
+  outputDrained(): void {
+    this.#handOut()
+  }
+
+  #handOut(): void {
+    if (this.#sourceCount > 1) this.#handOutShares()
+    const { length } = this.#sources
+    for (let n = 0; n < length; n++) this.#sources[(this.#turn + n) % length]?.pump()
+  }
+
+  #handOutShares(): void {
+    let waiting = 0
+    for (const source of this.#sources) if (source?.hasWaiting === true) waiting++
+    if (waiting < 2) return
+    const share = Math.max(1, Math.floor(this.#ids.free / waiting))
+    const { length } = this.#sources
+    const first = this.#turn
+    for (let n = 0; n < length; n++) {
+      const number = (first + n) % length
+      const source = this.#sources[number]
+      this.#share = share
+      if (source === null || source === undefined || !source.hasWaiting || source.credit === 0) continue
+      source.pump()
+      this.#turn = (number + 1) % length
+    }
+    this.#share = Number.POSITIVE_INFINITY
+  }
+}

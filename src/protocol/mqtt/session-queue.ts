@@ -1,0 +1,54 @@
+import type { Queue } from '../../core/queue.ts'
+import { recordClientId } from '../../model/message.ts'
+import type { Deliveries, Source } from './deliveries.ts'
+
+/** Binding.note: the subscription wants nothing that its own client published. */
+export const NOTE_NO_LOCAL = 4
+
+/** The source of what a session's own subscriptions select: the session's queue. */
+export class SessionQueue implements Source {
+  readonly #queue: Queue
+  readonly #clientId: string
+  readonly #deliveries: Deliveries
+  readonly #number: number
+
+  constructor(queue: Queue, clientId: string, deliveries: Deliveries) {
+    this.#queue = queue
+    this.#clientId = clientId
+    this.#deliveries = deliveries
+    this.#number = deliveries.add(this)
+    queue.attach(this)
+  }
+
+  get credit(): number {
+    return this.#deliveries.credit(1)
+  }
+
+  get hasWaiting(): boolean {
+    return !this.#queue.isCaughtUp
+  }
+
+  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
+    if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(bytes, at) === this.#clientId) {
+      this.#queue.settle(position) // [MQTT-3.8.3-3]
+      return
+    }
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)
+    if (unsendable !== null) this.#queue.reject(position, unsendable)
+  }
+
+  pump(): void {
+    this.#queue.pump()
+  }
+
+  /** A refusal is an acknowledgement too: the message is not sent again [MQTT-4.4.0-2]. */
+  answered(position: number): void {
+    this.#queue.settle(position)
+  }
+
+  /** The session is over, and what waits for it goes. */
+  close(): void {
+    this.#queue.detach(this)
+    this.#queue.delete('session_ended')
+  }
+}
