@@ -116,6 +116,7 @@ export class Queue implements CommitSource, LaneOwner {
   /** Slots in order of attachment; the first is the active one of a queue with a single active consumer. */
   #slots: number[] = []
   #usedAtMs: number
+  /** Slot behind the one that got the last message. */
   #turn = 1
   #consumerCount = 0
   /** Purges under way. */
@@ -618,6 +619,7 @@ export class Queue implements CommitSource, LaneOwner {
         if (lane !== this.#first && lane.ready === 0) continue
         return
       }
+      this.#turn = slot + 1
       const index = lane.handOut(segment, slot)
       const position = lane.base + segment.first + index
       this.ledger.queued--
@@ -646,11 +648,12 @@ export class Queue implements CommitSource, LaneOwner {
     if (this.#consumerCount === 0) return 0
     if (this.#policy.hasSingleActiveConsumer) return this.#activeSlot()
     const slots = this.#consumers.length
+    let slot = this.#turn
     for (let tried = 1; tried < slots; tried++) {
-      const slot = this.#turn
-      this.#turn = slot + 1 < slots ? slot + 1 : 1
+      if (slot >= slots) slot = 1
       const consumer = this.#consumers[slot]
       if (consumer !== null && consumer !== undefined && consumer.credit > 0) return slot
+      slot++
     }
     return 0
   }

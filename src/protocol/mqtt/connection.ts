@@ -288,7 +288,7 @@ export class Connection implements Timed, OutputOwner {
         return
       case PacketType.subscribe:
         expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.8.1-1]
-        this.#send(subscribe(session, this.#frames, version))
+        this.#send(subscribe(session, this.#frames, connect))
         return
       case PacketType.unsubscribe:
         expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.10.1-1]

@@ -2,9 +2,9 @@
  * What one client is sent from queues, and what of it waits for its answer. A client has several sources, its session's queue and the named
  * queues it consumes from, and one window for all of them: packet ids and receive maximum belong to the connection.
  *
- * Fairness: ids freed by the packets of one chunk are handed out at its end. First every source with something waiting gets an equal share (at
- * least one, as far as they reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a long
- * backlog takes the whole window while it is alone, and no more than its share when it isn't.
+ * Fairness: credit gained from the packets of one chunk is handed out at its end. First every source with something waiting gets an equal share
+ * (at least one, as far as the free ids reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a
+ * long backlog takes the whole window while it is alone, and no more than its share when it isn't.
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
@@ -43,8 +43,8 @@ export class Deliveries {
   #turn = 0
   /** What the source being pumped may still take of its share. */
   #share = Number.POSITIVE_INFINITY
-  /** Ids were freed that have not been handed out. */
-  #hasFreed = false
+  /** Credit was gained that has not been handed out: until then no source has any. */
+  #hasGained = false
 
   constructor({
     output,
@@ -73,12 +73,13 @@ export class Deliveries {
 
   // ---- sources
 
-  /** Takes a source in; returns its number, to send with. It is pumped by whoever attaches it to its queue. */
+  /** Takes a source in and returns its number, to send with. It gets its first messages with the next `pump`, behind the SUBACK. */
   add(source: Source): number {
     const free = this.#sources.indexOf(null)
     const number = free < 0 ? this.#sources.length : free
     this.#sources[number] = source
     this.#sourceCount++
+    this.#hasGained = true
     return number
   }
 
@@ -90,9 +91,9 @@ export class Deliveries {
 
   // ---- sending
 
-  /** How many messages a source may send now: at QoS 1 each takes a packet id, at QoS 0 only the output must have room. What was just freed waits for its sharing out. */
+  /** How many messages a source may send now: at QoS 1 each takes a packet id, at QoS 0 only the output must have room. */
   credit(qos: 0 | 1): number {
-    if (this.#output.isFull || (this.#hasFreed && this.#sourceCount > 1)) return 0
+    if (this.#output.isFull || this.#hasGained) return 0
     if (qos === 0) return this.#share
     const { free } = this.#ids
     return free < this.#share ? free : this.#share
@@ -121,7 +122,7 @@ export class Deliveries {
 
   // ---- answers
 
-  /** PUBACK. Call `pump` when all packets of a chunk have been looked at. */
+  /** PUBACK, with its reason code. */
   acknowledge(packetId: number, reason: number): void {
     const position = this.#ids.positionOf(packetId)
     const source = this.#sources[this.#ids.sourceOf(packetId)]
@@ -130,14 +131,14 @@ export class Deliveries {
       return
     }
     this.#ids.release(packetId)
-    this.#hasFreed = true
+    this.#hasGained = true
     source.answered(position, reason)
   }
 
-  /** Sends what the ids freed since the last call allow. */
+  /** All packets of a chunk have been looked at: sends what the credit gained by them allows. */
   pump(): void {
-    if (!this.#hasFreed) return
-    this.#hasFreed = false
+    if (!this.#hasGained) return
+    this.#hasGained = false
     this.#handOut()
   }
 

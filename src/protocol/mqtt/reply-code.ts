@@ -1,4 +1,4 @@
-import { ERROR_CODES, type ErrorCode } from '../../model/error.ts'
+import { type BrokerError, ERROR_CODES, type ErrorCode } from '../../model/error.ts'
 import { Reason } from './protocol-error.ts'
 
 /** How a refused PUBLISH is answered in a PUBACK of 5.0 (section 3.4.2.1): code and reason string. */
@@ -37,6 +37,30 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   STORE_LOCKED: fault('the store is in use by another process'),
   STORE_UNWRITABLE: fault('the store cannot be written'),
   STORE_FORMAT_UNKNOWN: fault('the store has an unknown format'),
+}
+
+/** How a filter in a SUBSCRIBE is refused (5.0 section 3.9.3); 3.1.1 has one code for all. */
+export interface SubscriptionRefusal {
+  readonly kind: 'refused'
+  readonly reason: Reason
+  readonly text: string
+}
+
+export const refusal = (reason: Reason, text: string): SubscriptionRefusal => ({ kind: 'refused', reason, text })
+
+/**
+ * Why a client cannot consume, in the words of 5.0: a queue that is not there is a filter this server does not take, one that takes no
+ * further consumer a limit somebody set.
+ */
+export function consumerRefusal({ code, message }: BrokerError): SubscriptionRefusal {
+  switch (code) {
+    case 'QUEUE_NOT_FOUND':
+      return refusal(Reason.topicFilterInvalid, message)
+    case 'QUEUE_IN_USE':
+      return refusal(Reason.quotaExceeded, message)
+    default:
+      return refusal(Reason.unspecified, message)
+  }
 }
 
 /** CONNACK return codes of 3.1 and 3.1.1 (section 3.2.2.3). */

@@ -13,6 +13,7 @@ import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
 import type { Topology } from '../../core/topology.ts'
+import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, recordClientId } from '../../model/message.ts'
 import type { ConnectPacket, SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
@@ -21,8 +22,10 @@ import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
 import { Reason } from './protocol-error.ts'
 import { PublishWriter, topicBytes } from './publish-frame.ts'
+import { QueueSubscription } from './queue-subscription.ts'
+import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { NOTE_NO_LOCAL, SessionQueue } from './session-queue.ts'
-import { filterRefusal } from './topic.ts'
+import { readFilter } from './topic.ts'
 
 /** Highest QoS granted until QoS 2 is built. */
 const MAXIMUM_QOS = 1
@@ -50,6 +53,8 @@ export class Session implements Destination, LiveReceiver {
   readonly #writer: PublishWriter
   readonly #window: number
   readonly #bindings = new Map<string, Binding>()
+  /** By filter; those that have ended stay until the last of their messages is answered. */
+  readonly #queues = new Map<string, QueueSubscription>()
   #source: SessionQueue | null = null
   /** Made with the first source. */
   #deliveries: Deliveries | null = null
@@ -87,6 +92,13 @@ export class Session implements Destination, LiveReceiver {
 
   *subscriptions(): Iterable<Subscription> {
     for (const { pattern, maxQos } of this.#bindings.values()) yield { filter: pattern, qos: maxQos }
+    for (const [filter, { qos, isEnding }] of this.#queues) if (!isEnding) yield { filter, qos }
+  }
+
+  get #subscriptionCount(): number {
+    let count = this.#bindings.size
+    for (const { isEnding } of this.#queues.values()) if (!isEnding) count++
+    return count
   }
 
   get inFlight(): number {
@@ -100,14 +112,21 @@ export class Session implements Destination, LiveReceiver {
 
   // ---- subscriptions
 
-  /** Binds one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the reason code for SUBACK: granted QoS or refusal. */
-  subscribe({ filter, qos, isNoLocal }: SubscriptionRequest): number {
-    const refusal = filterRefusal(filter, this.#limits.topicLevels)
-    if (refusal !== null) return refusal
-    const replaced = this.#bindings.get(filter)
-    if (replaced === undefined && this.#bindings.size >= this.#limits.subscriptionsPerSession)
-      return Reason.quotaExceeded
-    const granted = qos > MAXIMUM_QOS ? MAXIMUM_QOS : qos
+  /** Subscribes to one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the granted QoS, or why it is refused. */
+  subscribe(request: SubscriptionRequest): number | SubscriptionRefusal {
+    const { topicLevels, subscriptionsPerSession } = this.#limits
+    const { filter } = request
+    const wanted = readFilter(filter, topicLevels)
+    if (wanted.kind === 'refused') return wanted
+    const isReplaced = this.#bindings.has(filter) || this.#queues.get(filter)?.isEnding === false
+    if (!isReplaced && this.#subscriptionCount >= subscriptionsPerSession) {
+      return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
+    }
+    const granted = request.qos === 2 ? MAXIMUM_QOS : request.qos
+    return wanted.kind === 'topics' ? this.#bind(request, granted) : this.#consume(wanted.name, request, granted)
+  }
+
+  #bind({ filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number {
     if (granted > 0 && this.queue === null) this.#makeQueue()
     const binding: Binding = {
       pattern: filter,
@@ -115,18 +134,49 @@ export class Session implements Destination, LiveReceiver {
       maxQos: granted,
       note: isNoLocal ? NOTE_NO_LOCAL : 0,
     }
+    const replaced = this.#bindings.get(filter)
     if (replaced !== undefined) this.#router.unbind(MQTT_EXCHANGE, replaced)
     this.#bindings.set(filter, binding)
     this.#router.bind(MQTT_EXCHANGE, binding)
     return granted
   }
 
+  #consume(name: string, { filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+    // Taking a message from the queue and keeping it from this client would lose it for the others.
+    if (isNoLocal) return refusal(Reason.implementationSpecific, '$queue/NAME cannot be combined with No Local')
+    const known = this.#queues.get(filter)
+    if (known !== undefined) {
+      known.resume(granted)
+      return granted
+    }
+    try {
+      const queue = this.#topology.queue(name)
+      const deliveries = this.#takeDeliveries()
+      const subscription = new QueueSubscription({
+        queue,
+        deliveries,
+        qos: granted,
+        onEnd: () => this.#queues.delete(filter),
+      })
+      this.#queues.set(filter, subscription)
+      return granted
+    } catch (error) {
+      if (error instanceof BrokerError) return consumerRefusal(error)
+      throw error
+    }
+  }
+
   /** False if there was no such subscription. */
   unsubscribe(filter: string): boolean {
     const binding = this.#bindings.get(filter)
-    if (binding === undefined) return false
-    this.#bindings.delete(filter)
-    this.#router.unbind(MQTT_EXCHANGE, binding)
+    if (binding !== undefined) {
+      this.#bindings.delete(filter)
+      this.#router.unbind(MQTT_EXCHANGE, binding)
+      return true
+    }
+    const consumed = this.#queues.get(filter)
+    if (consumed === undefined || consumed.isEnding) return false
+    consumed.end()
     return true
   }
 
@@ -169,13 +219,13 @@ export class Session implements Destination, LiveReceiver {
 
   // ---- QoS 1: from queues
 
-  /** PUBACK with its reason code (3.1.1: success). Call `pump` when all packets of a chunk have been looked at. */
+  /** PUBACK with its reason code (3.1.1: success). */
   acknowledge(packetId: number, reason: number): void {
     if (this.#deliveries === null) this.#counters.unknownAcks++
     else this.#deliveries.acknowledge(packetId, reason)
   }
 
-  /** Delivers what the credit gained since the last call allows. */
+  /** All packets of a chunk have been looked at: sends what they gave room for. */
   pump(): void {
     this.#deliveries?.pump()
   }
@@ -189,6 +239,7 @@ export class Session implements Destination, LiveReceiver {
   close(): void {
     for (const binding of this.#bindings.values()) this.#router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
+    for (const subscription of this.#queues.values()) subscription.close()
     this.#source?.close()
   }
 }

@@ -1,4 +1,4 @@
-import { encode, readSubscribe, readUnsubscribe, type Version } from './control-packet.ts'
+import { type ConnectPacket, encode, readSubscribe, readUnsubscribe, type Version } from './control-packet.ts'
 import type { FrameReader } from './frame.ts'
 import { Reason } from './protocol-error.ts'
 import type { Session } from './session.ts'
@@ -6,18 +6,32 @@ import type { Session } from './session.ts'
 /** SUBACK has one failure code in 3.1.1. */
 const FAILURE = 0x80
 
-/** SUBSCRIBE: binds each filter and gives the SUBACK, with one code per filter in their order [MQTT-3.8.4-6]. */
-export function subscribe(session: Session, frame: FrameReader, version: Version): Buffer {
+/**
+ * SUBSCRIBE: takes each filter and gives the SUBACK, with one code per filter in their order [MQTT-3.8.4-6]. In 5.0 a reason string says why the
+ * first refused one was refused, if the client wants it and can take it [MQTT-3.1.2-29], [MQTT-3.9.2-1].
+ */
+export function subscribe(session: Session, frame: FrameReader, connect: ConnectPacket): Buffer {
+  const { version, wantsReasonStrings, maximumPacketSize } = connect
   const { packetId, requests } = readSubscribe(frame.bytes, frame.body, frame.end, version)
   const granted: number[] = []
+  let why: string | null = null
   for (const request of requests) {
-    const code = session.subscribe(request)
-    granted.push(version < 5 && code > FAILURE ? FAILURE : code)
+    const answer = session.subscribe(request)
+    if (typeof answer === 'number') {
+      granted.push(answer)
+    } else {
+      granted.push(version < 5 ? FAILURE : answer.reason)
+      why ??= answer.text
+    }
+  }
+  if (version === 5 && why !== null && wantsReasonStrings) {
+    const packet = encode({ cmd: 'suback', messageId: packetId, granted, properties: { reasonString: why } }, version)
+    if (packet.length <= maximumPacketSize) return packet
   }
   return encode({ cmd: 'suback', messageId: packetId, granted }, version)
 }
 
-/** UNSUBSCRIBE: unbinds each filter and gives the UNSUBACK, with one code per filter in 5.0 [MQTT-3.11.3-1]. */
+/** UNSUBSCRIBE: ends each subscription and gives the UNSUBACK, with one code per filter in 5.0 [MQTT-3.11.3-1]. */
 export function unsubscribe(session: Session, frame: FrameReader, version: Version): Buffer {
   const { packetId, filters } = readUnsubscribe(frame.bytes, frame.body, frame.end, version)
   const granted: number[] = []

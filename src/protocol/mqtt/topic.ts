@@ -1,9 +1,11 @@
 import { BrokerError } from '../../model/error.ts'
-import { topicFilter, topicName } from '../../model/names.ts'
+import { queueName, topicFilter, topicName } from '../../model/names.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
+import { refusal, type SubscriptionRefusal } from './reply-code.ts'
 
 const SLASH = 0x2f
-const RESERVED_FAMILY = /^\$(share|queue|stream)\//
+/** Filters that begin so name something other than topics. */
+const FAMILY = /^\$(share|queue|stream)(?:\/|$)/
 
 /** Checks a topic somebody publishes to; throws ProtocolError. An empty one is judged by the caller, whose versions differ. */
 export function checkTopic(topic: string, levels: number): void {
@@ -18,19 +20,46 @@ export function checkTopic(topic: string, levels: number): void {
   }
 }
 
-/** Why a filter cannot be subscribed to, as a SUBACK reason code of 5.0; null if it can. */
-export function filterRefusal(filter: string, levels: number): Reason | null {
-  const family = RESERVED_FAMILY.exec(filter)
-  if (family !== null) {
-    return family[1] === 'share' ? Reason.sharedSubscriptionsNotSupported : Reason.topicFilterInvalid
+/** What a filter asks for. */
+export type Wanted =
+  /** What is published to the topics it matches. */
+  | { readonly kind: 'topics' }
+  /** `$queue/NAME`: to be a consumer of a named queue. */
+  | { readonly kind: 'queue'; readonly name: string }
+
+/** Reads a filter as far as it can be judged by itself; `levels` at most. */
+export function readFilter(filter: string, levels: number): Wanted | SubscriptionRefusal {
+  switch (FAMILY.exec(filter)?.[1]) {
+    case 'share':
+      return refusal(Reason.sharedSubscriptionsNotSupported, 'shared subscriptions are not supported')
+    case 'stream':
+      return refusal(Reason.topicFilterInvalid, 'there are no streams')
+    case 'queue':
+      return readQueueFilter(filter.slice('$queue/'.length))
+    default:
+      if (!hasLevels(filter, levels)) {
+        return refusal(Reason.topicFilterInvalid, `a filter has more than ${levels} levels`)
+      }
+      return read(() => {
+        topicFilter(filter)
+        return { kind: 'topics' }
+      })
   }
-  if (!hasLevels(filter, levels)) return Reason.topicFilterInvalid
+}
+
+function readQueueFilter(name: string): Wanted | SubscriptionRefusal {
+  if (name.includes('+') || name.includes('#')) {
+    return refusal(Reason.topicFilterInvalid, '$queue/NAME names one queue; wildcards + and # are for topics')
+  }
+  return read(() => ({ kind: 'queue', name: queueName(name) }))
+}
+
+function read(wanted: () => Wanted): Wanted | SubscriptionRefusal {
   try {
-    topicFilter(filter)
-    return null
+    return wanted()
   } catch (error) {
     if (!(error instanceof BrokerError)) throw error
-    return Reason.topicFilterInvalid
+    return refusal(Reason.topicFilterInvalid, error.message)
   }
 }
 

@@ -1,4 +1,6 @@
-import { bytes, packet, text } from '../../support/wire.ts'
+import mqttPacket, { type Packet } from 'mqtt-packet'
+import { expect } from 'vitest'
+import { bytes, packet, text, type WireClient } from '../../support/wire.ts'
 
 /** CONNECT of 3.1.1, clean session, keep alive 0. */
 export const connect311 = (clientId: string, flags = '02', ...payload: Buffer[]): Buffer =>
@@ -39,3 +41,16 @@ export const publish5 = (topic: string, payload: string, first = 0x30, packetId 
   packet(first, text(topic), bytes(packetId), properties, Buffer.from(payload))
 export const puback = (packetId: string): Buffer => packet(0x40, packetId)
 export const disconnect5 = (reason: string): Buffer => packet(0xe0, reason, '00')
+
+/** The SUBACK of a 5.0 client with these codes; returns the reason string that says why one of them is a refusal. */
+export async function hearsRefusal(client: WireClient, ...granted: number[]): Promise<string> {
+  const heard = await client.hearsPacket()
+  const parser = mqttPacket.parser({ protocolVersion: 5 })
+  let suback: Packet | null = null
+  parser.on('packet', parsed => {
+    suback = parsed
+  })
+  parser.parse(heard)
+  expect(suback).toMatchObject({ cmd: 'suback', granted, properties: { reasonString: expect.any(String) } })
+  return heard.toString()
+}

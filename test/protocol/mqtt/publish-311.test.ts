@@ -71,7 +71,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     const one = publish311('a', 'x', 0x32, '00 07')
     await client.says(one).hears(publish311('a', 'x', 0x32, '00 01'), puback('00 07'))
     await client.says(one).hears(publish311('a', 'x', 0x32, '00 02'), puback('00 07'))
-    await client.says(puback('00 01'), one).hears(publish311('a', 'x', 0x32, '00 03'), puback('00 07'))
+    await client.says(puback('00 01'), one).hears(puback('00 07'), publish311('a', 'x', 0x32, '00 03'))
     await client.says(puback('00 03'), puback('00 02')).hearsNothing()
     await client.says(one).hears(publish311('a', 'x', 0x32, '00 04'), puback('00 07'))
   })

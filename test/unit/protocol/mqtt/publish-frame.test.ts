@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { readVarint, varintEnd } from '../../../../src/protocol/mqtt/properties.ts'
 import { isTopicAt, varintBytes, writeVarint } from '../../../../src/protocol/mqtt/publish-frame.ts'
 import { decodeText, isText } from '../../../../src/protocol/mqtt/text.ts'
-import { filterRefusal } from '../../../../src/protocol/mqtt/topic.ts'
+import { readFilter } from '../../../../src/protocol/mqtt/topic.ts'
 
 test('variable byte integers come back as they were written, in the fewest bytes', () => {
   fc.assert(
@@ -57,6 +57,6 @@ describe('text', () => {
 })
 
 test('levels are counted up to the limit', () => {
-  expect(filterRefusal('a/b/c', 3)).toBeNull()
-  expect(filterRefusal('a/b/c/d', 3)).toBe(0x8f)
+  expect(readFilter('a/b/c', 3)).toEqual({ kind: 'topics' })
+  expect(readFilter('a/b/c/d', 3)).toMatchObject({ kind: 'refused', reason: 0x8f })
 })
