@@ -24,9 +24,6 @@ export interface Source extends Consumer {
   answered(position: number, reason: number): void
 }
 
-/** Why a message could not be sent. */
-export type Unsendable = 'expired' | 'too_large'
-
 export class Deliveries {
   /** Messages handed to the output. */
   sent = 0
@@ -100,24 +97,24 @@ export class Deliveries {
   }
 
   /**
-   * Sends one message of a source that has credit; null: it is on its way. A QoS 1 message is in flight from now on.
-   * Positional because it is called for every message.
+   * Sends one message of a source that has credit; at QoS 1 it is in flight from now on. False, and nothing happened, if it is too large for the
+   * client. Positional because it is called for every message.
    */
-  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): Unsendable | null {
+  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): boolean {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
+      // What has expired the queue does not deliver [MQTT-3.3.2-5].
       const leftMs = expiryMs - this.#identities.ageMs(bytes, at)
-      if (leftMs <= 0) return 'expired' // [MQTT-3.3.2-5]
-      expiryS = Math.ceil(leftMs / 1000)
+      expiryS = Math.max(1, Math.ceil(leftMs / 1000))
     }
     const packetId = qos === 0 ? 0 : this.#ids.next
-    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return 'too_large' // [MQTT-3.1.2-25]
+    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return false // [MQTT-3.1.2-25]
     if (qos !== 0) this.#ids.take(source, position)
     this.#share--
     this.#counters.messagesOut[qos]++
     this.sent++
-    return null
+    return true
   }
 
   // ---- answers

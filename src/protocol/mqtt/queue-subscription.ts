@@ -6,6 +6,7 @@
  */
 import type { Queue } from '../../core/queue.ts'
 import type { Deliveries, Source } from './deliveries.ts'
+import { Reason } from './protocol-error.ts'
 
 /** Reason codes from here on are failures (5.0 section 2.4). */
 const FIRST_FAILURE = 0x80
@@ -69,8 +70,8 @@ export class QueueSubscription implements Source {
 
   deliver(bytes: Buffer, at: number, position: number): void {
     // A redelivery is a new PUBLISH, to whichever client has its turn, and no retransmission of the earlier one: DUP stays 0 [MQTT-3.3.1-3].
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, this.#qos, false)
-    if (unsendable !== null) this.#queue.reject(position, unsendable)
+    const isSent = this.#deliveries.send(this.#number, bytes, at, position, this.#qos, false)
+    if (!isSent) this.#queue.reject(position, 'rejected')
     else if (this.#qos === 0) this.#queue.settle(position)
     else this.#inFlight++
   }
@@ -82,7 +83,8 @@ export class QueueSubscription implements Source {
   answered(position: number, reason: number): void {
     this.#inFlight--
     if (reason < FIRST_FAILURE) this.#queue.settle(position)
-    else this.#queue.requeue(position)
+    else if (reason === Reason.implementationSpecific) this.#queue.requeue(position)
+    else this.#queue.fail(position)
     if (this.#state === 'ending' && this.#inFlight === 0) this.close()
   }
 

@@ -33,8 +33,9 @@ export class SessionQueue implements Source {
       this.#queue.settle(position) // [MQTT-3.8.3-3]
       return
     }
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)
-    if (unsendable !== null) this.#queue.reject(position, unsendable)
+    if (!this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)) {
+      this.#queue.reject(position, 'too_large')
+    }
   }
 
   pump(): void {
