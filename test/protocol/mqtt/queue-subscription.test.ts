@@ -1,6 +1,7 @@
 import { describe, expect } from 'vitest'
 import type { Queue } from '../../../src/core/queue.ts'
 import { PropertiesTag } from '../../../src/model/message.ts'
+import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { eventually } from '../../support/eventually.ts'
 import { messageTo } from '../../support/messages.ts'
 import { mqtt5PropertyBytes } from '../../support/mqtt5-publish.ts'
@@ -151,12 +152,55 @@ describe('$queue/NAME', () => {
     expect(queue.ledger.figures()).toMatchObject({ settled: 1, queued: 0, in_flight: 0 })
   })
 
-  transcript('PUBACK with another failure: the message is not settled', async ({ client, broker }) => {
+  transcript(
+    'PUBACK with another failure is an attempt: tried again, given up in the end',
+    async ({ client, broker }) => {
+      const queue = await fill(broker, 0)
+      queue.policy = { ...PLAIN_POLICY, maxAttempts: 2, retry: { firstMs: 1, maxMs: 1, waiting: 10 } }
+      await fill(broker, 1)
+      await consumer5(client)
+      await client.hears(publish5('jobs/a', '0', 0x32, '00 01'))
+      await client.says(answer('00 01', '80')).hears(publish5('jobs/a', '0', 0x32, '00 02'))
+      await client.says(answer('00 02', '97')).hearsNothing()
+      expect(queue.ledger.figures()).toMatchObject({ settled: 0, queued: 0, dropped: { delivery_limit: 1 } })
+    },
+  )
+
+  transcript('0x83 is not counted as an attempt, the end of the connection is', async ({ client, another, broker }) => {
     const queue = await fill(broker, 1)
+    queue.policy = { ...PLAIN_POLICY, maxAttempts: 1 }
     await consumer5(client)
     await client.hears(publish5('jobs/a', '0', 0x32, '00 01'))
-    await client.says(answer('00 01', '80')).hears(publish5('jobs/a', '0', 0x32, '00 02'))
-    expect(queue.ledger.settled).toBe(0)
+    await client.says(answer('00 01', '83')).hears(publish5('jobs/a', '0', 0x32, '00 02'))
+    client.close()
+    await eventually(() => queue.consumerCount === 0)
+    expect(queue.ledger.figures()).toMatchObject({ queued: 0, dropped: { delivery_limit: 1 } })
+    await (await consumer311(await another())).hearsNothing()
+  })
+
+  transcript('an exclusive queue takes one consumer', async ({ client, another, broker }) => {
+    const queue = await fill(broker, 0)
+    queue.policy = { ...PLAIN_POLICY, isExclusive: true }
+    await consumer311(client)
+    const modern = await another()
+    await modern.says(connect5('c2'), subscribe5('00 01', '$queue/jobs', '01')).hears(CONNACK_5)
+    expect(await hearsRefusal(modern, 0x97)).toContain('exclusive')
+    expect(broker.server.client('c2')?.filters).toEqual([])
+    client.close()
+    await eventually(() => queue.consumerCount === 0)
+    await modern.says(subscribe5('00 02', '$queue/jobs', '01')).hears(suback5('00 02', '01'))
+  })
+
+  transcript('a single active consumer: the next one waits for its end', async ({ client, another, broker }) => {
+    const queue = await fill(broker, 0)
+    queue.policy = { ...PLAIN_POLICY, hasSingleActiveConsumer: true }
+    await consumer311(client, 'c1')
+    const next = await consumer311(await another(), 'c2')
+    await fill(broker, 2)
+    await client.hears(publish311('jobs/a', '0', 0x32, '00 01'), publish311('jobs/a', '1', 0x32, '00 02'))
+    await next.hearsNothing()
+    client.close()
+    await next.hears(publish311('jobs/a', '0', 0x32, '00 01'), publish311('jobs/a', '1', 0x32, '00 02'))
   })
 
   for (const reason of ['00', '10']) {
@@ -233,7 +277,7 @@ describe('$queue/NAME', () => {
     await broker.core.router.publish(messageTo('jobs/a', 'y'))
     await consumer5(client, connect5('c1', '05 27 00 00 00 20'))
     await client.hears(publish5('jobs/a', 'y', 0x32, '00 01'))
-    expect(queue.ledger.droppedTotal).toBe(1)
+    expect(queue.ledger.figures().dropped).toEqual({ rejected: 1 })
   })
 })
 
