@@ -5,7 +5,7 @@
  * empty is never opened with createIfMissing (with CURRENT lost LevelDB would start anew and delete the tables); nothing damaged is changed
  * before a copy has been made.
  */
-import { cp, link, mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { cp, link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { BrokerError } from '../model/error.ts'
@@ -14,6 +14,7 @@ import { parseLogKey } from './keys.ts'
 import { type CreateLevel, type Db, isNoSpace, levelErrorCode, levelSettings, rootMessage } from './level.ts'
 import { findFault, isTable } from './level-files.ts'
 import { isTableSound, salvageTable } from './level-table.ts'
+import { withoutGarbage } from './level-write-ahead.ts'
 import type { Quarantine } from './quarantine.ts'
 import { readSegmentHeader } from './segment.ts'
 import { unsealValue } from './state.ts'
@@ -96,8 +97,8 @@ async function openWhateverItIs(options: DatabaseOptions, location: string): Pro
 
 /**
  * The damaged directory goes to quarantine; LevelDB's repair works on a copy of it, made of hard links where the file system has them: tables are
- * never written to again, and repair writes anew what it changes. Damaged tables are kept from it (level-table.ts says why); what can be had of
- * them is put back afterwards. That may bring back values that were deleted since: garbage to recovery, at worst a message once more.
+ * never written to again, and repair writes anew what it changes. Damaged tables and garbage in write-ahead files are kept from it (level-table.ts and
+ * level-write-ahead.ts say why); what can be had of the tables is put back afterwards. That may bring back values that were deleted since: garbage to recovery, at worst a message once more.
  */
 async function repair(options: DatabaseOptions, location: string, fault: string): Promise<OpenedDatabase> {
   await probeLock(options, location)
@@ -136,7 +137,7 @@ async function repairCopy(options: DatabaseOptions, copy: string): Promise<boole
   }
 }
 
-/** Copies all but damaged tables, whose names it returns. */
+/** Copies all but damaged tables, whose names it returns, and garbage in write-ahead files. */
 async function copySoundFiles(from: string, to: string): Promise<string[]> {
   const damaged: string[] = []
   await mkdir(to)
@@ -144,7 +145,8 @@ async function copySoundFiles(from: string, to: string): Promise<string[]> {
     const source = join(from, file)
     const target = join(to, file)
     if (file === 'LOCK' || file === 'lost' || file.startsWith('LOG')) continue
-    if (!isTable(file)) await cp(source, target)
+    if (file.endsWith('.log')) await writeFile(target, withoutGarbage(await readFile(source)))
+    else if (!isTable(file)) await cp(source, target)
     else if (!(await isTableSound(source))) damaged.push(file)
     else await link(source, target).catch(() => cp(source, target)) // FAT knows no links
   }

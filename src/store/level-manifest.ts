@@ -8,11 +8,12 @@
 import { crc32c } from './crc32c.ts'
 import { unmaskCrc } from './level-table.ts'
 
-const BLOCK_BYTES = 32 * 1024
-const HEADER_BYTES = 7
-const WHOLE = 1
-const FIRST = 2
-const LAST = 4
+export const BLOCK_BYTES = 32 * 1024
+export const HEADER_BYTES = 7
+export const WHOLE = 1
+export const FIRST = 2
+export const MIDDLE = 3
+export const LAST = 4
 
 export interface LogFileScan {
   /** Sound records, put together from their parts. */

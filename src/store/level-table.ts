@@ -153,3 +153,7 @@ export function unmaskCrc(masked: number): number {
   const rotated = (masked - 0xa282_ead8) >>> 0
   return ((rotated >>> 17) | (rotated << 15)) >>> 0
 }
+
+export function maskCrc(crc: number): number {
+  return (((crc >>> 15) | (crc << 17)) + 0xa282_ead8) >>> 0
+}

@@ -1,18 +1,21 @@
 /*
  * A process that commits in a loop until it is killed, and says on stdout which sequence numbers it commits and settles: `node committer.ts DIRECTORY`.
- * Two queues, every third message goes to both; what is old is settled, partly and wholly.
+ * Two queues, every third message goes to both; what is old is settled, partly and wholly. Every now and then it closes the store
+ * in order, which makes a checkpoint, and opens it again.
  */
 import { writeSync } from 'node:fs'
 import type { SegmentRef } from '../../src/store/types.ts'
 import { bitmapOf, commitOf, numbers, openStore, recordOf, segmentOf } from './store-kit.ts'
 
+const COMMITS_PER_CHECKPOINT = 25
+
 const [directory = ''] = process.argv.slice(2)
-const store = await openStore(directory)
+let store = await openStore(directory)
 const open: { ref: SegmentRef; first: number; count: number; isShared: boolean }[] = []
 const end = (await store.lastSegment(1))?.end ?? 0
 say(`open ${store.recovery.lostRecords} ${store.recovery.isStateRebuilt} ${end}\n`)
 let seq = end
-for (;;) {
+for (let commits = 1; ; commits++) {
   const count = 1 + (seq % 20)
   const ref = { commit: store.nextCommit, part: 1 }
   const isShared = seq % 3 === 0
@@ -49,6 +52,10 @@ for (;;) {
   for (const { first, count } of settling) say(`settled ${first} ${count}\n`)
   open.push({ ref, first: seq, count, isShared })
   seq += count
+  if (commits % COMMITS_PER_CHECKPOINT === 0) {
+    await store.close()
+    store = await openStore(directory)
+  }
 }
 
 /** Writes a line before anything else happens. Node makes the pipe non-blocking: when the reader lags the line has to be offered again. */
