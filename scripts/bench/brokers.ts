@@ -19,7 +19,7 @@ export type BrokerName = 'mosquitto' | 'aedes' | 'sluice'
 export interface RunningBroker {
   readonly pid: number
   readonly port: number
-  /** Messages in the outbox of the route `bench`, by the broker's own word; null for brokers that have none. */
+  /** Messages in the outboxes of its routes, by the broker's own word; null for brokers that have none. */
   outboxDepth(): Promise<number | null>
   /** SIGTERM, and its end. */
   stop(): Promise<void>
@@ -28,10 +28,12 @@ export interface RunningBroker {
 export interface BrokerOptions {
   /** Its files; must exist. For Sluice's store it must lie on a disk. */
   readonly directory: string
-  /** Sluice gets a route that takes everything, towards an upstream that refuses connections. */
-  readonly isDurable: boolean
+  /** Sluice gets a route for each of these filters, towards an upstream that refuses connections. */
+  readonly routes: readonly string[]
   /** What starts Sluice: the sources' start script or an executable. */
   readonly sluice: string
+  /** Of Sluice, added to this process's own. */
+  readonly environment: NodeJS.ProcessEnv
 }
 
 const START_DEADLINE_MS = 15_000
@@ -73,7 +75,7 @@ async function startAedes(): Promise<RunningBroker> {
   return { ...child, port, outboxDepth: async () => null }
 }
 
-async function startSluice({ directory, isDurable, sluice }: BrokerOptions): Promise<RunningBroker> {
+async function startSluice({ directory, routes, sluice, environment }: BrokerOptions): Promise<RunningBroker> {
   const [port, httpPort, deadPort] = [await freePort(), await freePort(), await freePort()]
   const file = join(directory, 'sluice.yaml')
   // Limits as wide as mosquitto's are here, so that both do the same work.
@@ -91,33 +93,37 @@ async function startSluice({ directory, isDurable, sluice }: BrokerOptions): Pro
     '  session_queue: { messages: 10000000, bytes: 1GiB }',
     'log: { level: error }',
   ]
-  if (isDurable) {
+  if (routes.length > 0) {
     config.push(
       `upstreams: { away: { urls: [ "amqp://127.0.0.1:${deadPort}" ] } }`,
       'routes:',
-      '  bench:',
-      '    from: [ "bench/#" ]',
-      '    upstream: away',
-      '    exchange: { name: bench }',
-      '    limits: { messages: 1000000000, bytes: 1TiB }',
+      ...routes.map(
+        (filter, n) =>
+          `  bench-${n}: { from: [ "${filter}" ], upstream: away, exchange: { name: bench }, limits: { messages: 1000000000, bytes: 1TiB } }`,
+      ),
     )
   }
   await mkdir(directory, { recursive: true })
   await writeFile(file, `${config.join('\n')}\n`)
-  const child = await startProcess([sluice, 'run', '--config', file], port)
+  const child = await startProcess([sluice, 'run', '--config', file], port, environment)
   return {
     ...child,
     port,
     outboxDepth: async () => {
       const response = await fetch(`http://127.0.0.1:${httpPort}/api/v1/routes`)
-      return routeList.parse(await response.json()).find(route => route.name === 'bench')?.depth ?? null
+      const found = routeList.parse(await response.json())
+      return found.length === 0 ? null : found.reduce((depth, route) => depth + route.depth, 0)
     },
   }
 }
 
-async function startProcess(command: readonly string[], port: number): Promise<Pick<RunningBroker, 'pid' | 'stop'>> {
+async function startProcess(
+  command: readonly string[],
+  port: number,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<Pick<RunningBroker, 'pid' | 'stop'>> {
   const [program, args] = pinned('broker', command)
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(program, args, { env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {

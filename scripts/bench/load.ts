@@ -58,7 +58,7 @@ export interface LoadOrder {
 }
 
 /** Topic of the publisher with that number; all have the same length. */
-const topicOf = (publisher: number) => `bench/${String(publisher).padStart(3, '0')}`
+export const topicOf = (publisher: number) => `bench/${String(publisher).padStart(3, '0')}`
 const FILTER = 'bench/#'
 export const TOPIC_BYTES = topicOf(0).length
 

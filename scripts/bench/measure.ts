@@ -4,8 +4,8 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type BrokerName, pinned, startBroker } from './brokers.ts'
-import { type LoadOrder, type LoadResult, TOPIC_BYTES } from './load.ts'
-import type { Scenario, Sink } from './scenarios.ts'
+import { type LoadOrder, type LoadResult, TOPIC_BYTES, topicOf } from './load.ts'
+import type { Load, Scenario, Sink } from './scenarios.ts'
 
 /* One broker, fresh, under one scenario. */
 
@@ -29,6 +29,8 @@ export interface MeasureOptions {
   /** Takes a directory for each broker. */
   readonly directory: string
   readonly sluice: string
+  /** Of Sluice, added to this process's own. */
+  readonly environment?: NodeJS.ProcessEnv
 }
 
 /** statfs type of tmpfs: what is written there costs nothing. */
@@ -57,15 +59,20 @@ export function contendersOf({ load, isDurable }: Scenario): readonly Contender[
 
 /** Starts the broker and a generator, and stops both. Rejects when either fails. */
 export async function measure(options: MeasureOptions): Promise<Measurement> {
-  const { scenario, contender, warmUpS, seconds, sluice } = options
-  const { isDurable, load } = scenario
+  const { scenario, contender, warmUpS, seconds, sluice, environment = {} } = options
+  const { isDurable, queues, load } = scenario
   const directory = await mkdtemp(join(options.directory, `${contender.broker}-`))
   try {
     if (isDurable && (await statfs(directory)).type === TMPFS) {
       throw new Error(`${directory} is in memory (tmpfs); name a directory on a disk with --data`)
     }
     const writtenBefore = writtenBytes()
-    const broker = await startBroker(contender.broker, { directory, isDurable, sluice })
+    const broker = await startBroker(contender.broker, {
+      directory,
+      routes: isDurable ? routesOf(queues, load) : [],
+      sluice,
+      environment,
+    })
     let result: LoadResult
     try {
       const order: LoadOrder = {
@@ -89,6 +96,10 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     await rm(directory, { recursive: true, force: true })
   }
 }
+
+/** Filters of the routes that keep everything. */
+const routesOf = (queues: Scenario['queues'], { publishers }: Load): string[] =>
+  queues === 'one' ? ['bench/#'] : Array.from({ length: publishers }, (_, publisher) => topicOf(publisher))
 
 async function generate(order: LoadOrder): Promise<LoadResult> {
   const script = join(import.meta.dirname, 'load.ts')

@@ -32,6 +32,8 @@ export interface Scenario {
   readonly load: Load
   /** Sluice keeps everything in the outbox of a route whose upstream refuses connections; the others in an offline session. */
   readonly isDurable: boolean
+  /** Of Sluice, where it keeps everything: one for all publishers, or one each. */
+  readonly queues: 'one' | 'one each'
   readonly shows: 'rate' | 'latency'
   /** null: for information. */
   readonly bar: Bar | null
@@ -53,6 +55,7 @@ export const SCENARIOS: readonly Scenario[] = [
     title: 'QoS 0, 64 B, 10 publishers to 1 subscriber',
     load: { ...FAN_IN, qos: 0, payloadBytes: 64, window: 40_000 },
     isDurable: false,
+    queues: 'one',
     shows: 'rate',
     bar: { ratio: 10, amplification: null },
   },
@@ -61,6 +64,7 @@ export const SCENARIOS: readonly Scenario[] = [
     title: 'QoS 1 in memory, 256 B, 10 publishers with window 20 to 1 subscriber',
     load: FAN_IN,
     isDurable: false,
+    queues: 'one',
     shows: 'rate',
     bar: { ratio: 4, amplification: null },
   },
@@ -69,6 +73,7 @@ export const SCENARIOS: readonly Scenario[] = [
     title: 'QoS 1, 256 B, 100 publishers with one message in flight each, 1 subscriber',
     load: { ...FAN_IN, publishers: 100, window: 1 },
     isDurable: false,
+    queues: 'one',
     shows: 'rate',
     bar: { ratio: 1.3, amplification: null },
   },
@@ -77,14 +82,25 @@ export const SCENARIOS: readonly Scenario[] = [
     title: 'QoS 1, 256 B, 10 publishers with window 20, no consumer; Sluice: fsync before PUBACK',
     load: { ...FAN_IN, subscribers: 0, sink: 'offline-session' },
     isDurable: true,
+    queues: 'one',
     shows: 'rate',
     bar: { ratio: 1.5, amplification: 2.5 },
+  },
+  {
+    name: 'durable-queues',
+    title: 'QoS 1, 256 B, 100 publishers with window 20, no consumer; Sluice: fsync before PUBACK, a queue each',
+    load: { ...FAN_IN, publishers: 100, subscribers: 0, sink: 'offline-session' },
+    isDurable: true,
+    queues: 'one each',
+    shows: 'rate',
+    bar: { ratio: 0.5, amplification: 2.5 },
   },
   {
     name: 'latency',
     title: 'QoS 1, 256 B, 10 publishers to 1 subscriber at 2,000 messages/s',
     load: { ...FAN_IN, ratePerS: 2000 },
     isDurable: false,
+    queues: 'one',
     shows: 'latency',
     bar: null,
   },
@@ -93,6 +109,7 @@ export const SCENARIOS: readonly Scenario[] = [
     title: 'QoS 0, 64 B, 1 publisher to 100 subscribers, deliveries',
     load: { ...FAN_IN, publishers: 1, subscribers: 100, qos: 0, payloadBytes: 64, window: 4_000 },
     isDurable: false,
+    queues: 'one',
     shows: 'rate',
     bar: null,
   },

@@ -5,6 +5,7 @@ import { contendersOf, type Measurement, measure } from '../../scripts/bench/mea
 import { verdictOf } from '../../scripts/bench/report.ts'
 import { SCENARIOS, type Scenario } from '../../scripts/bench/scenarios.ts'
 import { findMosquitto } from '../../scripts/peers.ts'
+import { slowDiskIngress } from '../fault/scenarios/slow-disk.ts'
 
 /*
  * Guards against a slide, not a measurement: short runs, beside whatever else the machine does, must reach a third of what `npm run bench`
@@ -71,4 +72,17 @@ it('at 2,000 messages a second half of them arrive within 5 ms', async () => {
   const { sluice } = await compare(scenario)
   expect(sluice.lost).toBe(0)
   expect(sluice.latencyMs?.p50).toBeLessThan(5)
+})
+
+it('with an fdatasync of 5 ms and 200 messages in flight a third of 20,000 messages/s are kept', async () => {
+  const [delayMs, inFlight] = [5, 200]
+  const wanted = 20_000 * SHARE_OF_BAR
+  let run = await slowDiskIngress({ delayMs, seconds: 1.5 })
+  for (let attempt = 2; attempt <= ATTEMPTS && run.ratePerS < wanted; attempt++) {
+    run = await slowDiskIngress({ delayMs, seconds: 1.5 })
+  }
+  expect(run.ratePerS).toBeGreaterThanOrEqual(wanted)
+  // All that is in flight with each fdatasync: faster than this, it was not waited for.
+  expect(run.ratePerS).toBeLessThanOrEqual((inFlight * 1000) / delayMs)
+  expect(run).toMatchObject({ lost: 0, disordered: 0 })
 })
