@@ -3,14 +3,15 @@ import type { Gateway } from './api/gateway.ts'
 import { ApiServer } from './api/server.ts'
 import { Upstream } from './bridge/upstream.ts'
 import { gatewayId } from './config/gateway-id.ts'
-import type { Config, NamedQueueConfig, RouteConfig } from './config/schema.ts'
+import { type Config, DEFAULT_QUEUE_LIMITS, type NamedQueueConfig, type RouteConfig } from './config/schema.ts'
 import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
 import { Declarations } from './core/declarations.ts'
 import { Identities } from './core/identity.ts'
 import { MemoryBudget } from './core/memory.ts'
-import type { Queue } from './core/queue.ts'
+import type { MessageAddress } from './core/mover.ts'
+import type { Queue, QueueLimits } from './core/queue.ts'
 import { Router } from './core/router.ts'
 import { RoutingTable } from './core/routing-table.ts'
 import { Tickets } from './core/tickets.ts'
@@ -27,6 +28,9 @@ import { TcpListener } from './transport/tcp.ts'
 
 /** How often queues are looked at for messages, and for queues, whose time is over. */
 const EXPIRY_INTERVAL_MS = 1_000
+
+/** Dead letters wait for somebody to look at them: ten years, the longest age a queue can be given. */
+const DEAD_LETTERS_AGE_MS = 3650 * 86_400_000
 
 export interface Address {
   readonly host: string
@@ -130,7 +134,7 @@ async function compose(
     boot => store.bootRecord(boot),
     clock,
   )
-  const ageMs = (bytes: Buffer, at: number): number => identities.ageMs(bytes, at)
+  const ageMs = (bytes: Buffer, at: number): number => identities.waitedMs(bytes, at)
   const topology = new Topology({ store, schedule, tickets, memory, clock, table, ageMs })
   const router = new Router({
     table,
@@ -168,6 +172,7 @@ async function compose(
   const outboxes = new Map<string, Queue>()
   for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, declarations))
   for (const queue of config.queues) await openQueue(queue, topology, declarations)
+  await openDeadLetterQueues(config, topology)
   await declarations.load()
 
   const upstreams = config.upstreams.map(
@@ -242,19 +247,49 @@ async function compose(
 
 async function openOutbox(route: RouteConfig, topology: Topology, declarations: Declarations): Promise<Queue> {
   const { name, limits, qos0 } = route
-  const outbox = await topology.declareQueue({ name, origin: 'config', limits, qos0 })
+  const deadLetter = queueAddress(route.deadLetter)
+  const outbox = await topology.declareQueue({ name, origin: 'config', limits, qos0, deadLetter })
   await bindTopics(name, route.from, declarations)
   return outbox
 }
 
 async function openQueue(
-  { name, limits, policy, bind }: NamedQueueConfig,
+  { name, limits, policy, bind, deadLetter }: NamedQueueConfig,
   topology: Topology,
   declarations: Declarations,
 ): Promise<void> {
-  await topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer', policy })
+  await topology.declareQueue({
+    name,
+    origin: 'config',
+    limits,
+    qos0: 'buffer',
+    policy,
+    deadLetter: queueAddress(deadLetter),
+  })
   await bindTopics(name, bind, declarations)
 }
+
+/** Queues that the configuration names for dead letters and nowhere else; those of routes have the limits of the route. Nothing expires at the end of the line. */
+async function openDeadLetterQueues({ routes, queues }: Config, topology: Topology): Promise<void> {
+  const named = new Map<string, QueueLimits>()
+  for (const { deadLetter } of queues) if (deadLetter !== null) named.set(deadLetter, DEFAULT_QUEUE_LIMITS)
+  for (const { deadLetter, limits } of routes) if (deadLetter !== null) named.set(deadLetter, limits)
+  for (const { name } of queues) named.delete(name)
+  for (const [name, limits] of named) {
+    // Whoever declared it over the API gave it limits of its own.
+    if (topology.has(name) && topology.originOf(name) !== 'config') continue
+    await topology.declareQueue({
+      name,
+      origin: 'config',
+      limits: { ...limits, ageMs: DEAD_LETTERS_AGE_MS },
+      qos0: 'buffer',
+    })
+  }
+}
+
+/** A queue by its name, as the default exchange knows it. */
+const queueAddress = (name: string | null): MessageAddress | null =>
+  name === null ? null : { exchange: '', key: name }
 
 async function bindTopics(queue: string, filters: readonly string[], declarations: Declarations): Promise<void> {
   for (const key of filters) {

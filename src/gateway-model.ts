@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import type {
+  Address,
   BindingRequest,
   BindingStatus,
   ExchangeRequest,
@@ -13,14 +14,16 @@ import type {
 import type { DeclareOutcome, Model } from './api/gateway.ts'
 import { DEFAULT_QUEUE_LIMITS } from './config/schema.ts'
 import type { BindingSpec, Declarations, Declared } from './core/declarations.ts'
+import { DEFAULT_EXCHANGE } from './core/exchange.ts'
 import { HEADERS_MATCHES, type HeadersMatch } from './core/exchanges/headers.ts'
 import type { Identities } from './core/identity.ts'
+import type { MessageAddress } from './core/mover.ts'
 import type { Queue } from './core/queue.ts'
 import type { Topology } from './core/topology.ts'
 import { BrokerError } from './model/error.ts'
-import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
+import { CLOCK_WORDS, decodeRecord, MQTT_EXCHANGE, PropertiesTag } from './model/message.ts'
 import { readMqtt5Properties } from './model/mqtt5-properties.ts'
-import type { ExchangeName, QueueName } from './model/names.ts'
+import { type ExchangeName, exchangeName, type QueueName, routingKey, topicName } from './model/names.ts'
 import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
 
 /** A look shows so much of a payload. */
@@ -106,6 +109,7 @@ export class RunningModel implements Model {
       oldest_age_ms: this.oldestAgeMs(queue),
       limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
       policy: policyStatus(queue.policy),
+      dead_letter: queue.deadLetter === null ? null : addressDocument(queue.deadLetter.address),
       ledger: queue.ledger.figures(),
     }
   }
@@ -118,10 +122,12 @@ export class RunningModel implements Model {
 
   async declareQueue(name: QueueName, request: QueueRequest): Promise<DeclareOutcome> {
     const { limits } = request
+    const { dead_letter = null } = request
     return this.#declarations.declareQueue({
       name,
       origin: 'api',
       policy: queuePolicy(request),
+      deadLetter: dead_letter === null ? null : messageAddress(dead_letter),
       isDurable: request.durable ?? true,
       limits: {
         messages: limits.messages ?? DEFAULT_QUEUE_LIMITS.messages,
@@ -228,6 +234,15 @@ function payloadText(payload: Buffer, mostBytes: number): { payload: string; enc
   while (end < payload.length && end > 0 && ((payload[end] ?? 0) & 0xc0) === 0x80) end--
   return { payload: payload.toString('utf8', 0, end), encoding: 'utf8' }
 }
+
+/** @throws BrokerError NAME_INVALID for a key the exchange cannot be given. */
+function messageAddress({ exchange, routing_key }: Address): MessageAddress {
+  if (exchange !== DEFAULT_EXCHANGE) exchangeName(exchange)
+  if (routing_key === null) return { exchange, key: null }
+  return { exchange, key: exchange === MQTT_EXCHANGE ? topicName(routing_key) : routingKey(routing_key) }
+}
+
+const addressDocument = ({ exchange, key }: MessageAddress): Address => ({ exchange, routing_key: key })
 
 function bindingSpec({
   source,

@@ -133,6 +133,8 @@ export const queue = z.object({
     on_full: onFull,
   }),
   policy: queuePolicy,
+  /** Where what leaves it unsettled goes; null: it is dropped and counted. routing_key null: each message keeps its own. */
+  dead_letter: z.nullable(z.object({ exchange: z.string(), routing_key: z.nullable(z.string()) })),
   ledger,
 })
 export type QueueStatus = z.infer<typeof queue>
@@ -150,6 +152,17 @@ const wholeNumber = (min: number, max: number) => {
 const yesOrNo = z.boolean('true or false is needed')
 const DAY_MS = 86_400_000
 const YEARS_MS = 3650 * DAY_MS
+
+const address = z.strictObject(
+  {
+    /** Empty: the default exchange, which knows each queue by its name. */
+    exchange: z.string('the name of an exchange is needed, or an empty text'),
+    /** Null: each message keeps its own. */
+    routing_key: z._default(z.nullable(z.string('a text or null is needed')), null),
+  },
+  { error: requestError },
+)
+export type Address = z.output<typeof address>
 
 /** Limits and policy of a queue; what is left out is as in the configuration. */
 export const queueRequest = z._default(
@@ -187,6 +200,7 @@ export const queueRequest = z._default(
       exclusive: z.optional(yesOrNo),
       /** Deleted, with what is in it, when nobody has consumed from it for so long. */
       expires_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
+      dead_letter: z.optional(z.nullable(address)),
     },
     { error: requestError },
   ),

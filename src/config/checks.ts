@@ -21,6 +21,7 @@ export function findConflicts(config: Resolved): Conflict[] {
     ...upstreamConflicts(config),
     ...routeConflicts(config),
     ...queueConflicts(config),
+    ...deadLetterConflicts(config),
   ]
 }
 
@@ -100,6 +101,29 @@ function* routeConflicts({ routes, upstreams }: Resolved): Iterable<Conflict> {
       path: ['routes', route.name, 'upstream'],
       message: `no upstream is called "${route.upstream}"${nearest === null ? '' : ` (did you mean "${nearest}"?)`}; ${known}`,
     }
+  }
+}
+
+/** Dead letters of a route share its byte limit, so they have a queue of their own. */
+function* deadLetterConflicts({ queues, routes }: Resolved): Iterable<Conflict> {
+  const owners = new Map<string, string>()
+  const of = (section: 'routes' | 'queues', name: string, message: string): Conflict => ({
+    path: [section, name, 'dead_letter'],
+    message,
+  })
+  const isOutbox = (queue: string | null): boolean => routes.some(({ name }) => name === queue)
+  for (const { name, deadLetter } of routes) {
+    if (isOutbox(deadLetter)) yield of('routes', name, `${deadLetter} is the outbox of a route; name another queue`)
+    if (deadLetter === null) continue
+    const owner = owners.get(deadLetter)
+    if (owner !== undefined) {
+      yield of('routes', name, `route ${owner} has ${deadLetter} already, within its byte limit; name another queue`)
+    }
+    owners.set(deadLetter, name)
+  }
+  for (const { name, deadLetter } of queues) {
+    if (isOutbox(deadLetter)) yield of('queues', name, `${deadLetter} is the outbox of a route; name another queue`)
+    if (deadLetter === name) yield of('queues', name, `${deadLetter} is this queue itself; name another`)
   }
 }
 

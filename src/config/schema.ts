@@ -7,7 +7,7 @@
  */
 import { resolve } from 'node:path'
 import * as z from 'zod/mini'
-import { configuredName, exchangeName, topicFilter } from '../model/names.ts'
+import { configuredName, exchangeName, queueName, topicFilter } from '../model/names.ts'
 import { MAX_PRIORITY, PLAIN_POLICY } from '../model/queue-policy.ts'
 import {
   count,
@@ -36,6 +36,8 @@ const host = text(
   'an IP address or a host name',
   words(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not an IP address or a host name'),
 )
+const NO_DEAD_LETTERS = 'none'
+const deadLetter = text<string>('queue name', `the name of a queue, or ${NO_DEAD_LETTERS}`, queueName)
 // Checked here and plain text from here on: modules take slices, and a brand would only get in their tests' way.
 const filter = text<string>('MQTT filter', 'an MQTT topic filter such as sensors/+/temperature', topicFilter)
 const name = text<string>('name', '1 to 64 letters, digits, _ and -', configuredName)
@@ -309,6 +311,9 @@ const namedQueue = z.pipe(
       false,
       'Of several consumers only the first gets messages; when it goes, the next.',
     ),
+    dead_letter: optional(deadLetter, 'Queue that takes what leaves this one unsettled; declared if it is not there.', {
+      absent: 'none: such messages are dropped and counted',
+    }),
   }),
   z.transform(o => ({
     bind: o.bind ?? [],
@@ -321,6 +326,7 @@ const namedQueue = z.pipe(
       maxPriority: o.max_priority,
       hasSingleActiveConsumer: o.single_active_consumer,
     },
+    deadLetter: queueOrNone(o.dead_letter ?? NO_DEAD_LETTERS),
   })),
 )
 
@@ -362,6 +368,11 @@ const route = z.pipe(
       'QoS 0 messages: buffer like the rest, pass only while connected, or ignore.',
     ),
     limits: section(queueLimits, 'Limits of the outbox, the queue that keeps messages while the upstream is away.'),
+    dead_letter: optional(
+      deadLetter,
+      'Queue for what leaves the outbox unsettled, within the byte limit of the route; none: it is dropped and counted.',
+      { absent: 'name of the route and .dead' },
+    ),
   }),
   z.transform(o => ({
     from: o.from,
@@ -371,6 +382,7 @@ const route = z.pipe(
     codec: o.codec,
     qos0: o.qos0,
     limits: o.limits,
+    deadLetter: o.dead_letter ?? null,
   })),
 )
 
@@ -439,7 +451,11 @@ export const configSchema = z.pipe(
     store: o.store,
     limits: o.limits,
     upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),
-    routes: Object.entries(o.routes).map(([key, value]) => ({ name: key, ...value })),
+    routes: Object.entries(o.routes).map(([key, value]) => ({
+      name: key,
+      ...value,
+      deadLetter: queueOrNone(value.deadLetter ?? `${key}.dead`),
+    })),
     queues: Object.entries(o.queues).map(([key, value]) => ({ name: key, ...value })),
     clock: o.clock,
     log: o.log,
@@ -463,6 +479,10 @@ export type NamedQueueConfig = Config['queues'][number]
 /** Whether an address is reachable from this machine only. */
 export function isLoopback(address: string): boolean {
   return address === 'localhost' || address === '::1' || /^127(?:\.\d{1,3}){3}$/.test(address)
+}
+
+function queueOrNone(name: string): string | null {
+  return name === NO_DEAD_LETTERS ? null : name
 }
 
 function describedRecord<T extends z.ZodMiniType>(value: T, help: string) {

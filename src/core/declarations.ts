@@ -371,7 +371,10 @@ function isSameExchange(a: ExchangeSpec, b: ExchangeSpec): boolean {
   )
 }
 
-function isSameQueue(queue: Queue, { limits, qos0, policy = {}, isDurable = true }: QueueSpec): boolean {
+function isSameQueue(
+  queue: Queue,
+  { limits, qos0, policy = {}, deadLetter = null, isDurable = true }: QueueSpec,
+): boolean {
   return (
     queue.isDurable === isDurable &&
     queue.qos0 === qos0 &&
@@ -379,6 +382,8 @@ function isSameQueue(queue: Queue, { limits, qos0, policy = {}, isDurable = true
     queue.limits.bytes === limits.bytes &&
     queue.limits.ageMs === limits.ageMs &&
     queue.limits.onFull === limits.onFull &&
-    isSamePolicy(queue.policy, resolvePolicy(policy))
+    isSamePolicy(queue.policy, resolvePolicy(policy)) &&
+    queue.deadLetter?.address.exchange === deadLetter?.exchange &&
+    queue.deadLetter?.address.key === deadLetter?.key
   )
 }

@@ -1,3 +1,4 @@
+import { historyOf, type Moment } from '../model/death-history.ts'
 import { recordAcceptedAt, recordBoot, recordSeq, Clock as Trust } from '../model/message.ts'
 import type { Clock } from './clock.ts'
 
@@ -27,41 +28,57 @@ export class Identities {
     this.#clock = clock
   }
 
-  #boot(bytes: Buffer, at: number): Boot | undefined {
-    const boot = recordBoot(bytes, at)
+  #boot(boot: number): Boot | undefined {
     const current = this.#current()
     return boot === current.boot ? current : this.#bootOf(boot)
   }
 
   /** `<gateway>/<epoch>/<seq>` of the acceptance: the same on every resend and across restarts (design.md section 2, Ids). */
   messageId(bytes: Buffer, at: number): string {
-    const boot = this.#boot(bytes, at)
+    const boot = this.#boot(recordBoot(bytes, at))
     if (boot === undefined) return `${this.gateway}/boot-${recordBoot(bytes, at)}/${recordSeq(bytes, at)}`
     return `${boot.gateway}/${boot.epoch}/${recordSeq(bytes, at)}`
   }
 
   /** Wall time of acceptance, milliseconds since 1970, by what is known of that boot's clock today. */
   wallTimeMs(bytes: Buffer, at: number): number {
-    return Math.round((this.#boot(bytes, at)?.wallOffsetMs ?? 0) + recordAcceptedAt(bytes, at))
+    return this.#wallTimeMs(recordBoot(bytes, at), recordAcceptedAt(bytes, at))
+  }
+
+  /** The same of a moment in a history. */
+  wallTimeOf({ boot, ms }: Moment): number {
+    return this.#wallTimeMs(boot, ms)
+  }
+
+  #wallTimeMs(boot: number, ms: number): number {
+    return Math.round((this.#boot(boot)?.wallOffsetMs ?? 0) + ms)
   }
 
   /** How far that wall time is trusted today. */
   trustOf(bytes: Buffer, at: number): Trust {
-    return this.#boot(bytes, at)?.clock ?? Trust.unknown
+    return this.#boot(recordBoot(bytes, at))?.clock ?? Trust.unknown
   }
 
   /**
-   * The age of a record, milliseconds since acceptance: what TTL, expiry and age limits go by. Time since this start counts always; time before it,
+   * The age of a record, milliseconds since acceptance: what message expiry goes by. Time since this start counts always; time before it,
    * the time switched off above all, only if the wall clock was trusted both then and now, else as zero (design.md section 5). A clock that jumps changes nothing.
    */
   ageMs(bytes: Buffer, at: number): number {
+    return this.#sinceMs(recordBoot(bytes, at), recordAcceptedAt(bytes, at))
+  }
+
+  /** The same since it entered the queue it is in: what TTL and age limits go by. */
+  waitedMs(bytes: Buffer, at: number): number {
+    const movedAt = historyOf(bytes, at)?.movedAt
+    return movedAt === undefined ? this.ageMs(bytes, at) : this.#sinceMs(movedAt.boot, movedAt.ms)
+  }
+
+  #sinceMs(boot: number, ms: number): number {
     const sinceStart = this.#clock.monotonicMs()
-    const acceptedAt = recordAcceptedAt(bytes, at)
     const current = this.#current()
-    const boot = recordBoot(bytes, at)
-    if (boot === current.boot) return Math.max(0, sinceStart - acceptedAt)
+    if (boot === current.boot) return Math.max(0, sinceStart - ms)
     const then = this.#bootOf(boot)
     if (current.clock !== Trust.synced || then?.clock !== Trust.synced) return sinceStart
-    return sinceStart + Math.max(0, current.wallOffsetMs - then.wallOffsetMs - acceptedAt)
+    return sinceStart + Math.max(0, current.wallOffsetMs - then.wallOffsetMs - ms)
   }
 }

@@ -225,14 +225,23 @@ export class Lane {
       ticket,
       status,
     )
+    this.#appended(length)
+  }
+
+  /** Appends a record that has its stored form already. */
+  appendRecord(record: Buffer, note: number, ticket: number, status: number): void {
+    this.#openSegment(record.length).appendRecord(record, 0, note, ticket, status)
+    this.#appended(record.length)
+  }
+
+  #appended(length: number): void {
     this.#nextPosition++
     this.live++
     this.ready++
     this.bytes += length
-    if (this.#durability !== null) {
-      this.unwritten++
-      this.unwrittenBytes += length
-    }
+    if (this.#durability === null) return
+    this.unwritten++
+    this.unwrittenBytes += length
   }
 
   #openSegment(length: number): Segment {

@@ -40,6 +40,10 @@ export type DropReason =
   | 'rejected'
   /** It failed as often as its queue permits. */
   | 'delivery_limit'
+  /** A dead letter on its way back to a queue where it died before, and nobody wanted that (RabbitMQ's cycle rule). */
+  | 'cycle'
+  /** A dead letter whose exchange has no queue for it. */
+  | 'unrouted'
 
 export class Ledger {
   accepted = 0

@@ -1,5 +1,6 @@
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import { StatePrefix } from '../store/keys.ts'
+import type { MessageAddress } from './mover.ts'
 import type { QueueLimits } from './queue.ts'
 
 export type Origin = 'config' | 'api' | 'client'
@@ -13,6 +14,8 @@ export interface QueueSpec {
   readonly qos0: Qos0Policy
   /** What is not said is as in PLAIN_POLICY. */
   readonly policy?: Partial<QueuePolicy>
+  /** Where its dead letters go; null: nowhere, they are dropped and counted. */
+  readonly deadLetter?: MessageAddress | null
   /** false: its messages and its definition go with the process. */
   readonly isDurable?: boolean
 }
@@ -25,6 +28,7 @@ export interface QueueDefinition {
   readonly qos0: Qos0Policy
   /** What differs from PLAIN_POLICY. */
   readonly policy: Partial<QueuePolicy>
+  readonly deadLetter: MessageAddress | null
   /** Numbers in the store: of its lane of priority 0, and of those above. A queue that is not durable has none, and is not kept. */
   readonly number: number
   readonly lanes: readonly number[]
@@ -32,9 +36,12 @@ export interface QueueDefinition {
 
 export const QUEUE_DEFINITIONS = Buffer.from([StatePrefix.definition, 'q'.charCodeAt(0)])
 
-export function defineQueue({ name, origin, limits, qos0, policy = {} }: QueueSpec, numbers: readonly number[]) {
+export function defineQueue(
+  { name, origin, limits, qos0, policy = {}, deadLetter = null }: QueueSpec,
+  numbers: readonly number[],
+): QueueDefinition {
   const [number = 0, ...lanes] = numbers
-  return { number, name, origin, limits, qos0, policy: differences(policy), lanes }
+  return { number, name, origin, limits, qos0, policy: differences(policy), deadLetter, lanes }
 }
 
 /** Every queue that is only known from its messages. */
@@ -67,19 +74,21 @@ export function encodeDefinition(definition: QueueDefinition): Buffer {
 }
 
 export function decodeDefinition(value: Buffer): QueueDefinition {
-  const { limits, policy, lanes, ...definition } = JSON.parse(value.toString()) as Kept
+  const { limits, policy, deadLetter, lanes, ...definition } = JSON.parse(value.toString()) as Kept
   return {
     ...definition,
     limits: { ...limits, ageMs: limits.ageMs ?? Number.POSITIVE_INFINITY },
     policy: policy ?? {},
+    deadLetter: deadLetter ?? null,
     lanes: lanes ?? [],
   }
 }
 
-/** Those of earlier versions have neither policy nor lanes. */
-type Kept = Omit<QueueDefinition, 'limits' | 'policy' | 'lanes'> & {
+/** Those of earlier versions have neither policy, dead-letter address nor lanes. */
+type Kept = Omit<QueueDefinition, 'limits' | 'policy' | 'deadLetter' | 'lanes'> & {
   readonly limits: Omit<QueueLimits, 'ageMs'> & { readonly ageMs: number | null }
   readonly policy?: Partial<QueuePolicy>
+  readonly deadLetter?: MessageAddress | null
   readonly lanes?: readonly number[]
 }
 

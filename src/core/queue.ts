@@ -19,6 +19,7 @@ import {
   recordBoot,
   recordExpiryMs,
   recordLength,
+  recordPriority,
 } from '../model/message.ts'
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
@@ -28,7 +29,7 @@ import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import { Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import type { Segment } from './segment.ts'
+import { type Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 import { Waiting } from './waiting.ts'
@@ -308,7 +309,7 @@ export class Queue implements CommitSource, LaneOwner {
     ticket: number,
     status: number,
   ): void {
-    const lane = this.#laneFor(prefix)
+    const lane = this.#lanes.length === 1 ? this.#first : this.#laneOf(prefixPriority(prefix))
     lane.append(
       recordLength(prefix, expiryMs, propertiesBytes, to - from - propertiesBytes),
       prefix,
@@ -324,15 +325,26 @@ export class Queue implements CommitSource, LaneOwner {
     )
     this.ledger.accepted++
     this.ledger.queued++
+    this.#appended(lane)
+  }
+
+  /** Takes a message that leaves another queue, in stored form; the commit that marks it there writes it here. The caller pumps. */
+  takeMoved(record: Buffer, note: number, isShared: boolean): void {
+    const lane = this.#laneOf(recordPriority(record, 0))
+    lane.appendRecord(record, note, this.#durability?.tickets.last ?? 0, isShared ? SHARED : 0)
+    this.ledger.accepted++
+    this.ledger.queued++
+    this.#dueNow()
+    this.#appended(lane)
+  }
+
+  #appended(lane: Lane): void {
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
     else if (this.deadLetter !== null && this.limits.onFull === 'drop_newest' && this.#isOver()) this.#dropNewest(lane)
   }
 
-  #laneFor(prefix: RecordPrefix): Lane {
-    if (this.#lanes.length === 1) return this.#first
-    return (
-      this.#lanes[Math.min(prefixPriority(prefix), this.#policy.maxPriority, this.#lanes.length - 1)] ?? this.#first
-    )
+  #laneOf(priority: number): Lane {
+    return this.#lanes[Math.min(priority, this.#policy.maxPriority, this.#lanes.length - 1)] ?? this.#first
   }
 
   #isOver(): boolean {
@@ -361,29 +373,27 @@ export class Queue implements CommitSource, LaneOwner {
    * changed.
    */
   #letGo(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): boolean {
-    const isInFlight = lane.isInFlight(segment, index)
-    if (this.deadLetter === null) {
-      if (reason === 'expired') this.ledger.expired++
-      else this.ledger.drop(reason === 'maxlen' ? 'overflow' : reason, 1)
-    } else {
-      // Whoever is pumped meanwhile must not be given this message.
-      const wasPumping = this.#isPumping
-      this.#isPumping = true
-      this.#isRefused = !this.deadLetter.take(segment.bytes, segment.offsetAt(index), reason)
-      this.#isPumping = wasPumping
-      if (this.#isRefused) return false
-      this.ledger.deadLetter(reason, 1)
-    }
-    if (isInFlight) this.ledger.inFlight--
+    const outcome = this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason) ?? 'no-target'
+    this.#isRefused = outcome === 'held'
+    if (outcome === 'held') return false
+    if (lane.isInFlight(segment, index)) this.ledger.inFlight--
     else this.ledger.queued--
-    if (this.deadLetter === null) {
-      lane.end(segment, index)
-    } else {
-      lane.move(segment, index)
-      // The target's copy is written, and what is on disk here marked, by one commit; it takes all there is.
-      this.#dueNow()
+    if (outcome === 'moved') {
+      this.ledger.deadLetter(reason, 1)
+      this.#moved(lane, segment, index)
+      return true
     }
+    if (outcome !== 'no-target') this.ledger.drop(outcome, 1)
+    else if (reason === 'expired') this.ledger.expired++
+    else this.ledger.drop(reason === 'maxlen' ? 'overflow' : reason, 1)
+    lane.end(segment, index)
     return true
+  }
+
+  /** Another queue has it. That one's copy is written, and what is on disk here marked, by one commit; it takes all there is. */
+  #moved(lane: Lane, segment: Segment, index: number): void {
+    lane.move(segment, index)
+    this.#dueNow()
   }
 
   /** Lets go of what is expired or given up at the front of its lanes, and delivers what comes after; a bounded number per turn of the event loop. */

@@ -215,4 +215,5 @@ function keyFor(exchange: Exchange, publishedTo: string, key: string): string | 
   return isTopic || isTopicName(swapped) ? swapped : null
 }
 
-const isTopicName = (text: string): boolean => text !== '' && !/[+#\0]/.test(text)
+/** A key under which `mqtt` may deliver: a topic without wildcards [MQTT-3.3.2-2]. */
+export const isTopicName = (text: string): boolean => text !== '' && !/[+#\0]/.test(text)

@@ -5,11 +5,13 @@ import type { Store } from '../store/store.ts'
 import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
+import { DeadLetters } from './dead-letter.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
 import { type LedgerFigures, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
+import { Mover } from './mover.ts'
 import { type AgeMs, type LaneRecord, Queue, type QueueLimits, type QueueRecord, type StoredQueue } from './queue.ts'
 import {
   decodeDefinition,
@@ -52,6 +54,7 @@ export class Topology {
   readonly #declared = new Set<string>()
   /** By queue, the binding that lets the default exchange find it. */
   readonly #byName = new Map<string, Binding>()
+  readonly #mover: Mover
   #nextNumber = 1
   /** By number of the lane, until its queue is opened. */
   readonly #tried = new Map<number, Map<number, Tried>>()
@@ -80,6 +83,7 @@ export class Topology {
     this.#clock = clock
     this.#table = table
     this.#ageMs = ageMs
+    this.#mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
   }
 
   /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
@@ -141,11 +145,16 @@ export class Topology {
 
   #add(queue: Queue, definition: QueueDefinition): void {
     const { name } = queue
+    this.#sendDeadLetters(queue, definition)
     this.#queues.set(name, queue)
     this.#definitions.set(name, definition)
     const byName: Binding = { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 }
     this.#byName.set(name, byName)
     this.#table.bind(DEFAULT_EXCHANGE, byName)
+  }
+
+  #sendDeadLetters(queue: Queue, { deadLetter }: QueueDefinition): void {
+    queue.deadLetter = deadLetter === null ? null : new DeadLetters(queue, deadLetter, this.#mover)
   }
 
   async #stored(numbers: readonly number[]): Promise<StoredQueue> {
@@ -200,6 +209,7 @@ export class Topology {
     queue.limits = limits
     queue.qos0 = qos0
     queue.policy = resolved
+    this.#sendDeadLetters(queue, definition)
     this.#definitions.set(name, definition)
     if (queue.isDurable) await this.#keep(definition)
     return queue

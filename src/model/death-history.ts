@@ -10,10 +10,9 @@
  *   off size
  *     0   1  entries
  *     1   1  which of them, from 0, was the message's first death; 255: it has not died
- *     2   1  clock when it last moved (Clock of message.ts)
- *     3   4  boot in which it last moved, little-endian like all below
- *     7   6  when, milliseconds of the monotonic clock since that boot
- *    13      entries, newest first:
+ *     2   4  boot in which it last moved, little-endian like all below
+ *     6   6  when, milliseconds of the monotonic clock since that boot
+ *    12      entries, newest first:
  *     0   1  bits 0-6 event, 7 original expiration present
  *     1   4  count
  *     5   4  boot in which it happened first
@@ -25,7 +24,7 @@
  *         …  queue, exchange, key (UTF-8)
  */
 import { isUtf8 } from 'node:buffer'
-import type { Clock } from './message.ts'
+import { recordHistory } from './message.ts'
 
 const EVENTS = ['rejected', 'expired', 'maxlen', 'delivery_limit', 'replayed'] as const
 /** RabbitMQ's words for a death; `replayed`: an operator put it back. */
@@ -58,7 +57,7 @@ export interface DeathHistory {
   /** One of `entries`; null: it has not died. */
   readonly firstDeath: HistoryEntry | null
   /** When it entered the queue it is in. */
-  readonly movedAt: Moment & { readonly clock: Clock }
+  readonly movedAt: Moment
 }
 
 /** Entries at most. */
@@ -66,7 +65,7 @@ const HISTORY_ENTRIES = 16
 /** Bytes at most, unless the newest entry and the first death alone take more (their keys may be topics of 64 KiB). */
 const HISTORY_BYTES = 32 * 1024
 
-const HEAD_BYTES = 13
+const HEAD_BYTES = 12
 const ENTRY_BYTES = 19
 const EXPIRATION_BYTES = 6
 const FLAG_EXPIRATION = 0x80
@@ -77,14 +76,12 @@ const COUNT_MAX = 0xffff_ffff
 export function appendEvent(
   history: DeathHistory | null,
   event: Omit<HistoryEntry, 'count' | 'at'>,
-  now: DeathHistory['movedAt'],
+  now: Moment,
 ): DeathHistory {
   const before = history?.entries ?? []
   const known = before.find(entry => isSame(entry, event))
   const newest: HistoryEntry =
-    known === undefined
-      ? { ...event, count: 1, at: { boot: now.boot, ms: now.ms } }
-      : { ...known, count: Math.min(known.count + 1, COUNT_MAX) }
+    known === undefined ? { ...event, count: 1, at: now } : { ...known, count: Math.min(known.count + 1, COUNT_MAX) }
   const wasFirst = history?.firstDeath ?? null
   const isFirst = event.event !== 'replayed' && (wasFirst === null || wasFirst === known)
   const firstDeath = isFirst ? newest : wasFirst
@@ -129,8 +126,7 @@ export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): B
   const bytes = Buffer.alloc(entries.reduce((sum, entry) => sum + entryBytes(entry), HEAD_BYTES))
   bytes[0] = entries.length
   bytes[1] = firstDeath === null ? NO_DEATH : entries.indexOf(firstDeath)
-  bytes[2] = movedAt.clock
-  writeMoment(bytes, movedAt, 3)
+  writeMoment(bytes, movedAt, 2)
   let at = HEAD_BYTES
   for (const { event, queue, exchange, key, count, at: moment, originalExpirationMs } of entries) {
     bytes[at] = EVENTS.indexOf(event) | (originalExpirationMs === null ? 0 : FLAG_EXPIRATION)
@@ -148,12 +144,17 @@ export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): B
   return bytes
 }
 
+/** Of the record at `at`; null: nothing has become of it yet, or its history cannot be read. */
+export function historyOf(bytes: Buffer, at: number): DeathHistory | null {
+  const history = recordHistory(bytes, at)
+  return history === null ? null : decodeHistory(history)
+}
+
 /** Null if the bytes are not a history: then nothing in them is to be believed. */
 export function decodeHistory(bytes: Buffer): DeathHistory | null {
   const count = bytes[0] ?? 0
   const first = bytes[1] ?? 0
-  const clock = bytes[2] ?? 0
-  if (bytes.length < HEAD_BYTES || count === 0 || count > HISTORY_ENTRIES || !isClock(clock)) return null
+  if (bytes.length < HEAD_BYTES || count === 0 || count > HISTORY_ENTRIES) return null
   const entries: HistoryEntry[] = []
   let at = HEAD_BYTES
   while (at < bytes.length) {
@@ -164,7 +165,7 @@ export function decodeHistory(bytes: Buffer): DeathHistory | null {
   }
   const firstDeath = first === NO_DEATH ? null : entries[first]
   if (entries.length !== count || firstDeath === undefined || firstDeath?.event === 'replayed') return null
-  return { entries, firstDeath, movedAt: { ...readMoment(bytes, 3), clock } }
+  return { entries, firstDeath, movedAt: readMoment(bytes, 2) }
 }
 
 function decodeEntry(bytes: Buffer, at: number): HistoryEntry | null {
@@ -189,8 +190,6 @@ function entryBytes({ queue, exchange, key, originalExpirationMs }: HistoryEntry
   const names = Buffer.byteLength(queue) + Buffer.byteLength(exchange) + Buffer.byteLength(key)
   return ENTRY_BYTES + (originalExpirationMs === null ? 0 : EXPIRATION_BYTES) + names
 }
-
-const isClock = (value: number): value is Clock => value <= 2
 
 function writeMoment(bytes: Buffer, { boot, ms }: Moment, at: number): void {
   bytes.writeUInt32LE(boot, at)

@@ -224,7 +224,7 @@ export const recordRetain = (bytes: Buffer, at: number): boolean => ((bytes[at +
 export const recordDup = (bytes: Buffer, at: number): boolean => ((bytes[at + 8] ?? 0) & FLAG_DUP) !== 0
 export const recordPropertiesTag = (bytes: Buffer, at: number): PropertiesTag =>
   (((bytes[at + 8] ?? 0) >> TAG_SHIFT) & 3) as PropertiesTag
-const recordPriority = (bytes: Buffer, at: number): number => (bytes[at + 9] ?? 0) & 15
+export const recordPriority = (bytes: Buffer, at: number): number => (bytes[at + 9] ?? 0) & 15
 const recordClock = (bytes: Buffer, at: number): Clock => (((bytes[at + 9] ?? 0) >> 4) & 3) as Clock
 export const recordSeq = (bytes: Buffer, at: number): number => readU48(bytes, at + 10)
 export const recordBoot = (bytes: Buffer, at: number): number => readU32(bytes, at + 16)
@@ -258,12 +258,12 @@ export const recordPropertiesBytes = (bytes: Buffer, at: number): number => read
 export const recordPayloadAt = (bytes: Buffer, at: number): number =>
   recordPropertiesAt(bytes, at) + recordPropertiesBytes(bytes, at)
 
-function recordExchange(bytes: Buffer, at: number): string {
+export function recordExchange(bytes: Buffer, at: number): string {
   if (recordIsTopic(bytes, at)) return MQTT_EXCHANGE
   const end = recordKeyAt(bytes, at)
   return bytes.toString('utf8', end - (bytes[at + 26] ?? 0), end)
 }
-function recordKey(bytes: Buffer, at: number): string {
+export function recordKey(bytes: Buffer, at: number): string {
   const start = recordKeyAt(bytes, at)
   return bytes.toString('utf8', start, start + recordKeyBytes(bytes, at))
 }

@@ -7,6 +7,7 @@ export const PLAIN_QUEUE_STATUS = {
   consumers: 0,
   waiting: 0,
   parked: false,
+  dead_letter: null,
   policy: {
     max_attempts: null,
     retry: { first_ms: 1000, max_ms: 300_000, waiting: 10_000 },

@@ -4,6 +4,7 @@ import { CommitSchedule, type CommitStore } from '../../src/core/commit-schedule
 import { Declarations, type DeclaredLimits } from '../../src/core/declarations.ts'
 import { Identities } from '../../src/core/identity.ts'
 import { MemoryBudget } from '../../src/core/memory.ts'
+import type { MessageAddress } from '../../src/core/mover.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
 import { Router } from '../../src/core/router.ts'
 import { RoutingTable } from '../../src/core/routing-table.ts'
@@ -83,7 +84,7 @@ export class CoreUnderTest {
       boot => store.bootRecord(boot),
       clock,
     )
-    const ageMs = (bytes: Buffer, at: number): number => this.identities.ageMs(bytes, at)
+    const ageMs = (bytes: Buffer, at: number): number => this.identities.waitedMs(bytes, at)
     this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table, ageMs })
     this.declarations = new Declarations({
       store,
@@ -130,8 +131,13 @@ export class CoreUnderTest {
   }
 
   /** A durable queue bound to a filter. */
-  async queue(name: string, pattern: string, limits: QueueLimits = WIDE_LIMITS): Promise<Queue> {
-    const queue = await this.topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer' })
+  async queue(
+    name: string,
+    pattern: string,
+    limits: QueueLimits = WIDE_LIMITS,
+    deadLetter: MessageAddress | null = null,
+  ): Promise<Queue> {
+    const queue = await this.topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer', deadLetter })
     this.router.bind(MQTT_EXCHANGE, { pattern, destination: { live: null, queue }, maxQos: 2, note: 0 })
     return queue
   }

@@ -103,6 +103,7 @@ describe('defaults', () => {
         codec: 'escaped',
         qos0: 'buffer',
         limits: { messages: 1_000_000, bytes: 2 * 2 ** 30, ageMs: 7 * 86_400_000, onFull: 'reject' },
+        deadLetter: 'telemetry.dead',
       },
     ])
   })
@@ -209,6 +210,15 @@ describe('errors say where, what, and what is accepted', () => {
       `${ROUTED.replace(':${PW}', '')}queues: { telemetry: {} }`,
       'queues.telemetry: route telemetry has a queue of this name, its outbox; rename one of them',
     ],
+    ['queues: { jobs: { dead_letter: jobs } }', 'queues.jobs.dead_letter: jobs is this queue itself; name another'],
+    [
+      `${ROUTED.replace(':${PW}', '')}queues: { jobs: { dead_letter: telemetry } }`,
+      'queues.jobs.dead_letter: telemetry is the outbox of a route; name another queue',
+    ],
+    [
+      `${ROUTED.replace(':${PW}', '')}  other: { from: [ a ], upstream: central, exchange: { name: x }, dead_letter: telemetry.dead }\n`,
+      'routes.other.dead_letter: route telemetry has telemetry.dead already, within its byte limit; name another queue',
+    ],
     ['queues: { jobs: { bind: [ "a#" ] } }', 'queues.jobs.bind.0: "a#" is not a valid topic filter'],
     ['queues: { jobs: { expires: 1h } }', 'queues.jobs.expires: '],
     [
@@ -232,9 +242,23 @@ describe('errors say where, what, and what is accepted', () => {
       },
     )
     expect(queues).toEqual([
-      { name: 'jobs', bind: [], limits: routes[0]?.limits, policy: PLAIN_POLICY },
-      { name: 'small', bind: ['a/b'], limits: { ...routes[0]?.limits, messages: 7 }, policy: PLAIN_POLICY },
+      { name: 'jobs', bind: [], limits: routes[0]?.limits, policy: PLAIN_POLICY, deadLetter: null },
+      {
+        name: 'small',
+        bind: ['a/b'],
+        limits: { ...routes[0]?.limits, messages: 7 },
+        policy: PLAIN_POLICY,
+        deadLetter: null,
+      },
     ])
+  })
+
+  test('dead letters go to a queue by its name, of a route to its own unless it has none', async () => {
+    const { queues, routes } = await accept(
+      `${ROUTED}    dead_letter: none\nqueues: { jobs: { dead_letter: jobs.dead }, other: { dead_letter: none } }`,
+      { env: PW },
+    )
+    expect([...routes, ...queues].map(({ deadLetter }) => deadLetter)).toEqual([null, 'jobs.dead', null])
   })
 
   test('the policy of a queue is in milliseconds and whole numbers', async () => {

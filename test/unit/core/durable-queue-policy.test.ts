@@ -214,9 +214,10 @@ describe('a dead letter that was never written', () => {
     const queue = await declare(core, {})
     const taken: string[] = []
     const target: DeadLetterTarget = {
+      address: { exchange: '', key: 'dead' },
       take: (bytes, at, reason) => {
         taken.push(`${decodeRecord(bytes, at).payload.toString()} ${reason}`)
-        return true
+        return 'moved'
       },
     }
     queue.deadLetter = target

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { DeadLetterReason, DeadLetterTarget } from '../../../src/core/dead-letter.ts'
 import { getMessages } from '../../../src/core/get.ts'
+import type { MoveOutcome } from '../../../src/core/mover.ts'
 import { decodeRecord } from '../../../src/model/message.ts'
 import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { Collector } from '../../support/collector.ts'
@@ -11,12 +12,13 @@ const numbers = (from: number, to: number): string[] => Array.from({ length: to 
 
 /** Writes down what it takes over, as long as it has room. */
 class DeadLetters implements DeadLetterTarget {
+  readonly address = { exchange: '', key: 'dead' }
   hasRoom = true
   readonly taken: [payload: string, reason: DeadLetterReason][] = []
 
-  take(bytes: Buffer, at: number, reason: DeadLetterReason): boolean {
+  take(bytes: Buffer, at: number, reason: DeadLetterReason): MoveOutcome {
     if (this.hasRoom) this.taken.push([decodeRecord(bytes, at).payload.toString(), reason])
-    return this.hasRoom
+    return this.hasRoom ? 'moved' : 'held'
   }
 }
 

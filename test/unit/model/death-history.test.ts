@@ -34,7 +34,7 @@ const happened = (event: HistoryEvent, queue: string, changes: Partial<Happened>
 function lived(...events: readonly Happened[]): DeathHistory {
   let history: DeathHistory | null = null
   for (const [second, event] of events.entries()) {
-    history = appendEvent(history, event, { boot: 1, ms: second * 1000, clock: 2 })
+    history = appendEvent(history, event, { boot: 1, ms: second * 1000 })
   }
   if (history === null) throw new Error('a life needs an event')
   return history
