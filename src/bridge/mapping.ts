@@ -6,6 +6,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 import type { Identities } from '../core/identity.ts'
+import { historyOf, originalTopic } from '../model/death-history.ts'
 import {
   CLOCK_WORDS,
   PropertiesTag,
@@ -14,18 +15,19 @@ import {
   recordExpiryMs,
   recordIsTopic,
   recordKeyAt,
+  recordNamesEnd,
   recordPropertiesAt,
   recordPropertiesBytes,
   recordPropertiesTag,
   recordQos,
   recordRetain,
-  recordTopic,
   recordUser,
 } from '../model/message.ts'
 import { readMqtt5Properties } from '../model/mqtt5-properties.ts'
 import { compileRoutingKey, type RoutingKeyOf, type TopicCodec } from './routing-key.ts'
+import { addHistory, type XDeath, xDeathBytes } from './x-death.ts'
 
-export type HeaderValue = string | number | boolean | Buffer | string[]
+export type HeaderValue = string | number | boolean | Buffer | string[] | XDeath[]
 /** Always without a prototype: devices choose names. */
 export type Headers = Record<string, HeaderValue>
 
@@ -104,7 +106,7 @@ export class Mapping {
   publicationOf(bytes: Buffer, at: number, note: number, headersBytes = HEADERS_BYTES): Publication {
     const propertiesAt = recordPropertiesAt(bytes, at)
     const propertiesBytes = recordPropertiesBytes(bytes, at)
-    const names = this.#namesOf(bytes, at, propertiesAt)
+    const names = this.#namesOf(bytes, at, recordNamesEnd(bytes, at))
     const qos = recordQos(bytes, at)
     const wallMs = Math.max(0, this.#identities.wallTimeMs(bytes, at))
     const ageMs = this.#identities.ageMs(bytes, at)
@@ -126,15 +128,17 @@ export class Mapping {
     headers['x-sluice-clock'] = CLOCK_WORDS[this.#identities.trustOf(bytes, at)]
     if (isBacklog) headers['x-sluice-buffered-ms'] = Math.round(ageMs)
     const hasProperties = propertiesBytes > 0 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
-    if (hasProperties || recordRetain(bytes, at) || recordDup(bytes, at)) {
+    const history = historyOf(bytes, at)
+    if (hasProperties || history !== null || recordRetain(bytes, at) || recordDup(bytes, at)) {
       headers = Object.assign(emptyHeaders(), headers)
       if (recordRetain(bytes, at)) headers['x-mqtt-retain'] = true
       if (recordDup(bytes, at)) headers['x-mqtt-dup'] = true
+      if (history !== null) addHistory(headers, history, this.#identities)
     }
     publication.headers = headers
     if (hasProperties) this.#addProperties(bytes, propertiesAt, propertiesAt + propertiesBytes)
     // A property takes six bytes more than its name and value there, five here: below this nothing needs counting.
-    if (names.bytes + propertiesBytes * 2 + 512 > headersBytes)
+    if (history !== null || names.bytes + propertiesBytes * 2 + 512 > headersBytes)
       publication.headers = fitted(publication.headers, headersBytes)
     return publication
   }
@@ -180,7 +184,7 @@ export class Mapping {
   }
 
   #readNames(bytes: Buffer, at: number, length: number): Names {
-    const topic = recordTopic(bytes, at)
+    const topic = originalTopic(bytes, at)
     const clientId = recordClientId(bytes, at)
     const user = recordUser(bytes, at)
     const live = emptyHeaders()
@@ -208,11 +212,14 @@ function addUserProperties(headers: Headers, properties: readonly (readonly [str
       continue
     }
     const earlier = headers[name]
-    if (Array.isArray(earlier)) earlier.push(value)
+    if (isTexts(earlier)) earlier.push(value)
     else headers[name] = typeof earlier === 'string' ? [earlier, value] : value
   }
   if (omitted > 0) headers['x-sluice-omitted'] = omitted
 }
+
+const isTexts = (value: HeaderValue | undefined): value is string[] =>
+  Array.isArray(value) && value.every(item => typeof item === 'string')
 
 /** Leaves out headers that don't fit behind the earlier ones; how many is told in x-sluice-omitted. */
 function fitted(headers: Headers, headersBytes: number): Headers {
@@ -236,6 +243,10 @@ function fitted(headers: Headers, headersBytes: number): Headers {
 function encodedBytes(value: HeaderValue): number {
   if (typeof value === 'string') return 5 + Buffer.byteLength(value)
   if (Buffer.isBuffer(value)) return 5 + value.length
-  if (Array.isArray(value)) return value.reduce((sum, item) => sum + 5 + Buffer.byteLength(item), 5)
+  if (Array.isArray(value)) {
+    return value
+      .map(item => (typeof item === 'string' ? 5 + Buffer.byteLength(item) : xDeathBytes(item)))
+      .reduce((sum, itemBytes) => sum + itemBytes, 5)
+  }
   return 9
 }

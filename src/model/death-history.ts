@@ -24,7 +24,7 @@
  *         …  queue, exchange, key (UTF-8)
  */
 import { isUtf8 } from 'node:buffer'
-import { recordHistory } from './message.ts'
+import { MQTT_EXCHANGE, recordHistory, recordIsTopic, recordTopic } from './message.ts'
 
 const EVENTS = ['rejected', 'expired', 'maxlen', 'delivery_limit', 'replayed'] as const
 /** RabbitMQ's words for a death; `replayed`: an operator put it back. */
@@ -148,6 +148,15 @@ export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): B
 export function historyOf(bytes: Buffer, at: number): DeathHistory | null {
   const history = recordHistory(bytes, at)
   return history === null ? null : decodeHistory(history)
+}
+
+/** The topic a record was published to; of a dead letter that came from `mqtt`, the one it had there. Of other messages their key as a topic. */
+export function originalTopic(bytes: Buffer, at: number): string {
+  if (!recordIsTopic(bytes, at)) {
+    const firstDeath = historyOf(bytes, at)?.firstDeath ?? null
+    if (firstDeath?.exchange === MQTT_EXCHANGE) return firstDeath.key
+  }
+  return recordTopic(bytes, at)
 }
 
 /** Null if the bytes are not a history: then nothing in them is to be believed. */

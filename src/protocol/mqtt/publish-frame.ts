@@ -5,6 +5,7 @@
 import type { Router } from '../../core/router.ts'
 import type { Route } from '../../core/routing-table.ts'
 import type { Run } from '../../core/run.ts'
+import { originalTopic } from '../../model/death-history.ts'
 import type { QoS } from '../../model/message.ts'
 import {
   MQTT_EXCHANGE,
@@ -18,7 +19,6 @@ import {
   recordPrefix,
   recordPropertiesAt,
   recordPropertiesTag,
-  recordTopic,
 } from '../../model/message.ts'
 import type { Version } from './control-packet.ts'
 import { PacketType } from './frame.ts'
@@ -201,7 +201,7 @@ export class PublishWriter {
       const topicEnd = topic + recordKeyBytes(bytes, at)
       return this.#header(first, bytes, topic, topicEnd, packetId, propertiesBytes, payloadBytes)
     }
-    const topic = Buffer.from(recordTopic(bytes, at))
+    const topic = Buffer.from(originalTopic(bytes, at))
     return this.#header(first, topic, 0, topic.length, packetId, propertiesBytes, payloadBytes)
   }
 
