@@ -14,6 +14,7 @@
  */
 import type { Acceptance, RecordPrefix } from '../model/message.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
+import { type Aside, AsideSegments } from './aside.ts'
 import { MemoryBudget } from './memory.ts'
 import {
   DONE,
@@ -27,7 +28,7 @@ import {
   WAITING,
 } from './segment.ts'
 import type { Tickets } from './tickets.ts'
-import { encodeTried, type Tried, triedKey } from './tried.ts'
+import { type Tried, TriedMessages } from './tried.ts'
 
 /** What a durable lane needs beside memory. */
 export interface LaneDurability {
@@ -48,17 +49,6 @@ export interface StoredLane {
   readonly last: SegmentRef | null
   /** By position; the lane goes on with it. */
   readonly tried: Map<number, Tried>
-}
-
-/** A segment that is on disk only because all that is left of it waits. */
-interface Aside {
-  readonly ref: SegmentRef
-  readonly first: number
-  readonly end: number
-  readonly live: number
-  readonly bytes: number
-  /** Entries that have been woken meanwhile. */
-  ready: number
 }
 
 /** What a lane tells its queue. */
@@ -131,13 +121,8 @@ export class Lane {
   #delivered: number
   /** What was delivered since the last commit is on disk: that it was delivered is worth writing. */
   #isDeliveredDue = false
-  readonly #tried: Map<number, Tried>
-  /** Positions whose record on disk is not what #tried says. */
-  readonly #triedChanged = new Set<number>()
-  /** In order of position. */
-  readonly #aside: Aside[] = []
-  /** Entries aside that have been woken. */
-  #asideReady = 0
+  readonly #tried: TriedMessages
+  readonly #aside = new AsideSegments()
   #bringing: Promise<void> | null = null
 
   constructor({
@@ -157,7 +142,7 @@ export class Lane {
     this.#owner = owner
     this.#memory = memory
     this.#durability = durability
-    this.#tried = stored?.tried ?? new Map()
+    this.#tried = new TriedMessages(stored?.tried ?? new Map(), durability !== null)
     this.#delivered = stored?.delivered ?? 0
     this.live = stored?.messages ?? 0
     this.ready = this.live - this.waiting().length
@@ -176,7 +161,7 @@ export class Lane {
 
   /** Positions of the messages that wait, with the pause of each. */
   waiting(): [position: number, tried: Tried][] {
-    return [...this.#tried].filter(([, { pauseMs }]) => pauseMs > 0)
+    return this.#tried.waiting()
   }
 
   /** Memory it holds, bytes. */
@@ -266,7 +251,7 @@ export class Lane {
   /** Moves the cursor to the first ready entry, which is the oldest. Null: there is none, or it is on disk only and now being read. */
   nextReady(): Segment | null {
     if (this.ready === 0) return null
-    if (this.#asideReady > 0) this.#bringBack()
+    if (this.#aside.ready > 0) this.#bringBack()
     while (this.#cursor < this.#head) {
       const segment = this.#segments[this.#cursor]
       if (segment === undefined) break
@@ -324,12 +309,10 @@ export class Lane {
   /** The same, to be written to; it is kept on disk once `failures` is above 0. */
   trying(segment: Segment, index: number): Tried {
     const position = segment.first + index
-    let tried = this.#tried.get(position)
-    if (tried === undefined) {
-      tried = { deliveries: this.attemptsAt(segment, index), failures: 0, pauseMs: 0, verdict: null }
-      this.#tried.set(position, tried)
-      segment.status[index] = segment.statusAt(index) | REDELIVERED
-    }
+    const known = this.#tried.get(position)
+    if (known !== undefined) return known
+    const tried = this.#tried.add(position, this.attemptsAt(segment, index))
+    segment.status[index] = segment.statusAt(index) | REDELIVERED
     return tried
   }
 
@@ -375,13 +358,7 @@ export class Lane {
     segment.status[index] = segment.statusAt(index) & ~IN_FLIGHT
     segment.owners[index] = 0
     segment.inFlight--
-    this.#noteTried(segment.first + index)
-  }
-
-  #noteTried(position: number): void {
-    if (this.#durability === null || (this.#tried.get(position)?.failures ?? 0) === 0) return
-    this.#triedChanged.add(position)
-    this.#owner.marksChanged()
+    if (this.#tried.note(segment.first + index)) this.#owner.marksChanged()
   }
 
   /** A message that waited is ready. One that is gone is ignored. */
@@ -398,15 +375,10 @@ export class Lane {
       this.#lookAgainAt(segment, index)
       return
     }
-    const aside = this.#asideOf(position)
+    const aside = this.#aside.of(position)
     if (aside === undefined) return
-    aside.ready++
-    this.#asideReady++
+    this.#aside.wake(aside)
     this.#bringBack()
-  }
-
-  #asideOf(position: number): Aside | undefined {
-    return this.#aside.find(({ first, end }) => first <= position && position < end)
   }
 
   #lookAgainAt(segment: Segment, index: number): void {
@@ -447,7 +419,7 @@ export class Lane {
 
   /** Whether all messages before `through` are in memory. */
   isReadThrough(through: number): boolean {
-    if (this.#asideReady > 0) return false
+    if (this.#aside.ready > 0) return false
     return this.#gapLast === null || (this.#segments[this.#head - 1]?.end ?? 0) >= through
   }
 
@@ -459,7 +431,7 @@ export class Lane {
     this.live--
     if ((status & IN_FLIGHT) === 0) this.ready--
     else segment.inFlight--
-    if ((status & REDELIVERED) !== 0) this.#forget(segment.first + index)
+    if ((status & REDELIVERED) !== 0) this.#tried.forget(segment.first + index)
     const length = segment.recordBytesAt(index)
     this.bytes -= length
     if (this.#durability !== null) {
@@ -473,11 +445,6 @@ export class Lane {
       }
     }
     if (segment.live === 0) this.#retire(segment)
-  }
-
-  #forget(position: number): void {
-    if ((this.#tried.get(position)?.failures ?? 0) > 0 && this.#durability !== null) this.#triedChanged.add(position)
-    this.#tried.delete(position)
   }
 
   #mark(segment: Segment): void {
@@ -561,7 +528,7 @@ export class Lane {
       show(segment)
     }
     for (;;) {
-      const aside = this.#aside.find(({ end }) => end > next)
+      const aside = this.#aside.from(next)
       if (aside === undefined || !isWanted) break
       for (const segment of this.#segments.slice(0, this.#head)) if (segment.first < aside.first) show(segment)
       const [found] = (await this.#durability?.read(before(aside.ref), 1)) ?? []
@@ -586,9 +553,7 @@ export class Lane {
     for (const segment of this.#segments) segment.release()
     this.#segments = []
     this.#tried.clear()
-    this.#triedChanged.clear()
-    this.#aside.length = 0
-    this.#asideReady = 0
+    this.#aside.clear()
     this.#head = 0
     this.#cursor = 0
     this.#entry = 0
@@ -612,7 +577,7 @@ export class Lane {
   }
 
   get #hasMarks(): boolean {
-    if (this.#completed.length > 0 || this.#isDeliveredDue || this.#triedChanged.size > 0) return true
+    if (this.#completed.length > 0 || this.#isDeliveredDue || this.#tried.hasChanged) return true
     return this.#marked.some(({ isMarked, ref }) => isMarked && ref !== null)
   }
 
@@ -667,13 +632,7 @@ export class Lane {
     commit.marks.push(...this.#completed)
     this.#completed = []
     this.#isDeliveredDue = false
-    for (const position of this.#triedChanged) {
-      const tried = this.#tried.get(position)
-      // Of a message that is not on disk nothing is kept there.
-      if (tried !== undefined && this.#segmentOf(position)?.ref === null) continue
-      this.#triedChanged.delete(position)
-      commit.changes.push({ key: triedKey(number, position), value: tried === undefined ? null : encodeTried(tried) })
-    }
+    this.#tried.prepareCommit(number, commit.changes, position => this.#segmentOf(position)?.ref === null)
   }
 
   /** The commit it was part of has returned. */
@@ -736,15 +695,7 @@ export class Lane {
       const { ref, first, end, live } = segment
       if (ref === null || segment.waiting < live || !this.#isEvictable(segment)) continue
       held -= segment.heldBytes
-      const at = this.#aside.findIndex(aside => aside.first > first)
-      this.#aside.splice(at < 0 ? this.#aside.length : at, 0, {
-        ref,
-        first,
-        end,
-        live,
-        bytes: segment.liveBytes(),
-        ready: 0,
-      })
+      this.#aside.add({ ref, first, end, live, bytes: segment.liveBytes(), ready: 0 })
       this.#remove(s)
       s--
     }
@@ -757,7 +708,7 @@ export class Lane {
 
   /** Never rejects. */
   async #readAside(): Promise<void> {
-    const aside = this.#aside.find(({ ready }) => ready > 0)
+    const aside = this.#aside.woken()
     let loaded: LoadedSegment[] | null = null
     try {
       if (aside !== undefined) loaded = (await this.#durability?.read(before(aside.ref), 1)) ?? []
@@ -765,9 +716,7 @@ export class Lane {
       // The store is being reopened after an I/O error, or closed; the next pump asks again.
     }
     this.#bringing = null
-    if (aside === undefined || loaded === null) return
-    this.#aside.splice(this.#aside.indexOf(aside), 1)
-    this.#asideReady -= aside.ready
+    if (aside === undefined || loaded === null || !this.#aside.remove(aside)) return
     const [found] = loaded
     if (found === undefined || found.first !== aside.first) this.#loseAside(aside)
     else this.#putBack(found)
@@ -801,7 +750,7 @@ export class Lane {
       const tried = this.#tried.get(position)
       if (tried === undefined) continue
       if (tried.pauseMs === 0) this.ready--
-      this.#forget(position)
+      this.#tried.forget(position)
     }
     this.#lost(live)
     this.bytes -= bytes
@@ -823,11 +772,11 @@ export class Lane {
 
   /** Reads the next part of what is on disk only. 'none': all is in memory; 'unreadable': it cannot be read now. */
   async readMore(): Promise<'read' | 'none' | 'unreadable'> {
-    if (this.#asideReady > 0) {
-      const before = this.#aside.length
+    if (this.#aside.ready > 0) {
+      const before = this.#aside.count
       this.#bringBack()
       await this.#bringing
-      return this.#aside.length === before ? 'unreadable' : 'read'
+      return this.#aside.count === before ? 'unreadable' : 'read'
     }
     if (this.#gapLast === null) return 'none'
     const readAfter = this.#readAfter
@@ -896,7 +845,7 @@ export class Lane {
       if (tried === undefined) continue
       // What waits is not counted as ready.
       if (tried.pauseMs > 0) this.ready++
-      this.#forget(found.first + i)
+      this.#tried.forget(found.first + i)
     }
     this.bytes -= found.damagedBytes
     this.#lost(found.damaged)
@@ -924,9 +873,9 @@ export class Lane {
     }
     let gone = Math.max(0, this.ready - ready)
     this.ready -= gone
-    for (const [position, { pauseMs }] of this.#tried) {
-      if (pauseMs === 0 || this.#segmentOf(position) !== null || this.#asideOf(position) !== undefined) continue
-      this.#forget(position)
+    for (const [position] of this.#tried.waiting()) {
+      if (this.#segmentOf(position) !== null || this.#aside.of(position) !== undefined) continue
+      this.#tried.forget(position)
       gone++
     }
     if (gone > 0) this.#lost(gone)

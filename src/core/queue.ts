@@ -25,6 +25,7 @@ import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
 import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
+import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import { Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
@@ -77,8 +78,6 @@ export interface QueueRecord extends LaneRecord {
 /** What a queue says to a run before anything is appended. */
 export type Admission = 'take' | 'refuse' | 'drop'
 
-/** One byte per delivery names its consumer; slot 0 means none. */
-const MAX_CONSUMERS = 255
 /** Positions of a queue are those of its first lane, then those of the next one, …: 16 lanes fit a number. */
 const LANE_POSITIONS = 2 ** 48
 /** So many expired or given up messages leave in one turn of the event loop. */
@@ -113,13 +112,8 @@ export class Queue implements CommitSource, LaneOwner {
   /** The dead-letter target had no room for the last message it was offered. */
   #isRefused = false
 
-  readonly #consumers: (Consumer | null)[] = [null]
-  /** Slots in order of attachment; the first is the active one of a queue with a single active consumer. */
-  #slots: number[] = []
+  readonly #consumers = new Consumers()
   #usedAtMs: number
-  /** Slot behind the one that got the last message. */
-  #turn = 1
-  #consumerCount = 0
   /** Purges under way. */
   #purges = 0
   #isPumping = false
@@ -217,7 +211,7 @@ export class Queue implements CommitSource, LaneOwner {
   }
 
   get consumerCount(): number {
-    return this.#consumerCount
+    return this.#consumers.count
   }
 
   get isDeleted(): boolean {
@@ -260,7 +254,7 @@ export class Queue implements CommitSource, LaneOwner {
 
   /** Nobody has consumed from it for longer than its policy grants. A backlog alone does not count as use. */
   get isUnused(): boolean {
-    return this.#consumerCount === 0 && this.#monotonicMs() - this.#usedAtMs > this.#policy.expiresMs
+    return this.#consumers.count === 0 && this.#monotonicMs() - this.#usedAtMs > this.#policy.expiresMs
   }
 
   /** Whoever declares a queue again uses it. */
@@ -492,6 +486,7 @@ export class Queue implements CommitSource, LaneOwner {
     let purged = 0
     // What is read, or does not wait any more, only to be dropped goes to no consumer.
     this.#purges++
+    this.#isRefused = false
     this.#wakeAll()
     try {
       for (const [priority, lane] of this.#lanes.entries()) {
@@ -561,18 +556,14 @@ export class Queue implements CommitSource, LaneOwner {
   /** @throws BrokerError QUEUE_IN_USE if it takes no further consumer. */
   attach(consumer: Consumer): void {
     const most = this.#policy.isExclusive ? 1 : MAX_CONSUMERS
-    if (this.#consumerCount >= most) {
+    if (this.#consumers.count >= most) {
       throw new BrokerError(
         'QUEUE_IN_USE',
         `queue ${this.name} has ${this.#policy.isExclusive ? 'its only consumer, it is exclusive' : `${most} consumers, the most there may be`}; end one first`,
-        { facts: { queue: this.name, consumers: this.#consumerCount } },
+        { facts: { queue: this.name, consumers: this.#consumers.count } },
       )
     }
-    let slot = this.#consumers.indexOf(null, 1)
-    if (slot < 0) slot = this.#consumers.length
-    this.#consumers[slot] = consumer
-    this.#slots.push(slot)
-    this.#consumerCount++
+    this.#consumers.attach(consumer)
     this.pump()
   }
 
@@ -581,11 +572,8 @@ export class Queue implements CommitSource, LaneOwner {
    * message up.
    */
   detach(consumer: Consumer): void {
-    const slot = this.#consumers.indexOf(consumer)
-    if (slot < 1) return
-    this.#consumers[slot] = null
-    this.#slots = this.#slots.filter(other => other !== slot)
-    this.#consumerCount--
+    const slot = this.#consumers.detach(consumer)
+    if (slot === 0) return
     this.#usedAtMs = this.#monotonicMs()
     const isAttempt = this.#policy.maxAttempts !== Number.POSITIVE_INFINITY
     for (const lane of this.#lanes) {
@@ -617,10 +605,9 @@ export class Queue implements CommitSource, LaneOwner {
   #deliverReady(): void {
     for (;;) {
       if (this.isParked) return
-      const slot = this.#nextSlot()
-      if (slot === 0) return
-      const consumer = this.#consumers[slot]
-      if (consumer === null || consumer === undefined) return
+      const slot = this.#policy.hasSingleActiveConsumer ? this.#consumers.active() : this.#consumers.next()
+      const consumer = this.#consumers.at(slot)
+      if (consumer === null) return
       const lane = this.#lanes.length === 1 ? this.#first : this.#highestReady()
       // limits.age is looked after by the clock alone: to ask for the age of each message delivered would cost more than delivering it late.
       const segment = this.#front(lane, this.#policy.ttlMs)
@@ -629,7 +616,7 @@ export class Queue implements CommitSource, LaneOwner {
         if (lane !== this.#first && lane.ready === 0) continue
         return
       }
-      this.#turn = slot + 1
+      this.#consumers.served(slot)
       const index = lane.handOut(segment, slot)
       const position = lane.base + segment.first + index
       this.ledger.queued--
@@ -651,26 +638,6 @@ export class Queue implements CommitSource, LaneOwner {
       if (lane !== undefined && lane.ready > 0) return lane
     }
     return this.#first
-  }
-
-  /** The next consumer in turn that has credit; 0: none. */
-  #nextSlot(): number {
-    if (this.#consumerCount === 0) return 0
-    if (this.#policy.hasSingleActiveConsumer) return this.#activeSlot()
-    const slots = this.#consumers.length
-    let slot = this.#turn
-    for (let tried = 1; tried < slots; tried++) {
-      if (slot >= slots) slot = 1
-      const consumer = this.#consumers[slot]
-      if (consumer !== null && consumer !== undefined && consumer.credit > 0) return slot
-      slot++
-    }
-    return 0
-  }
-
-  #activeSlot(): number {
-    const slot = this.#slots[0] ?? 0
-    return (this.#consumers[slot]?.credit ?? 0) > 0 ? slot : 0
   }
 
   // ---- settling
@@ -829,9 +796,7 @@ export class Queue implements CommitSource, LaneOwner {
     this.ledger.inFlight = 0
     for (const lane of this.#lanes) lane.clear()
     this.#waiting?.clear()
-    this.#consumers.length = 1
-    this.#slots = []
-    this.#consumerCount = 0
+    this.#consumers.clear()
   }
 }
 

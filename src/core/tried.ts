@@ -9,6 +9,7 @@
  *     4   6  pause before the next delivery, milliseconds; it begins anew with each process start
  */
 import { StatePrefix } from '../store/keys.ts'
+import type { StateChange } from '../store/types.ts'
 import type { DeadLetterReason } from './dead-letter.ts'
 
 export interface Tried {
@@ -22,10 +23,73 @@ export interface Tried {
   verdict: DeadLetterReason | null
 }
 
+/** What is known of the messages of a lane that came back, wherever they are, and what of it the disk does not know yet. */
+export class TriedMessages {
+  readonly #byPosition: Map<number, Tried>
+  /** Positions whose record on disk is to be written or deleted. */
+  readonly #changed = new Set<number>()
+  readonly #isDurable: boolean
+
+  constructor(byPosition: Map<number, Tried>, isDurable: boolean) {
+    this.#byPosition = byPosition
+    this.#isDurable = isDurable
+  }
+
+  get size(): number {
+    return this.#byPosition.size
+  }
+
+  get hasChanged(): boolean {
+    return this.#changed.size > 0
+  }
+
+  get(position: number): Tried | undefined {
+    return this.#byPosition.get(position)
+  }
+
+  add(position: number, deliveries: number): Tried {
+    const tried = { deliveries, failures: 0, pauseMs: 0, verdict: null }
+    this.#byPosition.set(position, tried)
+    return tried
+  }
+
+  /** Those that wait. */
+  waiting(): [position: number, tried: Tried][] {
+    return [...this.#byPosition].filter(([, { pauseMs }]) => pauseMs > 0)
+  }
+
+  /** What is known has changed; it is kept on disk once the message has failed. False: there is nothing to write. */
+  note(position: number): boolean {
+    if (!this.#isDurable || (this.get(position)?.failures ?? 0) === 0) return false
+    this.#changed.add(position)
+    return true
+  }
+
+  forget(position: number): void {
+    this.note(position)
+    this.#byPosition.delete(position)
+  }
+
+  clear(): void {
+    this.#byPosition.clear()
+    this.#changed.clear()
+  }
+
+  /** Adds what has changed to a commit, but for messages that are not written: of these nothing is kept. */
+  prepareCommit(queue: number, changes: StateChange[], isUnwritten: (position: number) => boolean): void {
+    for (const position of this.#changed) {
+      const tried = this.get(position)
+      if (tried !== undefined && isUnwritten(position)) continue
+      this.#changed.delete(position)
+      changes.push({ key: triedKey(queue, position), value: tried === undefined ? null : encodeTried(tried) })
+    }
+  }
+}
+
 const MOST = 0xffff
 const RECORD_BYTES = 10
 
-export function triedKey(queue: number, position: number): Buffer {
+function triedKey(queue: number, position: number): Buffer {
   const key = Buffer.allocUnsafe(11)
   key[0] = StatePrefix.retry
   key.writeUInt32BE(queue, 1)
@@ -36,7 +100,7 @@ export function triedKey(queue: number, position: number): Buffer {
 export const triedNumber = (key: Buffer): number => key.readUInt32BE(1)
 export const triedPosition = (key: Buffer): number => key.readUIntBE(5, 6)
 
-export function encodeTried({ deliveries, failures, pauseMs }: Tried): Buffer {
+function encodeTried({ deliveries, failures, pauseMs }: Tried): Buffer {
   const value = Buffer.allocUnsafe(RECORD_BYTES)
   value.writeUInt16LE(Math.min(deliveries, MOST), 0)
   value.writeUInt16LE(Math.min(failures, MOST), 2)
