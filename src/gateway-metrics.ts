@@ -94,6 +94,11 @@ export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory 
       byQueue(queue => queue.bytes),
     ),
     gauge(
+      'sluice_queue_pausing_messages',
+      'Messages that wait for another attempt, or for room among the dead letters.',
+      byQueue(queue => queue.waitingCount),
+    ),
+    gauge(
       'sluice_queue_inflight_messages',
       'Messages delivered and not settled yet.',
       byQueue(queue => queue.inFlight),

@@ -145,9 +145,14 @@ export class RunningModel implements Model {
 
   async peek(name: QueueName, limit: number): Promise<PeekedMessage[]> {
     const messages: PeekedMessage[] = []
-    await this.#topology.queue(name).peek(limit, (bytes, at, { isInFlight, isRedelivered }) => {
-      const document = this.#document(bytes, at, isRedelivered, PEEK_PAYLOAD_BYTES)
-      messages.push({ ...document, in_flight: isInFlight, truncated: document.payload_bytes > PEEK_PAYLOAD_BYTES })
+    await this.#topology.queue(name).peek(limit, (bytes, at, { isInFlight, isWaiting, attempts }) => {
+      const document = this.#document(bytes, at, attempts, PEEK_PAYLOAD_BYTES)
+      messages.push({
+        ...document,
+        in_flight: isInFlight,
+        waiting: isWaiting,
+        truncated: document.payload_bytes > PEEK_PAYLOAD_BYTES,
+      })
     })
     return messages
   }
@@ -158,23 +163,23 @@ export class RunningModel implements Model {
 
   async get(name: QueueName, { count, ack_mode }: GetRequest): Promise<MessageDocument[]> {
     const messages: MessageDocument[] = []
-    await this.#topology.getMessages(
-      name,
-      { count, maxBytes: GET_BYTES, ackMode: ack_mode },
-      (bytes, at, redelivered) => messages.push(this.#document(bytes, at, redelivered, Number.POSITIVE_INFINITY)),
+    await this.#topology.getMessages(name, { count, maxBytes: GET_BYTES, ackMode: ack_mode }, (bytes, at, attempts) =>
+      messages.push(this.#document(bytes, at, attempts, Number.POSITIVE_INFINITY)),
     )
     return messages
   }
 
-  #document(bytes: Buffer, at: number, redelivered: boolean, mostBytes: number): MessageDocument {
-    const { exchange, key, qos, propertiesTag, properties, payload } = decodeRecord(bytes, at)
+  #document(bytes: Buffer, at: number, attempts: number, mostBytes: number): MessageDocument {
+    const { exchange, key, qos, priority, propertiesTag, properties, payload } = decodeRecord(bytes, at)
     const own = propertiesTag === PropertiesTag.mqtt5 ? readMqtt5Properties(properties, 0, properties.length) : null
     return {
       id: this.#identities.messageId(bytes, at),
       exchange,
       routing_key: key,
       qos,
-      redelivered,
+      redelivered: attempts > 0,
+      attempts,
+      priority,
       accepted_at: new Date(this.#identities.wallTimeMs(bytes, at)).toISOString(),
       clock: CLOCK_WORDS[this.#identities.trustOf(bytes, at)],
       age_ms: Math.round(this.#identities.ageMs(bytes, at)),

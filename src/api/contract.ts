@@ -286,6 +286,9 @@ const message = z.object({
   qos: z.number(),
   /** It was delivered before. */
   redelivered: z.boolean(),
+  /** How often it was delivered and not settled. */
+  attempts: count,
+  priority: z.number(),
   accepted_at: time,
   /** How far that time is trusted, by what is known today. */
   clock,
@@ -303,6 +306,8 @@ export const messageList = z.array(message)
 const peekedMessage = z.extend(message, {
   /** Delivered to a consumer and not settled yet. */
   in_flight: z.boolean(),
+  /** It waits for another attempt, or for room among the dead letters. */
+  waiting: z.boolean(),
   /** The payload is longer than what is shown of it. */
   truncated: z.boolean(),
 })

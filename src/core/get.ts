@@ -12,7 +12,7 @@ export interface GetOptions {
 }
 
 /** `visit` gets each record in stored form beginning at `at`; valid during the call only. */
-export type GetVisitor = (bytes: Buffer, at: number, redelivered: boolean) => void
+export type GetVisitor = (bytes: Buffer, at: number, attempts: number) => void
 
 /** A consumer for one call: takes what there is, and waits for nothing but the disk (AMQP 0-9-1 basic.get, several at once). */
 class Getter implements Consumer {
@@ -34,7 +34,7 @@ class Getter implements Consumer {
   deliver(bytes: Buffer, at: number, position: number, _note: number, attempts: number): void {
     this.positions.push(position)
     this.#bytesLeft -= recordBytes(bytes, at)
-    this.#visit(bytes, at, attempts > 0)
+    this.#visit(bytes, at, attempts)
   }
 }
 

@@ -67,7 +67,10 @@ export interface LaneOwner {
 export interface Peeked {
   readonly position: number
   readonly isInFlight: boolean
-  readonly isRedelivered: boolean
+  /** It waits for another attempt, or for room among the dead letters. */
+  readonly isWaiting: boolean
+  /** How often it was delivered before. */
+  readonly attempts: number
 }
 
 /** Memory a durable lane keeps at its front, bytes; the rest of a backlog is on disk only. */
@@ -516,7 +519,8 @@ export class Lane {
         isWanted = visit(segment.bytes, segment.offsetAt(i), {
           position: segment.first + i,
           isInFlight: (status & IN_FLIGHT) !== 0,
-          isRedelivered: this.attemptsAt(segment, i) > 0,
+          isWaiting: (status & WAITING) !== 0,
+          attempts: this.attemptsAt(segment, i),
         })
       }
       next = Math.max(next, segment.end)

@@ -122,11 +122,16 @@ async function peekQueue(name: string, options: GatewayOptions & { limit: number
       { title: 'EXCHANGE', text: row => row.exchange || '(default)' },
       { title: 'KEY', text: row => row.routing_key || '-' },
       { title: 'QOS', text: row => String(row.qos) },
-      { title: 'STATE', text: row => (row.in_flight ? 'in flight' : row.redelivered ? 'again' : 'waits') },
+      { title: 'STATE', text: stateText },
       { title: 'BYTES', text: row => shortSize(row.payload_bytes), align: 'right' },
       { title: 'PAYLOAD', text: payloadText },
     ]),
   )
+}
+
+function stateText({ in_flight, waiting, attempts }: PeekedMessage): string {
+  const tried = attempts === 0 ? '' : `, tried ${attempts} times`
+  return `${in_flight ? 'in flight' : waiting ? 'pauses' : 'waits'}${tried}`
 }
 
 /** Longer ones are for --json. */
