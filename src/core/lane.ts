@@ -789,9 +789,14 @@ export class Lane {
     return this.#gapLast !== null && this.#readAfter === readAfter ? 'unreadable' : 'read'
   }
 
-  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
+  /** Nothing of the front is in memory. */
+  get isFrontAway(): boolean {
+    return this.#gapLast !== null && this.#head === 0
+  }
+
+  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes; but not where memory is scarce. */
   prefetch(): void {
-    if (this.#gapLast !== null && this.#head === 0) this.#readOn()
+    if (this.isFrontAway && !this.#memory.isTight) this.#readOn()
   }
 
   /** Reads the next part of the gap into the head, unless that is being done. */

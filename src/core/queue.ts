@@ -393,7 +393,10 @@ export class Queue implements CommitSource, LaneOwner {
   /** Lets go of what is expired or given up at the front of its lanes, and delivers what comes after; a bounded number per turn of the event loop. */
   expire(): void {
     const ttlMs = Math.min(this.#policy.ttlMs, this.limits.ageMs)
-    for (const lane of this.#lanes) this.#front(lane, ttlMs)
+    for (const lane of this.#lanes) {
+      if (lane.isFrontAway) lane.prefetch()
+      else this.#front(lane, ttlMs)
+    }
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
     this.pump()
   }
@@ -529,7 +532,7 @@ export class Queue implements CommitSource, LaneOwner {
     return outcome === 'read'
   }
 
-  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes. */
+  /** Reads the front as far as memory permits, so that its age can be told before anybody consumes. */
   prefetch(): void {
     for (const lane of this.#lanes) lane.prefetch()
   }

@@ -255,6 +255,45 @@ describe('a backlog on disk', () => {
   })
 })
 
+describe('many queues with a backlog', () => {
+  it('leave limits.memory to publishers: fronts are read only while there is room', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    const names = Array.from({ length: 16 }, (_, n) => `q${n}`)
+    for (const name of names) await core.queue(name, name)
+    const body = 'x'.repeat(3000)
+    await Promise.all(
+      names.flatMap(name => Array.from({ length: 180 }, () => core.router.publish(messageTo(name, body)))),
+    )
+    await core.close()
+    core = await CoreUnderTest.open(directory.path, { memoryBytes: 4 * 1024 ** 2 })
+    await eventually(
+      () => {
+        core.topology.expire()
+        return core.memory.isTight
+      },
+      { what: 'the first fronts in memory' },
+    )
+    for (let n = 0; n < 10; n++) {
+      core.topology.expire()
+      await core.schedule.flush()
+    }
+    expect(core.memory.isPressed).toBe(false)
+    const last = core.topology.queue('q15')
+    const consumer = new Collector(last, 10)
+    last.attach(consumer)
+    await eventually(
+      () => {
+        consumer.settleAll()
+        return last.depth === 0
+      },
+      { what: 'the last queue drained' },
+    )
+    expect(last.ledger.figures()).toMatchObject({ accepted: 180, settled: 180 })
+    await core.close()
+  })
+})
+
 describe('a queue with an expiry', () => {
   it('is deleted, with its backlog and its bindings, when nobody has consumed from it for so long', async () => {
     await using directory = await tempDir()
