@@ -3,7 +3,13 @@ import type { Gateway } from './api/gateway.ts'
 import { ApiServer } from './api/server.ts'
 import { Upstream } from './bridge/upstream.ts'
 import { gatewayId } from './config/gateway-id.ts'
-import { type Config, DEFAULT_QUEUE_LIMITS, type NamedQueueConfig, type RouteConfig } from './config/schema.ts'
+import {
+  type Config,
+  DEFAULT_QUEUE_LIMITS,
+  type NamedQueueConfig,
+  type RouteConfig,
+  type StreamConfig,
+} from './config/schema.ts'
 import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
@@ -14,6 +20,7 @@ import type { MessageAddress } from './core/mover.ts'
 import type { Queue, QueueLimits } from './core/queue.ts'
 import { Router } from './core/router.ts'
 import { RoutingTable } from './core/routing-table.ts'
+import { Streams } from './core/streams.ts'
 import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
@@ -26,7 +33,7 @@ import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
 import { TcpListener } from './transport/tcp.ts'
 
-/** How often queues are looked at for messages, and for queues, whose time is over. */
+/** How often queues and streams are looked at for messages, and for queues, whose time is over. */
 const EXPIRY_INTERVAL_MS = 1_000
 
 /** Dead letters wait for somebody to look at them: ten years, the longest age a queue can be given. */
@@ -160,18 +167,31 @@ async function compose(
   })
   bootClock.start()
   onStop(async () => bootClock.stop())
-  await topology.load()
+  const streams = new Streams({
+    store,
+    schedule,
+    tickets,
+    memory,
+    clock,
+    table,
+    topology,
+    ageMs,
+    configured: config.streams.map(({ name }) => name),
+  })
+  await streams.load()
   const declarations = new Declarations({
     store,
     schedule,
     table,
     topology,
+    streams,
     limits: config.limits.declared,
     log,
   })
   const outboxes = new Map<string, Queue>()
   for (const route of config.routes) outboxes.set(route.name, await openOutbox(route, topology, declarations))
   for (const queue of config.queues) await openQueue(queue, topology, declarations)
+  for (const stream of config.streams) await openStream(stream, streams, declarations)
   await openDeadLetterQueues(config, topology)
   await declarations.load()
 
@@ -197,6 +217,7 @@ async function compose(
   const expiry = setInterval(() => {
     topology.expire()
     declarations.expire()
+    streams.retain()
   }, EXPIRY_INTERVAL_MS)
   onStop(async () => clearInterval(expiry))
 
@@ -270,11 +291,11 @@ async function openQueue(
 }
 
 /** Queues that the configuration names for dead letters and nowhere else; those of routes have the limits of the route. Nothing expires at the end of the line. */
-async function openDeadLetterQueues({ routes, queues }: Config, topology: Topology): Promise<void> {
+async function openDeadLetterQueues({ routes, queues, streams }: Config, topology: Topology): Promise<void> {
   const named = new Map<string, QueueLimits>()
   for (const { deadLetter } of queues) if (deadLetter !== null) named.set(deadLetter, DEFAULT_QUEUE_LIMITS)
   for (const { deadLetter, limits } of routes) if (deadLetter !== null) named.set(deadLetter, limits)
-  for (const { name } of queues) named.delete(name)
+  for (const { name } of [...queues, ...streams]) named.delete(name)
   for (const [name, limits] of named) {
     // Whoever declared it over the API gave it limits of its own.
     if (topology.has(name) && topology.originOf(name) !== 'config') continue
@@ -290,6 +311,15 @@ async function openDeadLetterQueues({ routes, queues }: Config, topology: Topolo
 /** A queue by its name, as the default exchange knows it. */
 const queueAddress = (name: string | null): MessageAddress | null =>
   name === null ? null : { exchange: '', key: name }
+
+async function openStream(
+  { name, retention, bind }: StreamConfig,
+  streams: Streams,
+  declarations: Declarations,
+): Promise<void> {
+  await streams.declare({ name, origin: 'config', retention })
+  await bindTopics(name, bind, declarations)
+}
 
 async function bindTopics(queue: string, filters: readonly string[], declarations: Declarations): Promise<void> {
   for (const key of filters) {

@@ -50,7 +50,7 @@ function* portConflicts({ listeners, http }: Resolved): Iterable<Conflict> {
   if (overlaps) yield { path: ['http', 'port'], message: `port ${http.port} is already taken by listeners.mqtt.port` }
 }
 
-function* limitConflicts({ limits, store, routes, queues }: Resolved): Iterable<Conflict> {
+function* limitConflicts({ limits, store, routes, queues, streams }: Resolved): Iterable<Conflict> {
   const within = (bytes: number, path: string[], most: number, mostName: string): Conflict[] =>
     bytes <= most
       ? []
@@ -69,6 +69,9 @@ function* limitConflicts({ limits, store, routes, queues }: Resolved): Iterable<
   }
   for (const { name, limits: queue } of queues) {
     yield* within(queue.bytes, ['queues', name, 'limits', 'bytes'], store.diskBytes, 'store.disk')
+  }
+  for (const { name, retention } of streams) {
+    yield* within(retention.bytes, ['streams', name, 'retain', 'bytes'], store.diskBytes, 'store.disk')
   }
 }
 
@@ -127,8 +130,8 @@ function* deadLetterConflicts({ queues, routes }: Resolved): Iterable<Conflict> 
   }
 }
 
-/** A route's outbox is a queue under the route's name. */
-function* queueConflicts({ queues, routes, limits }: Resolved): Iterable<Conflict> {
+/** A route's outbox is a queue under the route's name; queues and streams share their names. */
+function* queueConflicts({ queues, routes, streams, limits }: Resolved): Iterable<Conflict> {
   const declared = queues.length + routes.length
   if (declared > limits.declared.queues) {
     yield {
@@ -149,6 +152,16 @@ function* queueConflicts({ queues, routes, limits }: Resolved): Iterable<Conflic
         path: ['queues', name],
         message: `route ${name} has a queue of this name, its outbox; rename one of them`,
       }
+    }
+  }
+  for (const { name } of streams) {
+    const other = routes.some(route => route.name === name)
+      ? 'route'
+      : queues.some(queue => queue.name === name)
+        ? 'queue'
+        : null
+    if (other !== null) {
+      yield { path: ['streams', name], message: `there is a ${other} of this name; rename one of them` }
     }
   }
 }

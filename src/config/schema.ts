@@ -330,6 +330,29 @@ const namedQueue = z.pipe(
   })),
 )
 
+const stream = z.pipe(
+  z.strictObject({
+    bind: optional(listOf(filter, { min: 0, max: 1000 }), 'Topics whose messages enter the stream.', {
+      absent: 'none; bindings may be added over the API',
+    }),
+    retain: section(
+      z.pipe(
+        z.strictObject({
+          age: setting(duration({ min: '1m', max: '3650d' }), '7d', 'Older messages are forgotten.'),
+          bytes: setting(
+            size({ min: '1MiB', max: '1024TiB' }),
+            '1GiB',
+            'The oldest messages are forgotten when the stream is larger.',
+          ),
+        }),
+        z.transform(o => ({ ageMs: o.age, bytes: o.bytes })),
+      ),
+      'What is kept. Forgetting is by segments of up to 256 KiB, so that somewhat more is kept.',
+    ),
+  }),
+  z.transform(o => ({ bind: o.bind ?? [], retention: o.retain })),
+)
+
 const route = z.pipe(
   z.strictObject({
     from: required(listOf(filter, { min: 1, max: 1000 }), 'Topics to forward.'),
@@ -420,6 +443,7 @@ export const configSchema = z.pipe(
     upstreams: describedRecord(upstream, 'AMQP brokers to forward to, by name.'),
     routes: describedRecord(route, 'What is forwarded where, by name.'),
     queues: describedRecord(namedQueue, 'Durable queues that keep messages until somebody takes them, by name.'),
+    streams: describedRecord(stream, 'Messages kept for reading again, from any place, as often as wanted, by name.'),
     clock: section(
       z.strictObject({
         trust: setting(
@@ -457,6 +481,7 @@ export const configSchema = z.pipe(
       deadLetter: queueOrNone(value.deadLetter ?? `${key}.dead`),
     })),
     queues: Object.entries(o.queues).map(([key, value]) => ({ name: key, ...value })),
+    streams: Object.entries(o.streams).map(([key, value]) => ({ name: key, ...value })),
     clock: o.clock,
     log: o.log,
   })),
@@ -475,6 +500,7 @@ export interface Config extends Parsed {
 export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type NamedQueueConfig = Config['queues'][number]
+export type StreamConfig = Config['streams'][number]
 
 /** Whether an address is reachable from this machine only. */
 export function isLoopback(address: string): boolean {

@@ -1,15 +1,15 @@
 import type { LiveReceiver } from './consumer.ts'
 import type { HeadersMatch, HeaderValue } from './exchanges/headers.ts'
-import type { Queue } from './queue.ts'
+import type { Keeper } from './keeper.ts'
 
 /**
- * What a binding leads to. An MQTT session is one destination with a live side (QoS 0, no queue) and a queue; a named queue or a
- * route's outbox is one with a queue only. Several bindings of one destination that match the same message deliver it once,
+ * What a binding leads to. An MQTT session is one destination with a live side (QoS 0, no queue) and a queue; a named queue, a
+ * route's outbox or a stream is one with a queue only. Several bindings of one destination that match the same message deliver it once,
  * with the highest QoS [MQTT-3.3.5-1] and the note of that binding.
  */
 export interface Destination {
   readonly live: LiveReceiver | null
-  readonly queue: Queue | null
+  readonly queue: Keeper | null
 }
 
 /** A binding may lead on to another exchange instead (RabbitMQ, Exchange to Exchange Bindings). */

@@ -8,9 +8,11 @@ import type { Binding } from './binding.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DEFAULT_EXCHANGE, type Exchange, type ExchangeSpec } from './exchange.ts'
 import type { HeadersMatch, HeaderValue } from './exchanges/headers.ts'
+import type { Keeper } from './keeper.ts'
 import type { Queue } from './queue.ts'
 import { isSamePolicy, type Origin, type QueueSpec, resolvePolicy } from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
+import type { Streams } from './streams.ts'
 import type { Topology } from './topology.ts'
 
 /** A binding by names, as it is declared and kept. */
@@ -62,6 +64,7 @@ export class Declarations {
   readonly #schedule: CommitSchedule
   readonly #table: RoutingTable
   readonly #topology: Topology
+  readonly #streams: Streams
   readonly #limits: DeclaredLimits
   readonly #log: Logger
   readonly #exchanges = new Map<string, Declared<ExchangeSpec>>()
@@ -73,6 +76,7 @@ export class Declarations {
     schedule,
     table,
     topology,
+    streams,
     limits,
     log,
   }: {
@@ -80,6 +84,7 @@ export class Declarations {
     schedule: CommitSchedule
     table: RoutingTable
     topology: Topology
+    streams: Streams
     limits: DeclaredLimits
     log: Logger
   }) {
@@ -87,6 +92,7 @@ export class Declarations {
     this.#schedule = schedule
     this.#table = table
     this.#topology = topology
+    this.#streams = streams
     this.#limits = limits
     this.#log = log
   }
@@ -104,7 +110,7 @@ export class Declarations {
       if (this.#bindings.has(bindingId(spec))) continue
       const { source, destination } = spec
       const isThere =
-        destination.kind === 'queue' ? this.#topology.has(destination.name) : this.#table.has(destination.name)
+        destination.kind === 'queue' ? this.#hasKeeper(destination.name) : this.#table.has(destination.name)
       if (isThere && this.#table.has(source)) {
         this.#bind(spec, origin)
       } else {
@@ -223,14 +229,26 @@ export class Declarations {
     return this.#inTurn(() => this.#deleteQueue(name))
   }
 
+  /** The same with a stream; throws as Streams.delete does. */
+  deleteStream(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#streams.checkDeletable(name)
+      await this.#deleteBound(name, () => this.#streams.delete(name))
+    })
+  }
+
   async #deleteQueue(name: string): Promise<void> {
     this.#topology.checkDeletable(name)
+    await this.#deleteBound(name, () => this.#topology.deleteQueue(name))
+  }
+
+  async #deleteBound(name: string, act: () => Promise<void>): Promise<void> {
     const bound = [...this.#bindings.values()].filter(
       ({ spec: { destination } }) => destination.kind === 'queue' && destination.name === name,
     )
     for (const { spec, binding } of bound) this.#table.unbind(spec.source, binding)
     try {
-      await this.#topology.deleteQueue(name)
+      await act()
     } catch (error) {
       for (const { spec, binding } of bound) this.#table.bind(spec.source, binding)
       throw error
@@ -301,7 +319,7 @@ export class Declarations {
     const { source, destination, key, headers } = spec
     const target =
       destination.kind === 'queue'
-        ? { live: null, queue: this.#topology.queue(destination.name) }
+        ? { live: null, queue: this.#keeper(destination.name) }
         : { exchange: this.#table.exchange(destination.name).name }
     const binding: Binding = {
       pattern: key,
@@ -314,6 +332,16 @@ export class Declarations {
     const declared = { spec, origin, binding }
     this.#bindings.set(bindingId(spec), declared)
     return declared
+  }
+
+  /** Queues and streams share their names; to a binding, as in RabbitMQ, a stream is a queue. */
+  #hasKeeper(name: string): boolean {
+    return this.#streams.find(name) !== undefined || this.#topology.has(name)
+  }
+
+  /** @throws BrokerError QUEUE_NOT_FOUND */
+  #keeper(name: string): Keeper {
+    return this.#streams.find(name) ?? this.#topology.queue(name)
   }
 
   async #unbind(declared: DeclaredBinding): Promise<void> {

@@ -63,6 +63,9 @@ export interface LaneOwner {
   lost(count: number): void
 }
 
+/** Which end of a durable lane stays in memory when it is longer than the window: where a queue delivers, or where a stream grows. */
+export type KeptEnd = 'front' | 'back'
+
 /** What a look into a queue tells beside the record. */
 export interface Peeked {
   readonly position: number
@@ -73,7 +76,7 @@ export interface Peeked {
   readonly attempts: number
 }
 
-/** Memory a durable lane keeps at its front, bytes; the rest of a backlog is on disk only. */
+/** Memory a durable lane keeps at one end, bytes; the rest of a backlog is on disk only. */
 const WINDOW_BYTES = 1024 * 1024
 /** The same when limits.memory is half used. */
 const TIGHT_WINDOW_BYTES = 128 * 1024
@@ -99,6 +102,7 @@ export class Lane {
   readonly #owner: LaneOwner
   readonly #memory: MemoryBudget
   readonly #durability: LaneDurability | null
+  readonly #keeps: KeptEnd
 
   #segments: Segment[] = []
   /** Segments before the gap; all of them if there is none. */
@@ -134,15 +138,18 @@ export class Lane {
     memory,
     durability,
     stored,
+    keeps,
   }: {
     base: number
     owner: LaneOwner
     memory: MemoryBudget
     durability: LaneDurability | null
     stored: StoredLane | null
+    keeps: KeptEnd
   }) {
     this.base = base
     this.#owner = owner
+    this.#keeps = keeps
     this.#memory = memory
     this.#durability = durability
     this.#tried = new TriedMessages(stored?.tried ?? new Map(), durability !== null)
@@ -156,6 +163,11 @@ export class Lane {
 
   get nextPosition(): number {
     return this.#nextPosition
+  }
+
+  /** A lane that keeps its back holds everything from this position on in memory. */
+  get heldFrom(): number {
+    return this.#segments[0]?.first ?? this.#nextPosition
   }
 
   get delivered(): number {
@@ -321,7 +333,7 @@ export class Lane {
 
   /** The segment of a delivery that is neither ended nor given back; null: there is none. */
   inFlightAt(position: number): Segment | null {
-    const segment = this.#segmentOf(position)
+    const segment = this.segmentOf(position)
     return segment !== null && (segment.statusAt(position - segment.first) & IN_FLIGHT) !== 0 ? segment : null
   }
 
@@ -370,7 +382,7 @@ export class Lane {
     if (tried === undefined || tried.pauseMs === 0) return
     tried.pauseMs = 0
     this.ready++
-    const segment = this.#segmentOf(position)
+    const segment = this.segmentOf(position)
     if (segment !== null) {
       const index = position - segment.first
       segment.status[index] = segment.statusAt(index) & ~WAITING
@@ -492,7 +504,8 @@ export class Lane {
     segment.release()
   }
 
-  #segmentOf(position: number): Segment | null {
+  /** The segment in memory that has this position; null: none. */
+  segmentOf(position: number): Segment | null {
     const segments = this.#segments
     let low = 0
     let high = segments.length - 1
@@ -552,6 +565,13 @@ export class Lane {
     for (const segment of this.#segments) show(segment)
   }
 
+  /** So many ready messages left the front on disk, in whole segments whose marks the owner commits. */
+  forget(messages: number, bytes: number): void {
+    this.live -= messages
+    this.ready -= messages
+    this.bytes -= bytes
+  }
+
   /** Forgets everything and gives its memory back. */
   clear(): void {
     for (const segment of this.#segments) segment.release()
@@ -564,6 +584,8 @@ export class Lane {
     this.live = 0
     this.ready = 0
     this.bytes = 0
+    this.unwritten = 0
+    this.unwrittenBytes = 0
   }
 
   // ---- disk
@@ -636,7 +658,7 @@ export class Lane {
     commit.marks.push(...this.#completed)
     this.#completed = []
     this.#isDeliveredDue = false
-    this.#tried.prepareCommit(number, commit.changes, position => this.#segmentOf(position)?.ref === null)
+    this.#tried.prepareCommit(number, commit.changes, position => this.segmentOf(position)?.ref === null)
   }
 
   /** The commit it was part of has returned. */
@@ -657,10 +679,28 @@ export class Lane {
     return s
   }
 
-  /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
   #evict(): void {
     const window = this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES
     if (this.#tried.size > 0) this.#setAside(window)
+    if (this.#keeps === 'back') this.#evictFront(window)
+    else this.#evictBack(window)
+  }
+
+  #evictFront(window: number): void {
+    let held = this.heldBytes
+    for (;;) {
+      const segment = this.#segments[0]
+      if (held <= window || segment === undefined || segment.ref === null || !this.#isEvictable(segment)) return
+      held -= segment.heldBytes
+      this.#gapLast = segment.ref
+      this.#head = 0
+      this.#segments.shift()
+      segment.release()
+    }
+  }
+
+  /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
+  #evictBack(window: number): void {
     if (this.#gapLast === null) {
       let held = 0
       let s = 0
@@ -883,7 +923,7 @@ export class Lane {
     let gone = Math.max(0, this.ready - ready)
     this.ready -= gone
     for (const [position] of this.#tried.waiting()) {
-      if (this.#segmentOf(position) !== null || this.#aside.of(position) !== undefined) continue
+      if (this.segmentOf(position) !== null || this.#aside.of(position) !== undefined) continue
       this.#tried.forget(position)
       gone++
     }
@@ -896,5 +936,5 @@ export class Lane {
 const before = (ref: SegmentRef): SegmentRef =>
   ref.part > 0 ? { commit: ref.commit, part: ref.part - 1 } : { commit: ref.commit - 1, part: 0xffff }
 
-const isAfter = (a: SegmentRef, b: SegmentRef): boolean =>
+export const isAfter = (a: SegmentRef, b: SegmentRef): boolean =>
   a.commit > b.commit || (a.commit === b.commit && a.part > b.part)

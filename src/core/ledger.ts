@@ -17,6 +17,16 @@ export interface LedgerFigures {
   readonly dead_lettered: Readonly<Record<string, number>>
 }
 
+export const EMPTY_FIGURES: LedgerFigures = {
+  accepted: 0,
+  settled: 0,
+  queued: 0,
+  in_flight: 0,
+  dropped: {},
+  expired: 0,
+  dead_lettered: {},
+}
+
 /** Why a queue let go of a message that nobody has settled. */
 export type DropReason =
   /** The queue was full and its policy discards. */

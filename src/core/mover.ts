@@ -23,8 +23,8 @@ import {
 import { withoutMessageExpiry } from '../model/mqtt5-properties.ts'
 import type { Clock } from './clock.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
+import type { Keeper } from './keeper.ts'
 import { messageHeaders } from './message-headers.ts'
-import type { Queue } from './queue.ts'
 import { isTopicName, type QueueTarget, type Route, type RoutingTable } from './routing-table.ts'
 import { createRun } from './run.ts'
 
@@ -48,8 +48,8 @@ export class Mover {
   readonly #boot: number
   readonly #refusal: () => ErrorCode | null
   /** Queues that are letting go of a message right now: where one overflows into the next, they must not come round. */
-  readonly #sources = new Set<Queue>()
-  readonly #toPump = new Set<Queue>()
+  readonly #sources = new Set<Keeper>()
+  readonly #toPump = new Set<Keeper>()
 
   constructor({
     table,
@@ -79,7 +79,7 @@ export class Mover {
    * Moves the record at `at`, which `from` lets go of in this turn of the event loop if the outcome is `moved`. `history` has the event that moves it.
    * What the targets deliver of it, they deliver later.
    */
-  move(bytes: Buffer, at: number, to: MessageAddress, history: DeathHistory, from: Queue): MoveOutcome {
+  move(bytes: Buffer, at: number, to: MessageAddress, history: DeathHistory, from: Keeper): MoveOutcome {
     const route = this.#routeOf(bytes, at, to)
     if (route === 'held' || route === 'unrouted') return route
     const targets = route.queues1.filter(({ queue }) => !isCycle(history, queue.name))
@@ -118,7 +118,7 @@ export class Mover {
     return this.#table.resolve(exchange, key, headers)
   }
 
-  #hasRoom(queue: Queue, from: Queue, bytes: number): boolean {
+  #hasRoom(queue: Keeper, from: Keeper, bytes: number): boolean {
     return (queue === from || !this.#sources.has(queue)) && queue.admit(1, bytes) !== 'refuse'
   }
 

@@ -100,7 +100,7 @@ export function ledgerKey(queue: number): Buffer {
   return Buffer.concat([Buffer.from([StatePrefix.ledger]), numberBytes(queue)])
 }
 
-function numberBytes(queue: number): Buffer {
+export function numberBytes(queue: number): Buffer {
   const bytes = Buffer.alloc(4)
   bytes.writeUInt32BE(queue)
   return bytes

@@ -23,10 +23,11 @@ import {
 } from '../model/message.ts'
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
-import type { CommitSchedule, CommitSource } from './commit-schedule.ts'
+import type { CommitSchedule } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
+import type { Keeper } from './keeper.ts'
 import { Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
@@ -85,7 +86,7 @@ const TURN_MESSAGES = 1000
 /** What the dead-letter target has no room for is offered again after so long. */
 const OFFER_AGAIN_MS = 5000
 
-export class Queue implements CommitSource, LaneOwner {
+export class Queue implements Keeper, LaneOwner {
   readonly name: string
   /** May be changed while running; what is over a lowered limit stays. */
   limits: QueueLimits
@@ -170,6 +171,7 @@ export class Queue implements CommitSource, LaneOwner {
           ? null
           : { number, tickets, read: (after, maxBytes) => read(number, after, maxBytes) },
       stored,
+      keeps: 'front',
     })
     this.#lanes.push(lane)
     return lane

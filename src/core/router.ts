@@ -16,9 +16,9 @@ import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import type { Publisher } from './consumer.ts'
+import type { Keeper } from './keeper.ts'
 import type { MemoryBudget } from './memory.ts'
 import { messageHeaders } from './message-headers.ts'
-import type { Queue } from './queue.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'
 import { SHARED, TICKETED } from './segment.ts'
@@ -297,7 +297,9 @@ export class Router {
     acceptance.seq = firstSeq + to - from - 1
   }
 
-  #fitting(queue: Queue, run: Run, from: number, to: number): number {
+  #fitting(queue: Keeper, run: Run, from: number, to: number): number {
+    const all = (run.ends[to - 1] ?? 0) - (run.properties[from] ?? 0) + (to - from) * run.prefix.bytes.length
+    if (queue.admit(to - from, all) === 'take') return to - from
     let total = 0
     for (let i = from; i < to; i++) {
       total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + run.prefix.bytes.length
@@ -307,7 +309,7 @@ export class Router {
   }
 
   /** When is a commit due? design.md section 2. `ticket` 0: QoS 0, written within store.buffered_interval. */
-  #scheduleCommit(queue: Queue, ticket: number): void {
+  #scheduleCommit(queue: Keeper, ticket: number): void {
     this.#schedule.touch(queue)
     if (ticket === 0) {
       this.#schedule.buffered()
@@ -329,8 +331,7 @@ export class Router {
       } else if (refusal !== null && queue.isDurable) {
         queue.bookDropped(run.count, refusal === 'DISK_FULL' ? 'disk_full' : 'store_unavailable')
       } else {
-        const makesRoom = queue.limits.onFull === 'drop_oldest' && queue.deadLetter === null
-        const fitting = makesRoom ? run.count : this.#fitting(queue, run, 0, run.count)
+        const fitting = this.#fitting(queue, run, 0, run.count)
         if (fitting > 0) this.#append([target], run, 0, fitting, 0, 0)
         if (fitting < run.count) queue.bookDropped(run.count - fitting, 'overflow')
       }

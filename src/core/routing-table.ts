@@ -9,7 +9,7 @@ import { MQTT_EXCHANGE, swapSeparators } from '../model/message.ts'
 import type { Binding, Destination } from './binding.ts'
 import type { LiveReceiver } from './consumer.ts'
 import { DEFAULT_EXCHANGE, Exchange, type ExchangeSpec, type Headers } from './exchange.ts'
-import type { Queue } from './queue.ts'
+import type { Keeper } from './keeper.ts'
 import { AMQP_DIALECT, MQTT_DIALECT } from './topic-tree.ts'
 
 /** Where the messages of one exchange and key go; valid while its version is the table's. */
@@ -38,7 +38,7 @@ export interface LiveTarget {
 }
 
 export interface QueueTarget {
-  readonly queue: Queue
+  readonly queue: Keeper
   readonly note: number
 }
 
@@ -140,7 +140,7 @@ export class RoutingTable {
   /** Not cached: for a message whose headers matter. */
   resolve(name: string, key: string, headers: Headers): Route {
     // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.5-1].
-    const best = new Map<Queue | Destination, Target>()
+    const best = new Map<Keeper | Destination, Target>()
     // Each exchange once: cycles of exchange-to-exchange bindings are allowed (RabbitMQ, Exchange to Exchange Bindings).
     const seen = new Set<string>([name])
     const toVisit = [this.exchange(name)]

@@ -9,7 +9,7 @@ import { DeadLetters } from './dead-letter.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
-import { type LedgerFigures, withQueued } from './ledger.ts'
+import { EMPTY_FIGURES, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Mover } from './mover.ts'
 import { type AgeMs, type LaneRecord, Queue, type QueueLimits, type QueueRecord, type StoredQueue } from './queue.ts'
@@ -30,16 +30,6 @@ import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
 import { decodeTried, type Tried, triedNumber, triedPosition } from './tried.ts'
 
-const EMPTY_FIGURES: LedgerFigures = {
-  accepted: 0,
-  settled: 0,
-  queued: 0,
-  in_flight: 0,
-  dropped: {},
-  expired: 0,
-  dead_lettered: {},
-}
-
 /** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
 export class Topology {
   readonly #store: Store
@@ -52,6 +42,8 @@ export class Topology {
   readonly #queues = new Map<string, Queue>()
   readonly #definitions = new Map<string, QueueDefinition>()
   readonly #declared = new Set<string>()
+  /** Names of streams. */
+  readonly #reserved = new Set<string>()
   /** By queue, the binding that lets the default exchange find it. */
   readonly #byName = new Map<string, Binding>()
   readonly #mover: Mover
@@ -86,8 +78,8 @@ export class Topology {
     this.#mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
   }
 
-  /** Brings back every durable queue the store knows, whether or not the configuration still names it. */
-  async load(): Promise<void> {
+  /** Brings back every durable queue the store knows, whether or not the configuration still names it. `isStream` tells which segments are none of a queue's. */
+  async load(isStream: (number: number, name: string) => boolean): Promise<void> {
     const definitions: QueueDefinition[] = []
     for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
       definitions.push(decodeDefinition(value))
@@ -97,7 +89,7 @@ export class Topology {
     // Definitions that went with state/ while messages are in log/: kept as orphans until the configuration names them again. Lanes are numbered by priority.
     const found = new Map<string, number[]>()
     for (const [number, name] of [...queueNames].sort(([a], [b]) => a - b)) {
-      if (!known.has(number)) found.set(name, [...(found.get(name) ?? []), number])
+      if (!known.has(number) && !isStream(number, name)) found.set(name, [...(found.get(name) ?? []), number])
     }
     for (const [name, numbers] of found) definitions.push(foundQueue(name, numbers))
     for await (const [key, value] of this.#store.readState(Buffer.from([StatePrefix.retry]))) {
@@ -115,6 +107,22 @@ export class Topology {
     const tried = this.#tried.get(number) ?? new Map<number, Tried>()
     this.#tried.set(number, tried)
     return tried
+  }
+
+  /** A number nothing has in the store. */
+  newNumber(): number {
+    return this.#nextNumber++
+  }
+
+  /** That number and that name are a stream's. */
+  reserve(number: number, name: string): void {
+    this.#nextNumber = Math.max(this.#nextNumber, number + 1)
+    this.#reserved.add(name)
+  }
+
+  /** The stream of this name is gone. */
+  release(name: string): void {
+    this.#reserved.delete(name)
   }
 
   async #open(definition: QueueDefinition): Promise<Queue> {
@@ -189,9 +197,17 @@ export class Topology {
   /**
    * For whoever owns the name, the configuration above all; declarations of others go through Declarations.
    * A queue by this name: the one that is there with the limits and policy of `spec`, or a new one. Resolves when its definition is durable, if it is to be.
+   * @throws BrokerError DECLARATION_MISMATCH if a stream has this name.
    */
   async declareQueue(spec: QueueSpec): Promise<Queue> {
     const { name, limits, qos0, policy = {}, isDurable = true } = spec
+    if (this.#reserved.has(name)) {
+      throw new BrokerError(
+        'DECLARATION_MISMATCH',
+        `there is a stream ${name}, perhaps of an earlier configuration; delete it, or give the queue another name`,
+        { facts: { queue: name } },
+      )
+    }
     this.#declared.add(name)
     const queue = this.#queues.get(name)
     const known = this.#definitions.get(name)

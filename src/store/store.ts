@@ -303,7 +303,7 @@ export class Store {
   }
 
   /**
-   * Segments of a queue behind `after` (null: from its beginning), oldest first: one always, then more while their bytes stay within
+   * Segments of a queue behind `after` (null: from its beginning), oldest first: one always, then up to 1,024 while their bytes stay within
    * `maxBytes`; [] at the end. Sees everything committed. Damaged entries are counted, not returned.
    */
   segments(queue: number, after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[]> {
@@ -321,10 +321,10 @@ export class Store {
     })
   }
 
-  /** What the index knows of the segments of a queue behind `after`, oldest first, at most 1,024; [] at the end. Reads nothing of log/. */
-  segmentInfos(queue: number, after: SegmentRef | null): Promise<SegmentInfo[]> {
+  /** What the index knows of the segments that `segments` would read, without reading them. */
+  segmentInfos(queue: number, after: SegmentRef | null, maxBytes: number): Promise<SegmentInfo[]> {
     return this.#read(async ({ state }) => {
-      const found = await this.#indexedSegments(state, queue, after, Number.POSITIVE_INFINITY)
+      const found = await this.#indexedSegments(state, queue, after, maxBytes)
       return found.map(({ ref, entry }) => ({
         ref,
         first: entry.first,

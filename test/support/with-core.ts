@@ -8,12 +8,17 @@ import type { MessageAddress } from '../../src/core/mover.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
 import { Router } from '../../src/core/router.ts'
 import { RoutingTable } from '../../src/core/routing-table.ts'
+import type { Retention, Stream } from '../../src/core/stream.ts'
+import { Streams } from '../../src/core/streams.ts'
 import { Tickets } from '../../src/core/tickets.ts'
 import { Topology } from '../../src/core/topology.ts'
 import { MQTT_EXCHANGE } from '../../src/model/message.ts'
+import { type CreateLevel, createLevel } from '../../src/store/level.ts'
 import { Store } from '../../src/store/store.ts'
 import type { Commit } from '../../src/store/types.ts'
 import { WIDE_LIMITS } from './messages.ts'
+
+const KEEP_ALL: Retention = { ageMs: 365 * 86_400_000, bytes: 4 * 1024 ** 3 }
 
 /** The real store with a gate before its commits: what a slow or stuck disk looks like to everything above. */
 class GatedStore implements CommitStore {
@@ -61,6 +66,7 @@ export class CoreUnderTest {
   readonly gate: GatedStore
   readonly schedule: CommitSchedule
   readonly topology: Topology
+  readonly streams: Streams
   readonly declarations: Declarations
   readonly router: Router
   readonly memory: MemoryBudget
@@ -86,11 +92,23 @@ export class CoreUnderTest {
     )
     const ageMs = (bytes: Buffer, at: number): number => this.identities.waitedMs(bytes, at)
     this.topology = new Topology({ store, schedule: this.schedule, tickets, memory, clock, table, ageMs })
+    this.streams = new Streams({
+      store,
+      schedule: this.schedule,
+      tickets,
+      memory,
+      clock,
+      table,
+      topology: this.topology,
+      ageMs,
+      configured: [],
+    })
     this.declarations = new Declarations({
       store,
       schedule: this.schedule,
       table,
       topology: this.topology,
+      streams: this.streams,
       limits: { queues: 5000, exchanges: 1000, bindings: 20_000, ...limits },
       log: pino({ level: 'silent' }),
     })
@@ -113,9 +131,10 @@ export class CoreUnderTest {
       clock = systemClock,
       memoryBytes = 64 * 1024 ** 2,
       limits = {},
-    }: { clock?: Clock; memoryBytes?: number; limits?: Partial<DeclaredLimits> } = {},
+      disk = createLevel,
+    }: { clock?: Clock; memoryBytes?: number; limits?: Partial<DeclaredLimits>; disk?: CreateLevel } = {},
   ): Promise<CoreUnderTest> {
-    const store = await Store.open({
+    const options = {
       directory,
       gateway: 'gw-test',
       diskBytes: 8 * 1024 ** 3,
@@ -123,9 +142,10 @@ export class CoreUnderTest {
       log: pino({ level: 'silent' }),
       wallMs: clock.wallMs,
       monotonicMs: clock.monotonicMs,
-    })
+    }
+    const store = await Store.open(options, disk)
     const core = new CoreUnderTest(store, clock, memoryBytes, limits)
-    await core.topology.load()
+    await core.streams.load()
     await core.declarations.load()
     return core
   }
@@ -140,6 +160,13 @@ export class CoreUnderTest {
     const queue = await this.topology.declareQueue({ name, origin: 'config', limits, qos0: 'buffer', deadLetter })
     this.router.bind(MQTT_EXCHANGE, { pattern, destination: { live: null, queue }, maxQos: 2, note: 0 })
     return queue
+  }
+
+  /** A stream bound to a filter. */
+  async stream(name: string, pattern: string, retention: Retention = KEEP_ALL): Promise<Stream> {
+    const stream = await this.streams.declare({ name, origin: 'config', retention })
+    this.router.bind(MQTT_EXCHANGE, { pattern, destination: { live: null, queue: stream }, maxQos: 2, note: 0 })
+    return stream
   }
 
   async close(): Promise<void> {

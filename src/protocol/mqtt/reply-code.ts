@@ -23,6 +23,8 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   STOPPING: { reason: Reason.implementationSpecific, text: 'the gateway is stopping; connect again later' },
   QUEUE_IN_USE: fault('the queue is in use'),
   QUEUE_NOT_FOUND: fault('a queue this message must go to is gone'),
+  STREAM_NOT_FOUND: fault('a stream this message must go to is gone'),
+  STREAM_READERS_FULL: fault('the stream has too many readers'),
   EXCHANGE_NOT_FOUND: fault('the exchange this message goes to is gone'),
   BINDING_NOT_FOUND: fault('the binding of this message is gone'),
   DECLARATION_MISMATCH: fault('it exists with other attributes'),

@@ -88,7 +88,7 @@ describe('a place in a queue', () => {
       store,
       numbers(1, 50).map(() => [2]),
     )
-    const infos = await store.segmentInfos(QUEUE, null)
+    const infos = await store.segmentInfos(QUEUE, null, Number.POSITIVE_INFINITY)
     expect(infos.map(({ first, end, unsettled }) => [first, end, unsettled])).toEqual(
       numbers(0, 49).map(at => [at * 2, at * 2 + 2, 2]),
     )
@@ -105,6 +105,6 @@ describe('a place in a queue', () => {
     expect(await firstSeq(store, await store.seekPosition(QUEUE, 75))).toBe(740)
     await forget(30, 50)
     expect(await store.seekPosition(QUEUE, 75)).toBeNull()
-    expect(await store.segmentInfos(QUEUE, null)).toEqual([])
+    expect(await store.segmentInfos(QUEUE, null, Number.POSITIVE_INFINITY)).toEqual([])
   })
 })

@@ -1,0 +1,44 @@
+import type { Acceptance, RecordPrefix } from '../model/message.ts'
+import type { CommitSource } from './commit-schedule.ts'
+import type { DropReason } from './ledger.ts'
+import type { Admission, QueueLimits } from './queue.ts'
+
+/** What keeps messages that a route brings: a queue or a stream. */
+export interface Keeper extends CommitSource {
+  readonly name: string
+  readonly isDurable: boolean
+  /** `onFull`: what gives way when it is full. */
+  readonly limits: Pick<QueueLimits, 'onFull'>
+  /** How QoS 0 messages are treated: kept like others, kept only while noteNow says live, never taken. */
+  readonly qos0: 'buffer' | 'pass' | 'ignore'
+  /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
+  readonly noteNow: number
+  /** Nothing waits that has not been handed to a consumer who may settle it before it must be written. */
+  readonly isCaughtUp: boolean
+  /** How long a message may stay unwritten because its consumer will probably settle it sooner; Infinity: not known. */
+  readonly settleTimeP95Ms: number
+  /** What would happen to `count` messages of `bytes` in all. */
+  admit(count: number, bytes: number): Admission
+  /** Books messages that its own policy turned away after acceptance. */
+  bookDropped(count: number, reason: DropReason): void
+  /**
+   * Appends one accepted message; arguments as in writeRecord. `ticket` is the youngest ticket given out so far (its own, if it has one), `status` bits of core/segment.ts.
+   * The caller pumps when its run is through.
+   */
+  take(
+    prefix: RecordPrefix,
+    acceptance: Acceptance,
+    expiryMs: number,
+    source: Buffer,
+    from: number,
+    to: number,
+    propertiesBytes: number,
+    note: number,
+    ticket: number,
+    status: number,
+  ): void
+  /** Takes a message that leaves another keeper, in stored form; the commit that marks it there writes it here. The caller pumps. */
+  takeMoved(record: Buffer, note: number, isShared: boolean): void
+  /** Delivers what can be delivered. */
+  pump(): void
+}

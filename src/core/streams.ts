@@ -1,0 +1,271 @@
+import { BrokerError } from '../model/error.ts'
+import { StatePrefix } from '../store/keys.ts'
+import type { Store } from '../store/store.ts'
+import type { Binding } from './binding.ts'
+import type { Clock } from './clock.ts'
+import type { CommitSchedule } from './commit-schedule.ts'
+import { DEFAULT_EXCHANGE } from './exchange.ts'
+import { EMPTY_FIGURES, withQueued } from './ledger.ts'
+import type { MemoryBudget } from './memory.ts'
+import { ledgerKey, numberBytes, type Origin } from './queue-definition.ts'
+import type { RoutingTable } from './routing-table.ts'
+import { cursorPrefix, decodeCursor, type Retention, type StoredStream, Stream, type StreamRecord } from './stream.ts'
+import type { Tickets } from './tickets.ts'
+import type { Topology } from './topology.ts'
+
+export interface StreamSpec {
+  readonly name: string
+  readonly origin: Origin
+  readonly retention: Retention
+}
+
+/** A stream's definition as kept in the store. */
+interface StreamDefinition extends StreamSpec {
+  readonly number: number
+}
+
+const STREAM_DEFINITIONS = Buffer.from([StatePrefix.definition, 's'.charCodeAt(0)])
+
+/** The streams there are and their definitions, kept in the store. Names and numbers are common to queues and streams. */
+export class Streams {
+  readonly #store: Store
+  readonly #schedule: CommitSchedule
+  readonly #tickets: Tickets
+  readonly #memory: MemoryBudget
+  readonly #clock: Clock
+  readonly #table: RoutingTable
+  readonly #topology: Topology
+  readonly #ageMs: (bytes: Buffer, at: number) => number
+  readonly #configured: ReadonlySet<string>
+  readonly #streams = new Map<string, Stream>()
+  readonly #definitions = new Map<string, StreamDefinition>()
+  readonly #declared = new Set<string>()
+  /** By stream, the binding that lets the default exchange find it. */
+  readonly #byName = new Map<string, Binding>()
+
+  constructor({
+    store,
+    schedule,
+    tickets,
+    memory,
+    clock,
+    table,
+    topology,
+    ageMs,
+    configured,
+  }: {
+    store: Store
+    schedule: CommitSchedule
+    tickets: Tickets
+    memory: MemoryBudget
+    clock: Clock
+    table: RoutingTable
+    topology: Topology
+    /** How long ago a record entered its queue. */
+    ageMs: (bytes: Buffer, at: number) => number
+    /** Names the configuration will declare. */
+    configured: readonly string[]
+  }) {
+    this.#store = store
+    this.#schedule = schedule
+    this.#tickets = tickets
+    this.#memory = memory
+    this.#clock = clock
+    this.#table = table
+    this.#topology = topology
+    this.#ageMs = ageMs
+    this.#configured = new Set(configured)
+  }
+
+  /** Brings back every stream the store knows, then the queues: what is a stream is not taken for a queue whose definition was lost. */
+  async load(): Promise<void> {
+    for await (const [, value] of this.#store.readState(STREAM_DEFINITIONS)) {
+      const definition = decodeDefinition(value)
+      await this.#open(definition)
+    }
+    const numbers = new Set([...this.#definitions.values()].map(({ number }) => number))
+    await this.#topology.load((number, name) => numbers.has(number) || this.#configured.has(name))
+  }
+
+  /**
+   * A stream by this name: the one that is there, with the retention of `spec`, or a new one. Resolves when its definition is durable.
+   * @throws BrokerError DECLARATION_MISMATCH if a queue has this name.
+   */
+  async declare(spec: StreamSpec): Promise<Stream> {
+    const { name } = spec
+    if (this.#topology.has(name)) {
+      throw new BrokerError(
+        'DECLARATION_MISMATCH',
+        `there is a queue ${name}, perhaps of an earlier configuration; delete it, or give the stream another name`,
+        { facts: { stream: name } },
+      )
+    }
+    this.#declared.add(name)
+    const known = this.#definitions.get(name)
+    const stream = this.#streams.get(name)
+    const definition = { number: known?.number ?? this.#numberFor(name), ...spec }
+    if (known !== undefined && stream !== undefined) {
+      if (encodeDefinition(known).equals(encodeDefinition(definition))) return stream
+      stream.retention = spec.retention
+      this.#definitions.set(name, definition)
+      await this.#keep(definition)
+      return stream
+    }
+    const opened = await this.#open(definition)
+    await this.#keep(definition)
+    return opened
+  }
+
+  /** Segments name their queue: so a stream whose definition was lost with state/ finds its messages again. */
+  #numberFor(name: string): number {
+    for (const [number, found] of this.#store.recovery.queueNames) if (found === name) return number
+    return this.#topology.newNumber()
+  }
+
+  async #open(definition: StreamDefinition): Promise<Stream> {
+    const { name, number, retention } = definition
+    this.#store.nameQueue(number, name)
+    const stream = new Stream(
+      name,
+      retention,
+      {
+        number,
+        store: this.#store,
+        schedule: this.#schedule,
+        tickets: this.#tickets,
+        memory: this.#memory,
+        monotonicMs: this.#clock.monotonicMs,
+        ageMs: this.#ageMs,
+        ledgerKey: ledgerKey(number),
+      },
+      await this.#stored(number),
+    )
+    this.#topology.reserve(number, name)
+    this.#streams.set(name, stream)
+    this.#definitions.set(name, definition)
+    const byName: Binding = { pattern: name, destination: { live: null, queue: stream }, maxQos: 2, note: 0 }
+    this.#byName.set(name, byName)
+    this.#table.bind(DEFAULT_EXCHANGE, byName)
+    return stream
+  }
+
+  async #stored(number: number): Promise<StoredStream> {
+    const value = await this.#store.getState(ledgerKey(number))
+    const record = value === undefined ? null : (JSON.parse(value.toString()) as StreamRecord)
+    const last = await this.#store.lastSegment(number)
+    const [oldest] = await this.#store.segmentInfos(number, null, 1)
+    const counted = this.#store.recovery.isStateRebuilt ? await this.#store.unsettled(number) : null
+    const figures = record?.figures ?? EMPTY_FIGURES
+    const nextPosition = Math.max(record?.next ?? 0, last?.end ?? 0)
+    const cursors = new Map<string, number>()
+    for await (const [key, cursor] of this.#store.readState(cursorPrefix(number))) {
+      const decoded = decodeCursor(key, cursor)
+      if (decoded !== null) cursors.set(...decoded)
+    }
+    return {
+      figures: counted === null ? figures : withQueued(figures, counted.messages),
+      bytes: counted?.bytes ?? record?.bytes ?? 0,
+      nextPosition,
+      last: last?.ref ?? null,
+      first: oldest?.first ?? nextPosition,
+      cursors,
+    }
+  }
+
+  /**
+   * Says whether a stream may be deleted now.
+   * @throws BrokerError STREAM_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody reads it.
+   */
+  checkDeletable(name: string): void {
+    const { readerCount } = this.stream(name)
+    if (this.originOf(name) === 'config' && !this.isOrphan(name)) {
+      throw new BrokerError('QUEUE_IN_USE', `stream ${name} comes from the configuration; take it out there`, {
+        facts: { stream: name },
+      })
+    }
+    if (readerCount > 0) {
+      throw new BrokerError('QUEUE_IN_USE', `stream ${name} has ${readerCount} readers; end them first`, {
+        facts: { stream: name, readers: readerCount },
+      })
+    }
+  }
+
+  /**
+   * Deletes a stream with its messages and cursors; no binding may lead to it any more but the default exchange's. Resolves when that is durable.
+   * @throws BrokerError as checkDeletable, or STOPPING: then it is still there after the next start, perhaps with fewer messages.
+   */
+  async delete(name: string): Promise<void> {
+    this.checkDeletable(name)
+    const stream = this.stream(name)
+    const definition = this.#definitions.get(name)
+    const byName = this.#byName.get(name)
+    if (definition === undefined || byName === undefined) throw new TypeError(`stream ${name} has no definition`)
+    // From here on nobody finds it, so nobody can publish to it or read it while it is emptied.
+    this.#table.unbind(DEFAULT_EXCHANGE, byName)
+    this.#streams.delete(name)
+    // All of it is durably gone before its definition goes: otherwise messages would come back with nobody to own them.
+    await stream.empty()
+    this.#byName.delete(name)
+    this.#definitions.delete(name)
+    this.#declared.delete(name)
+    await Promise.all([
+      this.#schedule.change({ key: definitionKey(definition.number), value: null }),
+      this.#schedule.change({ key: ledgerKey(definition.number), value: null }),
+    ])
+    this.#topology.release(name)
+  }
+
+  /** Forgets what is over age or bytes; called every few seconds. */
+  retain(): void {
+    for (const stream of this.#streams.values()) stream.retain()
+  }
+
+  /** Those in use and orphans. */
+  all(): Iterable<Stream> {
+    return this.#streams.values()
+  }
+
+  originOf(name: string): Origin {
+    return this.#definitions.get(name)?.origin ?? 'config'
+  }
+
+  /** Left over from an earlier configuration: kept, and forgetting by age, until it is deleted or declared again. */
+  isOrphan(name: string): boolean {
+    return this.originOf(name) === 'config' && !this.#declared.has(name)
+  }
+
+  find(name: string): Stream | undefined {
+    return this.#streams.get(name)
+  }
+
+  /** @throws BrokerError STREAM_NOT_FOUND */
+  stream(name: string): Stream {
+    const stream = this.#streams.get(name)
+    if (stream === undefined) {
+      throw new BrokerError('STREAM_NOT_FOUND', `there is no stream ${name}; \`sluice stream\` lists those there are`, {
+        facts: { stream: name },
+      })
+    }
+    return stream
+  }
+
+  #keep(definition: StreamDefinition): Promise<void> {
+    return this.#schedule.change({ key: definitionKey(definition.number), value: encodeDefinition(definition) })
+  }
+}
+
+/** As JSON; no age limit is written as null. */
+function encodeDefinition(definition: StreamDefinition): Buffer {
+  return Buffer.from(JSON.stringify(definition))
+}
+
+function decodeDefinition(value: Buffer): StreamDefinition {
+  const { retention, ...definition } = JSON.parse(value.toString()) as Omit<StreamDefinition, 'retention'> & {
+    readonly retention: { readonly bytes: number; readonly ageMs: number | null }
+  }
+  return { ...definition, retention: { ...retention, ageMs: retention.ageMs ?? Number.POSITIVE_INFINITY } }
+}
+
+function definitionKey(stream: number): Buffer {
+  return Buffer.concat([STREAM_DEFINITIONS, numberBytes(stream)])
+}
