@@ -3,7 +3,8 @@
  *
  * Invariants
  *   - commit() resolves only after fdatasync of log/ has returned: whoever acknowledges after it acknowledges what a power cut can't take.
- *   - log/ decides, state/ follows: it receives exactly the operations of the commit's delta, in order, without sync.
+ *   - log/ decides, state/ follows: it receives the operations of the deltas, in order, without sync, at the latest before it is read. What several
+ *     commits change in between it receives once.
  *   - An I/O error breaks a LevelDB handle for good: both are closed, opened again with all checks of a start, and the commit is written again
  *     unless it turns out to be there. Nobody who waits for it notices more than the time.
  *   - Nothing is written while nothing happens.
@@ -79,6 +80,8 @@ const CHECKPOINT_DELETES = 16_384
 const CHECKPOINT_MS = 60_000
 /** So many starts in a row that did not end in order make the next one look at every block. */
 const SUSPECT_CRASHES = 2
+/** How far state/ may lag behind, bytes of keys and values: they stay in memory until it is read or a checkpoint is due. */
+const MAX_UNAPPLIED_BYTES = 128 * 1024
 const REOPEN_FIRST_MS = 250
 const REOPEN_MAX_MS = 5000
 
@@ -170,8 +173,11 @@ export class Store {
   #lastCommit = 0
   #nextRecord = 0
   #unsettled = 0
-  /** The state batch under way or done last; never rejects. */
-  #stateWrite: Promise<void> = Promise.resolve()
+  /** What the commits have changed since the last state batch, the youngest value by key. */
+  readonly #unapplied = new Map<string, StateChange>()
+  #unappliedBytes = 0
+  /** The state batch under way or done last, and whether all so far came through; never rejects. */
+  #stateWrite: Promise<boolean> = Promise.resolve(true)
   #checkpointing: Promise<void> | null = null
   #checkpointTimer: NodeJS.Timeout | null = null
   #deltas: number[] = []
@@ -547,7 +553,9 @@ export class Store {
     this.#deletableBytes = 0
     this.#proven = recovered.proven
     this.#bytesSinceCheckpoint = 0
-    this.#stateWrite = Promise.resolve()
+    this.#stateWrite = Promise.resolve(true)
+    this.#unapplied.clear()
+    this.#unappliedBytes = 0
     this.#firstSegments.clear()
     if (recovered.findings.length > 0) this.#isDamaged = true
     for (const finding of recovered.findings) this.#options.log.warn(finding)
@@ -567,7 +575,7 @@ export class Store {
     for (;;) {
       const databases = await this.#ready()
       try {
-        await this.#stateWrite
+        if (!(await this.#applyState(databases))) continue
         return await operation(databases)
       } catch (error) {
         if (!isStorageError(error)) throw error
@@ -582,6 +590,9 @@ export class Store {
       const databases = await this.#ready()
       // An earlier attempt had reached the disk before it failed; recovery has found it and brought state/ up to it.
       if (this.#lastCommit >= number) return
+      // Marks are computed from the index, so it has to be there.
+      const needsState = commit.marks.length > 0 || this.#unappliedBytes > MAX_UNAPPLIED_BYTES
+      if (needsState && !(await this.#applyState(databases))) continue
       const committing = this.#attempt(databases, commit, number, boot)
       this.#committing = committing.catch(() => undefined)
       try {
@@ -596,8 +607,6 @@ export class Store {
   }
 
   async #attempt(databases: Databases, commit: Commit, number: number, boot: BootWrite | null): Promise<void> {
-    // Marks are computed from the index, so it has to be there; and two state batches are never under way at once.
-    if (commit.marks.length > 0) await this.#stateWrite
     const outcome = await this.#encode(databases.state, commit, number, boot)
     const startedAt = this.#options.monotonicMs()
     // An array and not a chained batch: that one's native memory is freed only when the garbage collector comes by (15 MB while filling).
@@ -609,17 +618,44 @@ export class Store {
       unsettled: outcome.unsettled,
       boot: this.#boot.boot,
     })
-    await this.#stateWrite
-    // No await from here on: a checkpoint must see the commit and its state batch together.
+    // No await from here on: a checkpoint must see the commit and what it changes together.
     this.#lastCommit = number
     this.#nextRecord = outcome.nextRecord
     this.#unsettled = outcome.unsettled
-    this.#stateWrite = databases.state.apply(outcome.changes).catch((error: unknown) => this.#fail(databases, error))
+    for (const change of outcome.changes) this.#noteUnapplied(change)
     this.#deltas.push(number)
     for (const key of outcome.deletable) this.#deletable.push(key)
     this.#deletableBytes += outcome.deletableBytes
     this.#bytesSinceCheckpoint += outcome.bytes
     this.#scheduleCheckpoint(databases)
+  }
+
+  #noteUnapplied(change: StateChange): void {
+    const key = change.key.toString('latin1')
+    this.#unappliedBytes += bytesOf(change) - bytesOf(this.#unapplied.get(key))
+    this.#unapplied.set(key, change)
+  }
+
+  /** Brings state/ up to the last commit. False: that failed, these databases are not to be used any more. */
+  #applyState(databases: Databases): Promise<boolean> {
+    if (this.#unapplied.size > 0) {
+      const changes = [...this.#unapplied.values()]
+      this.#unapplied.clear()
+      this.#unappliedBytes = 0
+      this.#stateWrite = this.#writeState(databases, changes, this.#stateWrite)
+    }
+    return this.#stateWrite
+  }
+
+  async #writeState(databases: Databases, changes: readonly StateChange[], before: Promise<boolean>): Promise<boolean> {
+    if (!(await before)) return false
+    try {
+      await databases.state.apply(changes)
+      return true
+    } catch (error) {
+      this.#fail(databases, error)
+      return false
+    }
   }
 
   /** What the commit writes to log/ and what follows from it. */
@@ -802,7 +838,8 @@ export class Store {
     return this.#deltas.length > 1 || this.#deletable.length > 0
   }
 
-  async #checkpoint({ log, state }: Databases): Promise<void> {
+  async #checkpoint(databases: Databases): Promise<void> {
+    const { log, state } = databases
     const commit = this.#lastCommit
     const deltas = this.#deltas
     const deletable = this.#deletable
@@ -812,7 +849,7 @@ export class Store {
     this.#deletable = []
     this.#bytesSinceCheckpoint = 0
     const numbers = { nextRecord: this.#nextRecord, unsettled: this.#unsettled }
-    await this.#stateWrite
+    if (!(await this.#applyState(databases))) return
     await writeCheckpoint(state, { commit, proven: this.#proven, ...numbers })
     await flushToTables(state.level)
     const batch = log.level.batch()
@@ -881,6 +918,10 @@ export class Store {
 /** Reading on behind it begins with the segment at `ref`. */
 const justBefore = ({ commit, part }: SegmentRef): SegmentRef =>
   part > 0 ? { commit, part: part - 1 } : { commit: commit - 1, part: 0xffff }
+
+function bytesOf(change: StateChange | undefined): number {
+  return change === undefined ? 0 : change.key.length + (change.value?.length ?? 0)
+}
 
 async function closeBoth({ log, stateDatabase }: Databases): Promise<void> {
   // A handle that broke may fail to close as well; its lock is released all the same.

@@ -64,7 +64,7 @@ export interface SegmentMarks {
   readonly isComplete: boolean
 }
 
-/** State keys are for core's own records (definitions, ledgers, sessions, retained): see store/keys.ts for the prefixes. */
+/** State keys are for core's own records (definitions, ledgers, sessions, retained): see store/keys.ts for the prefixes. Key and value are kept: never change their bytes. */
 export type StateChange = { readonly key: Buffer; readonly value: Buffer | null }
 
 /** Everything one commit writes: applied as a whole or not at all. */

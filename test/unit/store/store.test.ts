@@ -271,6 +271,7 @@ describe('a process start', () => {
     await using directory = await tempDir()
     await using store = await openStore(directory.path)
     await append(store, 1, [0])
+    await readQueue(store, 1)
     const before = await imageOf(directory)
     for (let at = 0; at < 20; at++) await readQueue(store, 1)
     const after = await imageOf(directory)
