@@ -15,7 +15,15 @@ export interface MqttAddress {
   readonly version: MqttVersion
   /** Empty: the broker chooses (MQTT 3.1 needs one). */
   readonly clientId: string
+  /** 5.0: unanswered messages the broker may send at once; without it as many as it likes. */
+  readonly receiveMaximum?: number
 }
+
+/**
+ * What is said to the broker of a message at QoS 1 or 2: taken; not taken, so that a queue takes it back at the end of the connection; or, in 5.0, refused
+ * with this reason code.
+ */
+export type Answer = 'taken' | 'unanswered' | number
 
 export interface OutgoingMessage {
   readonly topic: string
@@ -57,7 +65,7 @@ export class MqttClient {
   readonly closed: Promise<Failure | null>
   readonly #socket: Socket
   readonly #version: MqttVersion
-  readonly #onMessage: (message: IncomingMessage) => void
+  readonly #onMessage: (message: IncomingMessage) => Answer
   readonly #waiting = new Map<number, Waiter>()
   /** QoS 2 ids received and not released yet: their resends are no new messages [MQTT-4.3.3-10]. */
   readonly #received = new Set<number>()
@@ -68,7 +76,7 @@ export class MqttClient {
   #awaitsPong = false
   #failure: Failure | null = null
 
-  private constructor(socket: Socket, version: MqttVersion, onMessage: (message: IncomingMessage) => void) {
+  private constructor(socket: Socket, version: MqttVersion, onMessage: (message: IncomingMessage) => Answer) {
     this.#socket = socket
     this.#version = version
     this.#onMessage = onMessage
@@ -84,7 +92,7 @@ export class MqttClient {
   }
 
   /** Resolves once the broker accepted the session; rejects with a Failure that names the address. */
-  static async connect(address: MqttAddress, onMessage: (message: IncomingMessage) => void): Promise<MqttClient> {
+  static async connect(address: MqttAddress, onMessage: (message: IncomingMessage) => Answer): Promise<MqttClient> {
     const { host, port, version, clientId, user, password } = address
     const socket = connectSocket({ host, port, noDelay: true })
     const client = new MqttClient(socket, version, onMessage)
@@ -126,6 +134,8 @@ export class MqttClient {
         clean: true,
         clientId,
         keepalive: KEEP_ALIVE_S,
+        ...(address.receiveMaximum !== undefined &&
+          version === 5 && { properties: { receiveMaximum: address.receiveMaximum } }),
         ...(user === null ? {} : { username: user }),
         ...(password === null ? {} : { password: Buffer.from(password) }),
       })
@@ -164,7 +174,9 @@ export class MqttClient {
     for (const [index, granted] of answer.granted.entries()) {
       const code = Number(granted)
       if (code < 0x80) continue
-      throw new Failure(`The broker refused the subscription to ${filters[index] ?? '?'} (0x${code.toString(16)}).`)
+      const why = answer.properties?.reasonString
+      const refusal = `The broker refused the subscription to ${filters[index] ?? '?'} (0x${code.toString(16)})`
+      throw new Failure(why === undefined ? `${refusal}.` : `${refusal}: ${why}.`)
     }
   }
 
@@ -231,12 +243,16 @@ export class MqttClient {
 
   #takePublish({ topic, payload, qos, retain, messageId = 0 }: IPublishPacket): void {
     const isRepeated = qos === 2 && this.#received.has(messageId)
-    if (!isRepeated) this.#onMessage({ topic, payload: Buffer.from(payload), qos, retain })
-    if (qos === 1) this.#send({ cmd: 'puback', messageId })
-    if (qos === 2) {
-      this.#received.add(messageId)
-      this.#send({ cmd: 'pubrec', messageId })
+    const answer = isRepeated ? 'taken' : this.#onMessage({ topic, payload: Buffer.from(payload), qos, retain })
+    if (qos === 0 || answer === 'unanswered') return
+    const reason = answer === 'taken' ? {} : { reasonCode: answer }
+    if (qos === 1) {
+      this.#send({ cmd: 'puback', messageId, ...reason })
+      return
     }
+    // A refusal ends it here [MQTT-4.3.3-9].
+    if (answer === 'taken') this.#received.add(messageId)
+    this.#send({ cmd: 'pubrec', messageId, ...reason })
   }
 
   #request(messageId: number, packet: Packet): Promise<Packet> {

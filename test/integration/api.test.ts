@@ -35,7 +35,10 @@ async function startGateway({ set = [] }: { set?: readonly string[] } = {}) {
     onMessage: (message: IncomingMessage) => void = () => undefined,
     version: MqttVersion = 5,
   ) =>
-    MqttClient.connect({ host: mqtt.host, port: mqtt.port, user: null, password: null, version, clientId }, onMessage)
+    MqttClient.connect({ host: mqtt.host, port: mqtt.port, user: null, password: null, version, clientId }, message => {
+      onMessage(message)
+      return 'taken'
+    })
   const read = async <T extends z.ZodMiniType>(path: string, schema: T): Promise<z.output<T>> =>
     schema.parse(await (await request(path)).json())
   return {

@@ -57,7 +57,7 @@ async function publish(options: PubOptions): Promise<void> {
   const { qos, rate, retain = false } = options
   // Read before connecting: a file that is not there costs the broker nothing.
   const single = options.lines ? null : await readPayload(options)
-  const client = await MqttClient.connect(readAddress(options, 'pub'), () => undefined)
+  const client = await MqttClient.connect(readAddress(options, 'pub'), () => 'taken')
   let published = 0
   let failure: unknown = null
   let pending: Promise<void> = Promise.resolve()

@@ -3,7 +3,7 @@ import { Aedes } from 'aedes'
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../../src/cli/failure.ts'
-import { type IncomingMessage, MqttClient, type MqttVersion } from '../../../src/cli/mqtt-client.ts'
+import { type Answer, type IncomingMessage, MqttClient, type MqttVersion } from '../../../src/cli/mqtt-client.ts'
 import { eventually } from '../../support/eventually.ts'
 import { runSluice } from '../../support/run-sluice.ts'
 
@@ -56,7 +56,7 @@ async function openScripted(
 
 const connack: Packet = { cmd: 'connack', sessionPresent: false, reasonCode: 0 }
 
-function open(port: number, version: MqttVersion, onMessage: (message: IncomingMessage) => void = () => undefined) {
+function open(port: number, version: MqttVersion, onMessage: (message: IncomingMessage) => Answer = () => 'taken') {
   return MqttClient.connect(
     { host: '127.0.0.1', port, user: null, password: null, version, clientId: 'test' },
     onMessage,
@@ -75,7 +75,10 @@ describe('against aedes', () => {
     const received: string[] = []
     const subscriber = await MqttClient.connect(
       { host: '127.0.0.1', port: aedes.port, user: null, password: null, version, clientId: 'subscriber' },
-      ({ topic, payload }) => received.push(`${topic} ${payload}`),
+      ({ topic, payload }) => {
+        received.push(`${topic} ${payload}`)
+        return 'taken'
+      },
     )
     await subscriber.subscribe(['a/#', 'b'], qos)
     const publisher = await open(aedes.port, version)
@@ -256,7 +259,10 @@ describe('MQTT 5', () => {
       if (packet.cmd === 'pubrec' && answers.filter(cmd => cmd === 'pubrec').length === 2)
         reply({ cmd: 'pubrel', messageId: 7 })
     })
-    const client = await open(broker.port, 5, ({ payload }) => received.push(payload.toString()))
+    const client = await open(broker.port, 5, ({ payload }) => {
+      received.push(payload.toString())
+      return 'taken'
+    })
     await eventually(() => answers.includes('pubcomp'))
     await client.end()
     expect(received).toEqual(['x'])
