@@ -146,6 +146,34 @@ describe('after a restart', () => {
   })
 })
 
+describe('a definition of an earlier version', () => {
+  it('has neither policy nor lanes: the queue is a plain one, with all its messages', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    await core.declarations.declareQueue({ name: 'jobs', origin: 'api', limits: WIDE_LIMITS, qos0: 'buffer' })
+    await put(core, 'a')
+    await core.schedule.flush()
+    const definition = { number: 1, name: 'jobs', origin: 'api', limits: WIDE_LIMITS, qos0: 'buffer' }
+    const figures = { accepted: 1, settled: 0, queued: 1, in_flight: 0, dropped: {}, expired: 0, dead_lettered: {} }
+    const ledger = { figures, bytes: core.topology.queue('jobs').bytes, next: 1 }
+    for (const [prefix, record] of [
+      ['dq', definition],
+      ['l', ledger],
+    ] as const) {
+      const key = Buffer.concat([Buffer.from(prefix), Buffer.from([0, 0, 0, 1])])
+      await core.schedule.change({ key, value: Buffer.from(JSON.stringify(record)) })
+    }
+    core = await restarted(core, directory)
+    const queue = core.topology.queue('jobs')
+    expect([queue.policy, queue.limits, queue.depth]).toEqual([PLAIN_POLICY, WIDE_LIMITS, 1])
+    const consumer = new Collector(queue)
+    queue.attach(consumer)
+    await eventually(() => consumer.deliveries.length === 1, { what: 'the message' })
+    expect(consumer.deliveries).toMatchObject([{ payload: 'a', attempts: 0 }])
+    await core.close()
+  })
+})
+
 describe('messages that wait', () => {
   it('take no memory with their segments, and all come again', async () => {
     await using directory = await tempDir()
