@@ -47,7 +47,7 @@ export async function getMessages(queue: Queue, options: GetOptions, visit: GetV
   const getter = new Getter(options, visit)
   queue.attach(getter)
   try {
-    while (getter.credit > 0 && !queue.isCaughtUp && (await queue.readMore()));
+    while (getter.credit > 0 && queue.isNextOnDisk && (await queue.readMore()));
     if (options.ackMode === 'ack') for (const position of getter.positions.splice(0)) queue.settle(position)
   } finally {
     // To be shown is no failed attempt.

@@ -239,6 +239,12 @@ export class Queue implements Keeper, LaneOwner {
     return this.ledger.queued === this.waitingCount
   }
 
+  /** The next message to deliver is on disk only. */
+  get isNextOnDisk(): boolean {
+    const lane = this.#highestReady()
+    return !this.isParked && lane.ready > 0 && lane.nextReady() === null
+  }
+
   /** Messages that wait for another attempt, or for room in the dead-letter target. */
   get waitingCount(): number {
     return this.#waiting?.size ?? 0

@@ -146,6 +146,26 @@ describe('after a restart', () => {
   })
 })
 
+describe('a get', () => {
+  it('beside the one active consumer gets nothing, and does not read the backlog for it', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    const queue = await declare(core, { hasSingleActiveConsumer: true })
+    const publishing: Promise<unknown>[] = []
+    for (let n = 0; n < 3000; n++) publishing.push(put(core, 'x'.repeat(3000)))
+    await Promise.all(publishing)
+    const active = new Collector(queue, 0)
+    queue.attach(active)
+    let got = 0
+    await core.topology.getMessages('jobs', { count: 10, maxBytes: 1024 ** 2, ackMode: 'ack' }, () => got++)
+    expect([got, queue.depth]).toEqual([0, 3000])
+    expect(queue.heldBytes).toBeLessThan(3 * 1024 ** 2)
+    queue.detach(active)
+    await core.topology.getMessages('jobs', { count: 10, maxBytes: 1024 ** 2, ackMode: 'ack' }, () => got++)
+    expect([got, queue.depth]).toEqual([10, 2990])
+  })
+})
+
 describe('a definition of an earlier version', () => {
   it('has neither policy nor lanes: the queue is a plain one, with all its messages', async () => {
     await using directory = await tempDir()

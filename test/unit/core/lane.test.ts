@@ -71,6 +71,7 @@ class LaneUnderTest {
     }
     this.lane = new Lane({
       base: 0,
+      keeps: 'front',
       owner,
       memory: new MemoryBudget(memoryBytes),
       durability: { number: 1, tickets: new Tickets(), read: disk.read },
