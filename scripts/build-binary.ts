@@ -270,7 +270,7 @@ async function makeExecutable(
       'stack-lines': table.lines,
     }
     for (const [name, bytes] of Object.entries(contents)) writeFileSync(join(work, name), bytes)
-    if (architecture === process.arch) makeCodeCache(work, V8_FLAGS)
+    if (architecture === process.arch) await makeCodeCache(work, V8_FLAGS)
     writeFileSync(join(work, 'launch.cjs'), await launcher())
     // Names relative to the working directory: they end up in the blob.
     const configuration = {
@@ -321,7 +321,9 @@ function isFresh(directory: string, architectures: readonly Architecture[]): boo
   const metafile = join(directory, METAFILE)
   if (!existsSync(metafile)) return false
   const { inputs }: Metafile = JSON.parse(readFileSync(metafile, 'utf8'))
-  const machinery = ['build-binary.ts', 'code-cache.ts', 'elf.ts', 'warm-up.ts'].map(name => `scripts/${name}`)
+  const machinery = ['build-binary.ts', 'called-functions.ts', 'code-cache.ts', 'compile-functions.ts', 'elf.ts'].map(
+    name => `scripts/${name}`,
+  )
   const launcher = ['launch.ts', 'bundle.ts'].map(name => `src/${name}`)
   const sources = [...Object.keys(inputs), 'package.json', 'package-lock.json', ...launcher, ...machinery]
   const changedMs = (file: string) => statSync(file, { throwIfNoEntry: false })?.mtimeMs

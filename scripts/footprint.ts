@@ -85,7 +85,8 @@ async function startGateway(directory: string, amqpUrl: string): Promise<Gateway
   const child = spawn(
     join(DIST, executableName(process.arch === 'arm64' ? 'arm64' : 'x64')),
     ['run', '--config', file],
-    { stdio: ['ignore', 'ignore', 'inherit'] },
+    // Nothing of this shell: Node reads variables too, NODE_EXTRA_CA_CERTS with a file of certificates for one.
+    { stdio: ['ignore', 'ignore', 'inherit'], env: { PATH: '/usr/bin:/bin' } },
   )
   const socket = await firstConnection(child, port)
   const startMs = performance.now() - startedAt

@@ -1,7 +1,6 @@
 import { prepareAddon } from './addon.ts'
 import type { Gateway } from './api/gateway.ts'
 import { ApiServer } from './api/server.ts'
-import { Upstream } from './bridge/upstream.ts'
 import { gatewayId } from './config/gateway-id.ts'
 import {
   type Config,
@@ -26,7 +25,6 @@ import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
-import { MqttServer } from './protocol/mqtt/server.ts'
 import { Store } from './store/store.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
@@ -111,15 +109,21 @@ async function compose(
 ): Promise<Composition> {
   // Before the store, which would take a library that can't be loaded for damage.
   prepareAddon({ dataDirectory: config.dataDir })
-  const store = await Store.open({
-    directory: config.dataDir,
-    gateway: await gatewayId({ configured: config.gateway.id, dataDir: config.dataDir }),
-    diskBytes: config.store.diskBytes,
-    diskFreeMinBytes: config.store.diskFreeMinBytes,
-    log,
-    wallMs: machineClock.wallMs,
-    monotonicMs: machineClock.monotonicMs,
-  })
+  const id = await gatewayId({ configured: config.gateway.id, dataDir: config.dataDir })
+  // What is needed behind the store is loaded while the store waits for the disk.
+  const [store, { Upstream }, { MqttServer }] = await Promise.all([
+    Store.open({
+      directory: config.dataDir,
+      gateway: id,
+      diskBytes: config.store.diskBytes,
+      diskFreeMinBytes: config.store.diskFreeMinBytes,
+      log,
+      wallMs: machineClock.wallMs,
+      monotonicMs: machineClock.monotonicMs,
+    }),
+    import('./bridge/upstream.ts'),
+    import('./protocol/mqtt/server.ts'),
+  ])
   onStop(() => store.close())
   // Nobody below sees the machine's wall clock, so that nothing happens when it jumps.
   const clock: Clock = {
@@ -158,15 +162,6 @@ async function compose(
     if (store.refusal === null) router.resumePublishers()
   }
   onStop(() => schedule.stop())
-  const bootClock = new BootClock({
-    offset: () => store.boot,
-    clock: machineClock,
-    isTrusted: config.clock.trust === 'auto' ? isSynchronised : async () => config.clock.trust === 'always',
-    correct: offset => schedule.change(store.correctBoot(offset)),
-    log,
-  })
-  bootClock.start()
-  onStop(async () => bootClock.stop())
   const streams = new Streams({
     store,
     schedule,
@@ -254,6 +249,17 @@ async function compose(
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
   onStop(() => api.stop())
+
+  // Last: to ask the machine about its clock may take a process.
+  const bootClock = new BootClock({
+    offset: () => store.boot,
+    clock: machineClock,
+    isTrusted: config.clock.trust === 'auto' ? isSynchronised : async () => config.clock.trust === 'always',
+    correct: offset => schedule.change(store.correctBoot(offset)),
+    log,
+  })
+  bootClock.start()
+  onStop(async () => bootClock.stop())
 
   const addresses = new Map([
     ['mqtt', mqttListener.address()],

@@ -1,5 +1,5 @@
 import { BUNDLE_NAME, readAsset } from './assets.ts'
-import { compileBundle } from './bundle.ts'
+import { compileBundle, requireOnUse } from './bundle.ts'
 
 /*
  * The first code of the executable, packed by scripts/build-binary.ts as the main script of Node's single executable. It could be the
@@ -8,4 +8,4 @@ import { compileBundle } from './bundle.ts'
 
 const text = Buffer.from(readAsset(BUNDLE_NAME).buffer).toString('latin1')
 const codeCache = readAsset('code-cache')
-compileBundle(text, codeCache.byteLength === 0 ? null : codeCache).run(process.getBuiltinModule)
+compileBundle(text, codeCache.byteLength === 0 ? null : codeCache).run(requireOnUse(process.getBuiltinModule))

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { readU48, writeU48 } from './bytes.ts'
 
 /** One process start. Wall time of a record = its accepted-at + the offset of its boot. */
@@ -32,6 +32,18 @@ export function newEpoch(): string {
   let epoch = ''
   for (const byte of randomBytes(EPOCH_BYTES)) epoch += BASE32[byte & 31]
   return epoch
+}
+
+/** From the kernel, as node:crypto has them: loading that would take each start several milliseconds. */
+function randomBytes(count: number): Buffer {
+  const bytes = Buffer.alloc(count)
+  const descriptor = openSync('/dev/urandom', 'r')
+  try {
+    readSync(descriptor, bytes)
+  } finally {
+    closeSync(descriptor)
+  }
+  return bytes
 }
 
 /*

@@ -13,6 +13,8 @@ export class Quarantine {
   readonly paths: string[] = []
   readonly #wallMs: () => number
   #values = 0
+  /** The move under way or the last one; never rejects. One at a time, as each counts what is there. */
+  #moving: Promise<unknown> = Promise.resolve()
 
   constructor(directory: string, wallMs: () => number) {
     this.directory = directory
@@ -20,7 +22,13 @@ export class Quarantine {
   }
 
   /** Moves a whole database here and returns where it is now. */
-  async moveDatabase(location: string, name: string): Promise<string> {
+  moveDatabase(location: string, name: string): Promise<string> {
+    const moved = this.#moving.then(() => this.#move(location, name))
+    this.#moving = moved.catch(() => undefined)
+    return moved
+  }
+
+  async #move(location: string, name: string): Promise<string> {
     await mkdir(this.directory, { recursive: true })
     const before = (await readdir(this.directory)).filter(entry => entry.startsWith('db-'))
     const ages = await Promise.all(

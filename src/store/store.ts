@@ -454,6 +454,7 @@ export class Store {
 
   /** Undoes a start that failed. */
   async #abandon(): Promise<void> {
+    await this.#committing
     if (this.#phase.kind === 'open') await closeBoth(this.#phase.databases)
     this.#phase = { kind: 'closing' }
     this.#abort.abort()
@@ -483,9 +484,11 @@ export class Store {
     const clock = trustOf(this.#boot.wallOffsetMs, this.#boots.values())
     this.#boot = { ...this.#boot, boot, clock }
     this.#bootCommit = this.nextCommit
-    await this.#write({ segments: [], marks: [], changes: [], acceptedBytes: 0 }, this.#bootWrite(opened.recovered))
+    await Promise.all([
+      this.#write({ segments: [], marks: [], changes: [], acceptedBytes: 0 }, this.#bootWrite(opened.recovered)),
+      this.#guard.check(),
+    ])
     this.#boots.set(boot, this.#boot)
-    await this.#guard.check()
     log.info(
       { commit: this.#lastCommit, boot, replayed: this.#recovery.replayedCommits, lost: this.#recovery.lostRecords },
       'store open',
@@ -524,22 +527,20 @@ export class Store {
       createLevel: this.#createLevel,
       isSuspect: this.#isSuspect,
     }
-    const log = await openDatabase({ ...common, name: 'log' })
+    // Side by side: most of it is waiting for the disk.
+    const [log, stateDatabase] = await bothOrNeither(
+      openDatabase({ ...common, name: 'log' }),
+      openDatabase({ ...common, name: 'state' }),
+    )
     try {
-      const stateDatabase = await openDatabase({ ...common, name: 'state' })
-      try {
-        await checkFormat('log', log)
-        await checkFormat('state', stateDatabase)
-        const recovered = await recover(log, stateDatabase, this.#highWater.mark)
-        this.#adopt(recovered)
-        this.#isSuspect = false
-        return { databases: { log, stateDatabase, state: new State(stateDatabase.level) }, recovered }
-      } catch (error) {
-        await closeDatabase(stateDatabase)
-        throw error
-      }
+      await checkFormat('log', log)
+      await checkFormat('state', stateDatabase)
+      const recovered = await recover(log, stateDatabase, this.#highWater.mark)
+      this.#adopt(recovered)
+      this.#isSuspect = false
+      return { databases: { log, stateDatabase, state: new State(stateDatabase.level) }, recovered }
     } catch (error) {
-      await closeDatabase(log)
+      await closeBoth({ log, stateDatabase })
       throw error
     }
   }
@@ -923,7 +924,21 @@ function bytesOf(change: StateChange | undefined): number {
   return change === undefined ? 0 : change.key.length + (change.value?.length ?? 0)
 }
 
-async function closeBoth({ log, stateDatabase }: Databases): Promise<void> {
+/** If one can't be opened the other is closed again, and the error of the first that failed thrown. */
+async function bothOrNeither(
+  ...opening: [Promise<OpenedDatabase>, Promise<OpenedDatabase>]
+): Promise<[OpenedDatabase, OpenedDatabase]> {
+  try {
+    return await Promise.all(opening)
+  } catch (error) {
+    for (const outcome of await Promise.allSettled(opening)) {
+      if (outcome.status === 'fulfilled') await closeDatabase(outcome.value)
+    }
+    throw error
+  }
+}
+
+async function closeBoth({ log, stateDatabase }: Pick<Databases, 'log' | 'stateDatabase'>): Promise<void> {
   // A handle that broke may fail to close as well; its lock is released all the same.
   await Promise.allSettled([closeDatabase(stateDatabase), closeDatabase(log)])
 }

@@ -443,6 +443,21 @@ describe('deleting', () => {
 })
 
 describe('after a restart', () => {
+  it('a queue that is declared as it was costs no commit', async () => {
+    await using directory = await tempDir()
+    const spec = { name: 'telemetry', origin: 'config', limits: WIDE_LIMITS, qos0: 'buffer' } as const
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      await core.topology.declareQueue(spec)
+      expect(core.store.counters.commits).toBe(1)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    await core.topology.declareQueue(spec)
+    expect(core.store.counters.commits).toBe(0)
+    await core.topology.declareQueue({ ...spec, qos0: 'pass' })
+    expect(core.store.counters.commits).toBe(1)
+  })
+
   it('durable exchanges, queues and the bindings between them are there again; transient ones are not', async () => {
     await using directory = await tempDir()
     {
