@@ -137,6 +137,8 @@ class Recovery {
   readonly #deletable: Buffer[] = []
   readonly #lostByQueue = new Map<number, number>()
   readonly #queueNames = new Map<number, string>()
+  /** Commits that lost their deltas: first and last of each row of them. */
+  readonly #lostRanges: [number, number][] = []
   #lostCommits = 0
   #lostRecords = 0
   #replayed = 0
@@ -175,7 +177,7 @@ class Recovery {
     await this.#replay(doubt === null ? scanFrom : 0, checkpoint)
     this.#compareWithMark(checkpoint)
     let missingRecords = 0
-    if (doubt !== null || this.#logFault !== null) {
+    if (doubt !== null || this.#logFault !== null || this.#lostRanges.length > 0) {
       const verified = await this.#verifyIndex()
       missingRecords = verified.missing
       this.#unsettled = verified.unsettled
@@ -327,6 +329,7 @@ class Recovery {
         `commits ${progress.expected} to ${commit - 1} are missing or damaged in log/: ${lost} records`,
       )
       this.#lostCommits += commit - progress.expected
+      this.#lostRanges.push([progress.expected, commit - 1])
       this.#lostRecords += lost
       progress.beginAfterGap(lost)
     }
@@ -402,6 +405,7 @@ class Recovery {
     const commits = mark.commit - lastCommit
     const records = Math.max(0, mark.nextRecord - nextRecord)
     this.#lostCommits += commits
+    this.#lostRanges.push([lastCommit + 1, mark.commit])
     // What was in the store at that commit is the most that can have been lost, if that is less.
     this.#lostRecords += Math.min(records, Math.max(mark.unsettled, 0))
     this.#findings.push(
@@ -415,6 +419,7 @@ class Recovery {
     const { lt } = segmentIndexRange(null)
     let missing = 0
     let unsettled = 0
+    const isLogSuspect = this.#logFault !== null || this.#lostRanges.length > 0
     for (;;) {
       const { entries, last } = await this.#state.page({ gte, lt }, PAGE_ENTRIES)
       if (last === null) return { missing, unsettled }
@@ -424,8 +429,11 @@ class Recovery {
         if (at === null || entry === null) continue
         const left = unsettledOf(entry)
         unsettled += left
-        if (this.#logFault !== null && (await readOrNull(this.#log, logKey(at.commit, at.queue, at.part))) === null)
-          missing += left
+        if (!isLogSuspect || (await readOrNull(this.#log, logKey(at.commit, at.queue, at.part))) !== null) continue
+        missing += left
+        // Of a commit that is known to be lost: state/ knows what it held, and it comes back as damaged. It must not be counted twice.
+        if (this.#lostRanges.some(([first, last]) => at.commit >= first && at.commit <= last))
+          this.#lostRecords = Math.max(0, this.#lostRecords - left)
       }
       gte = Buffer.concat([last, Buffer.from([0])])
     }

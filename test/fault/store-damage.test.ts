@@ -11,6 +11,7 @@ import { type TempDir, tempDir } from '../support/temp-dir.ts'
  */
 
 const QUEUES = [1, 2, 3]
+const PAGE_BYTES = 4096
 const LEDGER = Buffer.from([StatePrefix.ledger, 1])
 
 interface Template {
@@ -21,20 +22,28 @@ interface Template {
   readonly written: Map<number, Set<number>>
 }
 
-let closed: Template
-let crashed: Template
+/** Nothing settled: with damage to log/ the figures must be exact, but where a table takes the delta with it that vouches for state/. */
+const UNSETTLED = 'crashed before anything was settled'
+const KINDS = ['closed', 'crashed', UNSETTLED] as const
+const templates = new Map<(typeof KINDS)[number], Template>()
 
 beforeAll(async () => {
-  closed = await build(async store => store.close())
-  crashed = await build(async () => undefined)
+  templates.set('closed', await build({ isClosed: true, settles: true }))
+  templates.set('crashed', await build({ isClosed: false, settles: true }))
+  templates.set(UNSETTLED, await build({ isClosed: false, settles: false }))
 })
 afterAll(async () => {
-  await closed.directory.remove()
-  await crashed.directory.remove()
+  for (const { directory } of templates.values()) await directory.remove()
 })
 
-/** 6 MB in 3 queues, partly settled, with a checkpoint in the middle: tables, write-ahead files and a MANIFEST with some history. */
-async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Promise<void>): Promise<Template> {
+function templateOf(kind: (typeof KINDS)[number]): Template {
+  const template = templates.get(kind)
+  if (template === undefined) throw new TypeError(`no store that was ${kind}`)
+  return template
+}
+
+/** 6 MB in 3 queues, partly settled or not at all, with a checkpoint in the middle: tables, write-ahead files and a MANIFEST with some history. */
+async function build({ isClosed, settles }: { isClosed: boolean; settles: boolean }): Promise<Template> {
   await using source = await tempDir()
   const unsettled = new Map(QUEUES.map(queue => [queue, new Set<number>()]))
   const written = new Map(QUEUES.map(queue => [queue, new Set<number>()]))
@@ -56,6 +65,7 @@ async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Prom
         }),
       )
       for (const queue of queues) for (const n of seqs) for (const kept of [unsettled, written]) kept.get(queue)?.add(n)
+      if (!settles) continue
       const ref = { commit: number, part: 1 }
       if (commit % 5 === 0) {
         await store.commit(
@@ -78,7 +88,7 @@ async function build(end: (store: Awaited<ReturnType<typeof openStore>>) => Prom
   }
   const store = await openStore(source.path)
   await fill(store, 150)
-  await end(store)
+  if (isClosed) await store.close()
   const directory = await tempDir()
   await cp(source.path, directory.path, { recursive: true })
   await store.close()
@@ -110,6 +120,14 @@ const HARMS: [string, Harm][] = [
   ...[0.001, 0.2, 0.5, 0.8, 0.999].map((share): [string, Harm] => [`a bit flipped at ${share * 100} %`, flip(share)]),
   ['cut in half', async path => truncate(path, Math.floor((await stat(path)).size / 2))],
   ['cut by 40 bytes', async path => truncate(path, Math.max(0, (await stat(path)).size - 40))],
+  [
+    'with a page of zeros in the middle',
+    async path => {
+      const bytes = await readFile(path)
+      const at = Math.floor(bytes.length / 2 / PAGE_BYTES) * PAGE_BYTES
+      await writeFile(path, bytes.fill(0, at, Math.min(bytes.length, at + PAGE_BYTES)))
+    },
+  ],
   ['zeroed', async path => writeFile(path, Buffer.alloc((await stat(path)).size))],
   ['emptied', async path => truncate(path, 0)],
   ['deleted', async path => rm(path)],
@@ -130,10 +148,11 @@ const FILES: [string, string, RegExp][] = [
 /** Files whose loss costs no message. */
 const HARMLESS = /^state|high-water|CURRENT|MANIFEST/
 
-describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
-  describe.each(FILES)('with its %s', (what, folder, pattern) => {
+describe.each(KINDS)('a store that was %s', kind => {
+  const files = kind === UNSETTLED ? FILES.filter(([, folder]) => folder === 'log') : FILES
+  describe.each(files)('with its %s', (what, folder, pattern) => {
     test.each(HARMS)('%s', async (harmName, harm) => {
-      const template = kind === 'closed' ? closed : crashed
+      const template = templateOf(kind)
       await using directory = await tempDir()
       await cp(template.directory.path, directory.path, { recursive: true })
       const inFolder = join(directory.path, 'store', folder)
@@ -159,11 +178,13 @@ describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
       }
       const { lost, reported } = await check()
       expect(reported).toBeGreaterThanOrEqual(lost)
+      // Where nothing was settled, nothing that is missing may have been settled.
+      if (kind === UNSETTLED && what !== 'log/ table') expect(reported).toBe(lost)
       if (HARMLESS.test(what) || what.includes('MANIFEST')) expect(lost).toBe(0)
       const total = [...template.unsettled.values()].reduce((sum, seqs) => sum + seqs.size, 0)
       expect(lost).toBeLessThan(total)
-      // One bit costs one record in each queue that has it, or one commit if it hit a header or the end of a write-ahead file.
-      if (what.startsWith('log/') && harmName.startsWith('a bit')) expect(lost).toBeLessThanOrEqual(10)
+      // One bit costs one record in each queue that has it, one commit if it hit a header or the end of a write-ahead file, two if it hit the index of a table.
+      if (what.startsWith('log/') && harmName.startsWith('a bit')) expect(lost).toBeLessThanOrEqual(15)
 
       // It goes on from here: takes new messages, and keeps them and what was left over the next start.
       {
@@ -178,11 +199,11 @@ describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
   })
 })
 
-describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
+describe.each(KINDS)('a store that was %s', kind => {
   test.each(['log', 'state', 'log and state'])(
     'and has lost the directory of %s starts and reports no less than is missing',
     async what => {
-      const template = kind === 'closed' ? closed : crashed
+      const template = templateOf(kind)
       await using directory = await tempDir()
       await cp(template.directory.path, directory.path, { recursive: true })
       for (const name of what.split(' and ')) await rm(join(directory.path, 'store', name), { recursive: true })
@@ -203,7 +224,7 @@ describe.each(['closed', 'crashed'] as const)('a store that was %s', kind => {
   )
 
   test('and whose data directory holds nothing but a high-water mark begins behind that mark', async () => {
-    const template = kind === 'closed' ? closed : crashed
+    const template = templateOf(kind)
     await using directory = await tempDir()
     await cp(join(template.directory.path, 'store/high-water'), join(directory.path, 'store/high-water'), {
       recursive: true,
