@@ -133,7 +133,13 @@ const LAYERS: readonly Layer[] = [
   {
     name: 'broker',
     // The composition root and the two files it is told apart into: what the API sees, what the metrics read.
-    has: oneOf('src/broker.ts', 'src/gateway.ts', 'src/gateway-model.ts', 'src/gateway-metrics.ts'),
+    has: oneOf(
+      'src/broker.ts',
+      'src/gateway.ts',
+      'src/gateway-model.ts',
+      'src/gateway-dead-letters.ts',
+      'src/gateway-metrics.ts',
+    ),
     may: ['src/'],
     instead: 'nothing above it exists',
   },

@@ -3,6 +3,7 @@ import type {
   Address,
   BindingRequest,
   BindingStatus,
+  DeadLetterQueue,
   ExchangeRequest,
   ExchangeStatus,
   GetRequest,
@@ -10,20 +11,28 @@ import type {
   PeekedMessage,
   QueueRequest,
   QueueStatus,
+  ReplayAnswer,
+  ReplayRequest,
 } from './api/contract.ts'
 import type { DeclareOutcome, Model } from './api/gateway.ts'
 import { DEFAULT_QUEUE_LIMITS } from './config/schema.ts'
 import type { BindingSpec, Declarations, Declared } from './core/declarations.ts'
-import { DEFAULT_EXCHANGE } from './core/exchange.ts'
 import { HEADERS_MATCHES, type HeadersMatch } from './core/exchanges/headers.ts'
 import type { Identities } from './core/identity.ts'
 import type { MessageAddress } from './core/mover.ts'
 import type { Queue } from './core/queue.ts'
 import type { Topology } from './core/topology.ts'
+import {
+  deadLetterQueues,
+  historyDocument,
+  messageAddress,
+  replayAnswer,
+  replayOptions,
+} from './gateway-dead-letters.ts'
 import { BrokerError } from './model/error.ts'
-import { CLOCK_WORDS, decodeRecord, MQTT_EXCHANGE, PropertiesTag } from './model/message.ts'
+import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
 import { readMqtt5Properties } from './model/mqtt5-properties.ts'
-import { type ExchangeName, exchangeName, type QueueName, routingKey, topicName } from './model/names.ts'
+import type { ExchangeName, QueueName } from './model/names.ts'
 import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
 
 /** A look shows so much of a payload. */
@@ -145,10 +154,11 @@ export class RunningModel implements Model {
 
   async peek(name: QueueName, limit: number): Promise<PeekedMessage[]> {
     const messages: PeekedMessage[] = []
-    await this.#topology.queue(name).peek(limit, (bytes, at, { isInFlight, isWaiting, attempts }) => {
+    await this.#topology.queue(name).peek(limit, (bytes, at, { position, isInFlight, isWaiting, attempts }) => {
       const document = this.#document(bytes, at, attempts, PEEK_PAYLOAD_BYTES)
       messages.push({
         ...document,
+        position,
         in_flight: isInFlight,
         waiting: isWaiting,
         truncated: document.payload_bytes > PEEK_PAYLOAD_BYTES,
@@ -169,6 +179,14 @@ export class RunningModel implements Model {
     return messages
   }
 
+  deadLetterQueues(): Iterable<DeadLetterQueue> {
+    return deadLetterQueues(this.#topology, queue => this.oldestAgeMs(queue))
+  }
+
+  async replay(name: QueueName, request: ReplayRequest): Promise<ReplayAnswer> {
+    return replayAnswer(await this.#topology.replay(name, replayOptions(request, this.#identities)))
+  }
+
   #document(bytes: Buffer, at: number, attempts: number, mostBytes: number): MessageDocument {
     const { exchange, key, qos, priority, propertiesTag, properties, payload } = decodeRecord(bytes, at)
     const own = propertiesTag === PropertiesTag.mqtt5 ? readMqtt5Properties(properties, 0, properties.length) : null
@@ -183,6 +201,7 @@ export class RunningModel implements Model {
       accepted_at: new Date(this.#identities.wallTimeMs(bytes, at)).toISOString(),
       clock: CLOCK_WORDS[this.#identities.trustOf(bytes, at)],
       age_ms: Math.round(this.#identities.ageMs(bytes, at)),
+      ...historyDocument(bytes, at, this.#identities),
       content_type: own?.contentType ?? null,
       user_properties: own?.userProperties.map(([name, value]): [string, string] => [name, value]) ?? [],
       payload_bytes: payload.length,
@@ -238,13 +257,6 @@ function payloadText(payload: Buffer, mostBytes: number): { payload: string; enc
   // Bytes 10xxxxxx go on with a character that began before them.
   while (end < payload.length && end > 0 && ((payload[end] ?? 0) & 0xc0) === 0x80) end--
   return { payload: payload.toString('utf8', 0, end), encoding: 'utf8' }
-}
-
-/** @throws BrokerError NAME_INVALID for a key the exchange cannot be given. */
-function messageAddress({ exchange, routing_key }: Address): MessageAddress {
-  if (exchange !== DEFAULT_EXCHANGE) exchangeName(exchange)
-  if (routing_key === null) return { exchange, key: null }
-  return { exchange, key: exchange === MQTT_EXCHANGE ? topicName(routing_key) : routingKey(routing_key) }
 }
 
 const addressDocument = ({ exchange, key }: MessageAddress): Address => ({ exchange, routing_key: key })

@@ -10,6 +10,7 @@ import type { Gateway } from './gateway.ts'
 import { loopbackOnly } from './loopback-only.ts'
 import type { Rates } from './rates.ts'
 import { mountClients } from './routes/clients.ts'
+import { mountDeadLetters } from './routes/dead-letters.ts'
 import { mountExchanges } from './routes/exchanges.ts'
 import { mountHealth } from './routes/health.ts'
 import { mountOverview } from './routes/overview.ts'
@@ -52,6 +53,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountClients(app, gateway)
   mountExchanges(app, gateway)
   mountQueues(app, gateway)
+  mountDeadLetters(app, gateway)
   mountUpstreams(app, gateway)
   mountPublish(app, gateway)
   app.notFound(c => respond(problem(404, 'NOT_FOUND', `There is no ${c.req.method} ${c.req.path} here.`), c.req.method))

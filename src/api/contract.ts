@@ -277,6 +277,20 @@ export const binding = z.object({
 export type BindingStatus = z.infer<typeof binding>
 export const bindingList = z.array(binding)
 
+const historyEvent = z.object({
+  /** A death, in RabbitMQ's words; replayed: an operator sent it on. */
+  event: z.enum(['rejected', 'expired', 'maxlen', 'delivery_limit', 'replayed']),
+  /** The queue it left. */
+  queue: z.string(),
+  /** Of a death, what it had been published to; of a replay, where it was sent. */
+  exchange: z.string(),
+  routing_key: z.string(),
+  count,
+  first_at: time,
+  original_expiration_ms: z.nullable(durationMs),
+})
+export type HistoryEvent = z.infer<typeof historyEvent>
+
 const message = z.object({
   /** `<gateway>/<epoch>/<seq>`, the same wherever it goes. */
   id: z.string(),
@@ -293,6 +307,10 @@ const message = z.object({
   /** How far that time is trusted, by what is known today. */
   clock,
   age_ms: durationMs,
+  /** When it came from another queue; null: it was published to this one. */
+  moved_at: z.nullable(time),
+  /** What became of it in other queues, newest first. */
+  history: z.array(historyEvent),
   content_type: z.nullable(z.string()),
   user_properties: z.array(z.tuple([z.string(), z.string()])),
   payload_bytes: bytes,
@@ -304,6 +322,8 @@ export type MessageDocument = z.infer<typeof message>
 export const messageList = z.array(message)
 
 const peekedMessage = z.extend(message, {
+  /** Its place in the queue; never changes. */
+  position: count,
   /** Delivered to a consumer and not settled yet. */
   in_flight: z.boolean(),
   /** It waits for another attempt, or for room among the dead letters. */
@@ -328,6 +348,64 @@ export const getRequest = z.strictObject(
   { error: requestError },
 )
 export type GetRequest = z.output<typeof getRequest>
+
+const deadLetterQueue = z.object({
+  queue: z.string(),
+  /** Queues that name it for their dead letters. */
+  sources: z.array(z.string()),
+  depth: count,
+  bytes: bytes,
+  oldest_age_ms: z.nullable(durationMs),
+})
+export type DeadLetterQueue = z.infer<typeof deadLetterQueue>
+export const deadLetterList = z.array(deadLetterQueue)
+
+/** Most messages of one replay request. */
+const REPLAY_MAX = 10_000
+const momentInTime = z
+  .string('a time is needed')
+  .check(z.refine(text => !Number.isNaN(Date.parse(text)), 'a time such as 2026-03-01T06:00:00Z is needed'))
+
+/** Which messages; all conditions given must hold. */
+export const replayRequest = z.strictObject(
+  {
+    id: z.optional(z.string('a message id is needed')),
+    /** First and last, both included. */
+    positions: z.optional(
+      z.strictObject(
+        { from: wholeNumber(0, Number.MAX_SAFE_INTEGER), to: wholeNumber(0, Number.MAX_SAFE_INTEGER) },
+        { error: requestError },
+      ),
+    ),
+    /** When they died, both included; of what was published to the queue itself, when it was accepted. */
+    since: z.optional(momentInTime),
+    until: z.optional(momentInTime),
+    /** Null: where each was published to before it first died. */
+    to: z._default(z.nullable(address), null),
+    /** Only say what would happen. */
+    dry_run: z._default(yesOrNo, false),
+    limit: z._default(wholeNumber(1, REPLAY_MAX), REPLAY_MAX),
+    /** `next` of the answer before. */
+    cursor: z._default(z.nullable(z.string('a text or null is needed')), null),
+  },
+  { error: requestError },
+)
+export type ReplayRequest = z.output<typeof replayRequest>
+
+export const replayed = z.object({
+  replayed: count,
+  /** They stay: nothing is bound to where they would go. */
+  unrouted: count,
+  /** They stay: they never died, and `to` does not say where they go. */
+  unaddressed: count,
+  /** The first hundred. */
+  destinations: z.array(z.object({ exchange: z.string(), routing_key: z.string(), messages: count })),
+  /** It ended early: a target has no room or is not there, or the disk is full. */
+  held: z.boolean(),
+  /** To go on with, as `cursor`; null: all that was there at the beginning was looked at. */
+  next: z.nullable(z.string()),
+})
+export type ReplayAnswer = z.infer<typeof replayed>
 
 export const route = z.object({
   name: z.string(),

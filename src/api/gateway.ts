@@ -4,6 +4,7 @@ import type {
   BindingStatus,
   ClientDetail,
   ClientSummary,
+  DeadLetterQueue,
   ExchangeRequest,
   ExchangeStatus,
   GetRequest,
@@ -13,6 +14,8 @@ import type {
   PeekedMessage,
   QueueRequest,
   QueueStatus,
+  ReplayAnswer,
+  ReplayRequest,
   RouteStatus,
   UpstreamStatus,
 } from './contract.ts'
@@ -54,6 +57,9 @@ export interface Model {
   /** How many messages were dropped. */
   purge(name: QueueName): Promise<number>
   get(name: QueueName, request: GetRequest): Promise<MessageDocument[]>
+  deadLetterQueues(): Iterable<DeadLetterQueue>
+  /** Sends messages of a queue on, for a while. */
+  replay(name: QueueName, request: ReplayRequest): Promise<ReplayAnswer>
 }
 
 /**

@@ -12,7 +12,25 @@ export async function read<T extends z.ZodMiniType>(
   schema: T,
   method: 'GET' | 'POST' = 'GET',
 ): Promise<z.output<T>> {
-  const response = await request(options, path, method)
+  return parse(options, path, schema, await request(options, path, method))
+}
+
+/** Performs an act that says what it has done. */
+export async function post<T extends z.ZodMiniType>(
+  options: GatewayOptions,
+  path: string,
+  schema: T,
+  body: object,
+): Promise<z.output<T>> {
+  return parse(options, path, schema, await request(options, path, 'POST', body))
+}
+
+async function parse<T extends z.ZodMiniType>(
+  options: GatewayOptions,
+  path: string,
+  schema: T,
+  response: Response,
+): Promise<z.output<T>> {
   const parsed = schema.safeParse(await response.json())
   if (parsed.success) return parsed.data
   const fields = parsed.error.issues.map(issue => issue.path.join('.')).join(', ')
@@ -26,7 +44,7 @@ export async function act(options: GatewayOptions, path: string, method: 'DELETE
   await request(options, path, method)
 }
 
-async function request({ url, token }: GatewayOptions, path: string, method: string): Promise<Response> {
+async function request({ url, token }: GatewayOptions, path: string, method: string, body?: object): Promise<Response> {
   const target = URL.parse(path, url)
   if (target === null || !/^https?:$/.test(target.protocol)) {
     throw new Failure(`"${url}" is not an HTTP address; --url takes one such as http://127.0.0.1:15680.`)
@@ -35,6 +53,7 @@ async function request({ url, token }: GatewayOptions, path: string, method: str
   try {
     response = await fetch(target, {
       method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
       signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
     })

@@ -44,6 +44,11 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/queues.ts')).command(),
   },
   {
+    name: 'dead',
+    summary: 'dead letters: list, show, replay, purge',
+    load: async () => (await import('./commands/dead.ts')).command(),
+  },
+  {
     name: 'exchanges',
     summary: 'list exchanges',
     load: async () => (await import('./commands/exchanges.ts')).command(),

@@ -36,6 +36,8 @@ export interface LaneDurability {
   readonly number: number
   readonly tickets: Tickets
   readonly read: (after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
+  /** Behind which segment to read on to meet a position. */
+  readonly seek: (position: number) => Promise<SegmentRef | null>
 }
 
 /** A durable lane as the disk remembers it. */
@@ -65,6 +67,16 @@ export interface LaneOwner {
 
 /** Which end of a durable lane stays in memory when it is longer than the window: where a queue delivers, or where a stream grows. */
 export type KeptEnd = 'front' | 'back'
+
+/** Says of a message that is ready what becomes of it; `moved`: somebody else has it now. `stop`: nothing more is wanted, this one included. */
+export type Judge = (bytes: Buffer, at: number, position: number) => 'keep' | 'moved' | 'stop'
+
+/** A part of the gap of which a sift has taken messages out, until its marks are on disk. */
+interface Sifted {
+  readonly segment: Segment
+  /** Its marks have changed since the last commit took them. */
+  isChanged: boolean
+}
 
 /** What a look into a queue tells beside the record. */
 export interface Peeked {
@@ -112,6 +124,9 @@ export class Lane {
   /** Last segment in the gap; null: no gap. */
   #gapLast: SegmentRef | null
   #reading: Promise<void> | null = null
+  /** It is a sift that reads, and nothing of it comes into the head. */
+  #isSifting = false
+  readonly #sifted = new Map<string, Sifted>()
   /** Bytes the last open segment came to: the next one begins with room for as many. */
   #expectedBytes = 0
   #nextPosition: number
@@ -540,8 +555,9 @@ export class Lane {
     }
     // Of a budget of its own: a look must not press on limits.memory.
     const showLoaded = (found: LoadedSegment): void => {
-      const segment = Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY))
-      this.#recall(segment)
+      const sifted = this.#sifted.get(refKey(found.ref))
+      const segment = sifted?.segment ?? Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY))
+      if (sifted === undefined) this.#recall(segment)
       show(segment)
     }
     for (;;) {
@@ -572,9 +588,113 @@ export class Lane {
     this.bytes -= bytes
   }
 
+  /**
+   * Goes on from `from` through messages that are ready, about READ_BYTES of them. What is on disk only is read apart and leaves memory again, so that a row of any
+   * length can be gone through. Resolves with where to go on; null: there is no more.
+   * @throws BrokerError if what is on disk cannot be read now.
+   */
+  async sift(from: number, judge: Judge): Promise<number | null> {
+    for (;;) {
+      const s = this.#segments.findIndex(({ end }) => end > from)
+      const segment = this.#segments[s]
+      if (this.#gapLast === null || (segment !== undefined && (s < this.#head || segment.first <= from))) {
+        return segment === undefined ? null : this.#siftSegment(segment, from, judge)
+      }
+      if (this.#reading === null) return this.#siftGap(from, judge)
+      await this.#reading
+    }
+  }
+
+  /** Nothing else reads meanwhile: what is found is what there is. */
+  async #siftGap(from: number, judge: Judge): Promise<number | null> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#reading = promise
+    this.#isSifting = true
+    try {
+      const place = (await this.#durability?.seek(from)) ?? null
+      const isInGap = place !== null && (this.#readAfter === null || isAfter(place, this.#readAfter))
+      return this.#siftLoaded(await this.#readBehind(isInGap ? place : this.#readAfter, from), from, judge)
+    } finally {
+      this.#isSifting = false
+      this.#reading = null
+      resolve()
+      this.#owner.loaded()
+    }
+  }
+
+  /** The first part behind `after` in which something is not before `from`; [] at the end. */
+  async #readBehind(after: SegmentRef | null, from: number): Promise<LoadedSegment[]> {
+    for (let behind = after; ; ) {
+      const loaded = (await this.#durability?.read(behind, READ_BYTES)) ?? []
+      const last = loaded.at(-1)
+      if (last === undefined || last.first + last.count > from) return loaded
+      behind = last.ref
+    }
+  }
+
+  #siftLoaded(loaded: readonly LoadedSegment[], from: number, judge: Judge): number | null {
+    const last = this.#gapLast
+    let next: number | null = null
+    for (const found of loaded) {
+      const end = found.first + found.count
+      if (last === null || isAfter(found.ref, last)) break
+      if (end <= from) continue
+      next = this.#siftApart(found, Math.max(from, found.first), judge)
+      if (next < end) break
+    }
+    return next ?? this.#segments[this.#head]?.first ?? null
+  }
+
+  #siftApart(found: LoadedSegment, from: number, judge: Judge): number {
+    const key = refKey(found.ref)
+    const known = this.#sifted.get(key)?.segment
+    const segment = known ?? Segment.loaded(found, this.#memory)
+    if (known === undefined) this.#recall(segment)
+    const { live } = segment
+    const next = this.#siftSegment(segment, from, judge)
+    if (segment.live < live) {
+      this.#sifted.set(key, { segment, isChanged: true })
+      if (segment.live === 0) {
+        this.#complete(segment, found.ref)
+        segment.isMarked = false
+      }
+    } else if (known === undefined) {
+      segment.release()
+    }
+    return next
+  }
+
+  #siftSegment(segment: Segment, from: number, judge: Judge): number {
+    const { first, end } = segment
+    for (let position = Math.max(from, first); position < end; position++) {
+      const index = position - first
+      if ((segment.statusAt(index) & NOT_READY) !== 0) continue
+      const verdict = judge(segment.bytes, segment.offsetAt(index), position)
+      if (verdict === 'stop') return position
+      if (verdict === 'keep') continue
+      const isLast = segment.live === 1
+      this.move(segment, index)
+      // The last one takes the segment with it.
+      if (isLast) break
+    }
+    return end
+  }
+
+  /** What the sifts took out is known on disk: from there it may be read again. */
+  #forgetSifted(): void {
+    if (this.#reading !== null) return
+    for (const [key, { segment, isChanged }] of this.#sifted) {
+      if (isChanged) continue
+      this.#sifted.delete(key)
+      segment.release()
+    }
+  }
+
   /** Forgets everything and gives its memory back. */
   clear(): void {
     for (const segment of this.#segments) segment.release()
+    for (const { segment } of this.#sifted.values()) segment.release()
+    this.#sifted.clear()
     this.#segments = []
     this.#tried.clear()
     this.#aside.clear()
@@ -657,6 +777,7 @@ export class Lane {
     this.#marked = []
     commit.marks.push(...this.#completed)
     this.#completed = []
+    for (const sifted of this.#sifted.values()) sifted.isChanged = false
     this.#isDeliveredDue = false
     this.#tried.prepareCommit(number, commit.changes, position => this.segmentOf(position)?.ref === null)
   }
@@ -670,6 +791,7 @@ export class Lane {
       if (segment.live === 0) this.#retire(segment)
     }
     if (this.#completed.length > 0) this.#owner.marksChanged()
+    this.#forgetSifted()
     this.#evict()
   }
 
@@ -822,6 +944,7 @@ export class Lane {
       await this.#bringing
       return this.#aside.count === before ? 'unreadable' : 'read'
     }
+    while (this.#isSifting) await this.#reading
     if (this.#gapLast === null) return 'none'
     const readAfter = this.#readAfter
     this.#readOn()
@@ -866,8 +989,14 @@ export class Lane {
       if (last === null || isAfter(found.ref, last)) break
       this.#readAfter = found.ref
       if (found.damaged > 0) this.#bookDamage(found)
-      const segment = Segment.loaded(found, this.#memory)
-      this.#recall(segment)
+      const sifted = this.#sifted.get(refKey(found.ref))
+      this.#sifted.delete(refKey(found.ref))
+      if (sifted?.segment.live === 0) {
+        sifted.segment.release()
+        continue
+      }
+      const segment = sifted?.segment ?? Segment.loaded(found, this.#memory)
+      if (sifted === undefined) this.#recall(segment)
       if (segment.live > 0) {
         this.#segments.splice(this.#head, 0, segment)
         this.#head++
@@ -932,6 +1061,8 @@ export class Lane {
     this.bytes = bytes
   }
 }
+
+const refKey = ({ commit, part }: SegmentRef): string => `${commit}/${part}`
 
 const before = (ref: SegmentRef): SegmentRef =>
   ref.part > 0 ? { commit: ref.commit, part: ref.part - 1 } : { commit: ref.commit - 1, part: 0xffff }

@@ -103,6 +103,13 @@ export class Mover {
     return 'moved'
   }
 
+  /** What `move` would say, as far as it does not depend on room. */
+  outcomeOf(bytes: Buffer, at: number, to: MessageAddress): MoveOutcome {
+    const route = this.#routeOf(bytes, at, to)
+    if (route === 'held' || route === 'unrouted') return route
+    return route.queues1.length + route.live1.length === 0 ? 'unrouted' : 'moved'
+  }
+
   #routeOf(bytes: Buffer, at: number, { exchange, key: given }: MessageAddress): Route | 'held' | 'unrouted' {
     if (!this.#table.has(exchange)) return 'held'
     const isTopic = exchange === MQTT_EXCHANGE

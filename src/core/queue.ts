@@ -28,7 +28,7 @@ import type { Consumer } from './consumer.ts'
 import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import type { Keeper } from './keeper.ts'
-import { Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
+import { type Judge, Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { type Segment, SHARED } from './segment.ts'
@@ -51,6 +51,7 @@ export interface Durability {
   readonly schedule: CommitSchedule
   readonly tickets: Tickets
   readonly read: (number: number, after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
+  readonly seek: (number: number, position: number) => Promise<SegmentRef | null>
   /** Key of its ledger record in the store's state. */
   readonly ledgerKey: Buffer
 }
@@ -74,6 +75,12 @@ export interface LaneRecord {
 export interface QueueRecord extends LaneRecord {
   readonly figures: LedgerFigures
   readonly lanes?: readonly (LaneRecord & { readonly messages: number })[]
+}
+
+/** Where a sift goes on, and for each lane where it ends. */
+export interface SiftCursor {
+  readonly position: number
+  readonly through: readonly number[]
 }
 
 /** What a queue says to a run before anything is appended. */
@@ -161,15 +168,20 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   #makeLane(number: number, stored: StoredLane | null): Lane {
-    const { tickets, read } = this.#durability ?? {}
+    const durability = this.#durability
     const lane = new Lane({
       base: this.#lanes.length * LANE_POSITIONS,
       owner: this,
       memory: this.#memory,
       durability:
-        tickets === undefined || read === undefined
+        durability === null
           ? null
-          : { number, tickets, read: (after, maxBytes) => read(number, after, maxBytes) },
+          : {
+              number,
+              tickets: durability.tickets,
+              read: (after, maxBytes) => durability.read(number, after, maxBytes),
+              seek: position => durability.seek(number, position),
+            },
       stored,
       keeps: 'front',
     })
@@ -560,6 +572,37 @@ export class Queue implements Keeper, LaneOwner {
         return left > 0
       })
     }
+  }
+
+  /** For a sift of all that is there now: positions come in the order of `sift`. */
+  get siftStart(): SiftCursor {
+    const through = this.#lanes.map(lane => lane.base + lane.nextPosition)
+    return { position: (this.#lanes.at(-1) ?? this.#first).base, through }
+  }
+
+  /**
+   * Goes on through the messages that are ready, those of the highest priority first, for a while; `judge` says of each what becomes of it. What it says was moved
+   * is booked as settled. Resolves with where to go on; null: that was the last.
+   * @throws BrokerError if what is on disk cannot be read now.
+   */
+  async sift({ position, through }: SiftCursor, judge: Judge): Promise<SiftCursor | null> {
+    const lane = this.#laneAt(position)
+    const priority = this.#lanes.indexOf(lane)
+    const end = through[priority] ?? 0
+    let isStopped = false
+    const next = await lane.sift(position - lane.base, (bytes, at, inLane) => {
+      const verdict = lane.base + inLane >= end ? 'keep' : judge(bytes, at, lane.base + inLane)
+      if (verdict === 'moved') {
+        this.ledger.queued--
+        this.ledger.settled++
+        this.#dueNow()
+      }
+      isStopped ||= verdict === 'stop'
+      return verdict
+    })
+    if (next !== null && (isStopped || lane.base + next < end)) return { position: lane.base + next, through }
+    const below = this.#lanes[priority - 1]
+    return below === undefined ? null : { position: below.base, through }
   }
 
   // ---- consumers

@@ -139,7 +139,7 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
       base: 0,
       owner: this,
       memory,
-      durability: { number, tickets, read },
+      durability: { number, tickets, read, seek: store.seekPosition.bind(store, number) },
       stored: lane,
       keeps: 'back',
     })

@@ -26,6 +26,7 @@ import {
   type QueueSpec,
   resolvePolicy,
 } from './queue-definition.ts'
+import { type Replayed, type ReplayOptions, replay } from './replay.ts'
 import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
 import { decodeTried, type Tried, triedNumber, triedPosition } from './tried.ts'
@@ -142,6 +143,7 @@ export class Topology {
         schedule: this.#schedule,
         tickets: this.#tickets,
         read: (lane, after, maxBytes) => this.#store.segments(lane, after, maxBytes),
+        seek: (lane, position) => this.#store.seekPosition(lane, position),
         ledgerKey: ledgerKey(number),
       },
       stored: await this.#stored(numbers),
@@ -308,6 +310,15 @@ export class Topology {
     const purged = await this.queue(name).purge()
     await this.#schedule.flush()
     return purged
+  }
+
+  /**
+   * Sends messages of a queue on (core/replay.ts). It resolves when what was moved is durable.
+   * @throws BrokerError QUEUE_NOT_FOUND, STORE_UNAVAILABLE.
+   */
+  replay(name: string, options: ReplayOptions): Promise<Replayed> {
+    const { monotonicMs } = this.#clock
+    return replay(this.queue(name), options, { mover: this.#mover, schedule: this.#schedule, monotonicMs })
   }
 
   /**

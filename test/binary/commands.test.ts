@@ -108,9 +108,15 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
   },
   async queues() {
     const queues = await sluiceJson('queues', 'ls')
-    expect(queues).toHaveLength(1)
+    expect(queues).toMatchObject([{ name: 'all' }, { name: 'all.dead' }])
     expect(await sluiceJson('queues', 'peek', 'all')).toEqual([])
     expect(await sluiceJson('queues', 'purge', 'all', '--yes')).toEqual({ purged: 0 })
+  },
+  async dead() {
+    expect(await sluiceJson('dead')).toMatchObject([{ queue: 'all.dead', sources: ['all'] }])
+    expect(await sluiceJson('dead', 'show', 'all.dead')).toEqual([])
+    expect(await sluiceJson('dead', 'replay', 'all.dead', '--all', '--dry-run')).toMatchObject({ replayed: 0 })
+    expect(await sluiceJson('dead', 'purge', 'all.dead', '--yes')).toEqual({ purged: 0 })
   },
   async exchanges() {
     const exchanges = await sluiceJson('exchanges', 'ls')

@@ -20,4 +20,6 @@ export const EMPTY_MODEL: Model = {
   peek: refuse,
   purge: refuse,
   get: refuse,
+  deadLetterQueues: () => [],
+  replay: refuse,
 }

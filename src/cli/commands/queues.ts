@@ -1,17 +1,10 @@
 import { Command } from 'commander'
-import {
-  MESSAGES_MAX,
-  type PeekedMessage,
-  peekedList,
-  purged,
-  type QueueStatus,
-  queue,
-  queueList,
-} from '../../api/contract.ts'
+import { MESSAGES_MAX, type PeekedMessage, peekedList, type QueueStatus, queue, queueList } from '../../api/contract.ts'
 import { formatDuration } from '../../model/quantity.ts'
 import { read } from '../api-client.ts'
 import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
-import { clip, pairs, printable, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
+import { clip, pairs, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
+import { purgeQueue } from '../purge.ts'
 
 /** `sluice queues` */
 export function command(): Command {
@@ -139,21 +132,6 @@ const SHOWN_PAYLOAD = 200
 
 function payloadText({ payload, encoding }: PeekedMessage): string {
   return clip(encoding === 'utf8' ? payload : `base64 ${payload}`, SHOWN_PAYLOAD)
-}
-
-/** An outbox that is purged is telemetry lost, and a name is soon mistyped: so it is said twice. */
-async function purgeQueue(name: string, options: GatewayOptions & { yes?: true }, command: Command): Promise<void> {
-  const path = `/api/v1/queues/${encodeURIComponent(name)}`
-  if (options.yes === undefined) {
-    const { depth, bytes } = await read(options, path, queue)
-    const messages = `${depth} messages (${shortSize(bytes)})`
-    command.error(`${messages} of ${printable(name)} would be lost; nothing was dropped, add --yes to do it`, {
-      exitCode: 2,
-    })
-  }
-  const done = await read(options, `${path}/purge`, purged, 'POST')
-  if (options.json) printJson(done)
-  else console.log(`${done.purged} messages of ${printable(name)} dropped`)
 }
 
 function sum(counts: Readonly<Record<string, number>>): number {
