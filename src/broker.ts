@@ -296,7 +296,7 @@ async function openQueue(
   await bindTopics(name, bind, declarations)
 }
 
-/** Queues that the configuration names for dead letters and nowhere else; those of routes have the limits of the route. Nothing expires at the end of the line. */
+/** Queues that the configuration names for dead letters and nowhere else; those of routes have the limits of the route, and its bytes in common with the outbox. Nothing expires at the end of the line. */
 async function openDeadLetterQueues({ routes, queues, streams }: Config, topology: Topology): Promise<void> {
   const named = new Map<string, QueueLimits>()
   for (const { deadLetter } of queues) if (deadLetter !== null) named.set(deadLetter, DEFAULT_QUEUE_LIMITS)
@@ -305,13 +305,20 @@ async function openDeadLetterQueues({ routes, queues, streams }: Config, topolog
   for (const [name, limits] of named) {
     // Whoever declared it over the API gave it limits of its own.
     if (topology.has(name) && topology.originOf(name) !== 'config') continue
-    await topology.declareQueue({
+    const deadLetters = await topology.declareQueue({
       name,
       origin: 'config',
       limits: { ...limits, ageMs: DEAD_LETTERS_AGE_MS },
       qos0: 'buffer',
     })
+    const route = routes.find(({ deadLetter }) => deadLetter === name)
+    if (route !== undefined) shareBytes(topology.queue(route.name), deadLetters)
   }
+}
+
+function shareBytes(outbox: Queue, deadLetters: Queue): void {
+  outbox.sharesBytesWith = deadLetters
+  deadLetters.sharesBytesWith = outbox
 }
 
 /** A queue by its name, as the default exchange knows it. */

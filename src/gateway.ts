@@ -110,7 +110,7 @@ export class RunningGateway implements Gateway {
     for (const queue of topology.queues()) {
       const { imbalance } = queue.ledger
       if (imbalance !== 0) reasons.push(`queue ${queue.name}: the ledger is off by ${imbalance} messages`)
-      if (queue.depth >= queue.limits.messages || queue.bytes >= queue.limits.bytes) {
+      if (queue.depth >= queue.limits.messages || queue.limitedBytes >= queue.limits.bytes) {
         reasons.push(
           `queue ${queue.name}: full, ${queue.limits.onFull === 'reject' ? 'publishes are refused' : 'messages are dropped'}`,
         )

@@ -105,6 +105,9 @@ export class Queue implements Keeper, LaneOwner {
   /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
   deadLetter: DeadLetterTarget | null = null
 
+  /** The byte limit holds for both together: an outbox and its dead letters. */
+  sharesBytesWith: Queue | null = null
+
   readonly #durability: Durability | null
   readonly #memory: MemoryBudget
   readonly #monotonicMs: () => number
@@ -119,6 +122,8 @@ export class Queue implements Keeper, LaneOwner {
   #isClearing = false
   /** The dead-letter target had no room for the last message it was offered. */
   #isRefused = false
+  /** Of the message that the dead-letter target is just being offered. */
+  #leavingBytes = 0
 
   readonly #consumers = new Consumers()
   #usedAtMs: number
@@ -220,6 +225,12 @@ export class Queue implements Keeper, LaneOwner {
     return bytes
   }
 
+  /** Bytes that count towards the limit: those of the queue it shares the limit with, too. */
+  get limitedBytes(): number {
+    const peer = this.sharesBytesWith
+    return this.bytes - this.#leavingBytes + (peer === null ? 0 : peer.bytes - peer.#leavingBytes)
+  }
+
   get inFlight(): number {
     return this.ledger.inFlight
   }
@@ -296,7 +307,7 @@ export class Queue implements Keeper, LaneOwner {
       return this.#isRefused && this.#isOver() ? 'refuse' : 'take'
     }
     if (this.limits.onFull === 'drop_oldest') return 'take'
-    if (this.depth + count <= this.limits.messages && this.bytes + bytes <= this.limits.bytes) return 'take'
+    if (this.depth + count <= this.limits.messages && this.limitedBytes + bytes <= this.limits.bytes) return 'take'
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
   }
 
@@ -362,7 +373,7 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   #isOver(): boolean {
-    return this.depth > this.limits.messages || this.bytes > this.limits.bytes
+    return this.depth > this.limits.messages || this.limitedBytes > this.limits.bytes
   }
 
   /** Of the lowest priority there is first. */
@@ -372,7 +383,10 @@ export class Queue implements Keeper, LaneOwner {
       const segment = lane?.nextReady() ?? null
       // What is on disk only is being read, and dropped when it is there.
       if (lane === undefined || segment === null) return
+      const bytes = this.limitedBytes
       if (!this.#letGo(lane, segment, lane.entry, 'maxlen')) return
+      // To dead letters under the same limit it is no relief until they have dropped their own oldest, which may have to be read first.
+      if (this.limitedBytes >= bytes && this.depth <= this.limits.messages) return
     }
   }
 
@@ -387,7 +401,9 @@ export class Queue implements Keeper, LaneOwner {
    * changed.
    */
   #letGo(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): boolean {
+    this.#leavingBytes = segment.recordBytesAt(index)
     const outcome = this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason) ?? 'no-target'
+    this.#leavingBytes = 0
     this.#isRefused = outcome === 'held'
     if (outcome === 'held') return false
     if (lane.isInFlight(segment, index)) this.ledger.inFlight--

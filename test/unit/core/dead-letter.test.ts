@@ -199,6 +199,38 @@ describe('a dead letter', () => {
     expect(work.ledger.figures()).toMatchObject({ queued: 0, dropped: { cycle: 1 }, dead_lettered: { rejected: 3 } })
   })
 
+  it('of an outbox and what is in the outbox share one byte limit', async () => {
+    await using directory = await tempDir()
+    await using core = await open(directory.path)
+    for (const onFull of ['reject', 'drop_oldest'] as const) {
+      const limits = { ...aged(), bytes: 64 * 1024, onFull }
+      const dead = await core.queue(`${onFull}.dead`, NOWHERE, { ...limits, ageMs: 1e9 })
+      const outbox = await core.queue(onFull, `${onFull}/#`, limits, toQueue(dead.name))
+      outbox.sharesBytesWith = dead
+      dead.sharesBytesWith = outbox
+      const fill = async (count: number): Promise<number> => {
+        let refused = 0
+        for (let i = 0; i < count; i++) {
+          await core.router.publish(messageTo(`${onFull}/1`, 'x'.repeat(1000))).catch(() => refused++)
+        }
+        return refused
+      }
+      await fill(30)
+      expireAll(outbox)
+      expect(dead.depth).toBe(30)
+      const refused = await fill(60)
+      expect(outbox.bytes + dead.bytes).toBeLessThanOrEqual(64 * 1024)
+      if (onFull === 'reject') {
+        expect([dead.depth, refused]).toEqual([30, 60 - outbox.depth])
+      } else {
+        // The publisher is never refused: the oldest dead letters go first.
+        expect(refused).toBe(0)
+        expect(dead.ledger.dropped.get('overflow') ?? 0).toBeGreaterThan(0)
+      }
+      expect([outbox.ledger.imbalance, dead.ledger.imbalance]).toEqual([0, 0])
+    }
+  })
+
   it('of two full queues that overflow into each other does not go round for ever', async () => {
     await using directory = await tempDir()
     await using core = await open(directory.path)

@@ -74,7 +74,7 @@ class LaneUnderTest {
       keeps: 'front',
       owner,
       memory: new MemoryBudget(memoryBytes),
-      durability: { number: 1, tickets: new Tickets(), read: disk.read },
+      durability: { number: 1, tickets: new Tickets(), read: disk.read, seek: () => Promise.resolve(null) },
       stored,
     })
   }
