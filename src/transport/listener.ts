@@ -1,6 +1,8 @@
 import type { Duplex } from 'node:stream'
 
-/** A byte stream from a client, with its address where there is one. */
+/**
+ * A byte stream from a client, with its address where there is one. A chunk is valid only during its 'data' event: all sockets may read into one buffer.
+ */
 export type AcceptedSocket = Duplex & {
   readonly remoteAddress?: string | undefined
   readonly remotePort?: number | undefined

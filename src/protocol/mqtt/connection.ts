@@ -42,7 +42,7 @@ import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
 import { publishWill } from './will.ts'
 
-/** A byte stream from a client, with its address where there is one. */
+/** A byte stream from a client, with its address where there is one. A chunk is valid only during its 'data' event. */
 export type Socket = Duplex & { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }
 
 /** What all connections of a server share. */
@@ -210,6 +210,7 @@ export class Connection implements Timed, OutputOwner {
 
   #pause(): void {
     this.#socket.pause()
+    this.#frames.keep()
     this.#host.wheel.schedule(this, this.#host.clock.monotonicMs() + RETRY_INTERVAL_MS)
   }
 

@@ -35,7 +35,7 @@ export interface IncompleteBytes {
  *     do { while (frames.next()) …frames.first, .body, .end in frames.bytes… } while (frames.nextSource())
  *
  * `bytes` changes only in `nextSource`, so whoever gathers runs of frames hands them on before it. Nothing read is lost when the
- * caller stops in between (`rewind`) and goes on later without a push.
+ * caller stops in between (`rewind`, `keep`) and goes on later without a push.
  */
 export class FrameReader {
   /** The source of the current frame. */
@@ -53,6 +53,8 @@ export class FrameReader {
   #filled = 0
   #chunk: Buffer = NOTHING
   #chunkAt = 0
+  /** The chunk is a copy that `keep` made. */
+  #isKept = false
   #isInRest = false
   #rest: Buffer = NOTHING
   #restUsed = 0
@@ -62,10 +64,11 @@ export class FrameReader {
     this.#incomplete = incomplete
   }
 
-  /** Takes the next chunk; all frames of the one before have been read. The chunk is not touched after the last `nextSource`. */
+  /** Takes the next chunk; all frames of the one before have been read. The chunk is not touched after the last `nextSource`, or `keep`. */
   push(chunk: Buffer): void {
     this.#chunk = chunk
     this.#chunkAt = 0
+    this.#isKept = false
     if (this.#restUsed > 0) {
       this.#isInRest = true
       this.#completeRest()
@@ -141,6 +144,21 @@ export class FrameReader {
   /** Makes the frame that begins at `start` of this source the next one again. */
   rewind(start: number): void {
     this.#at = start
+  }
+
+  /** The caller goes on later: what is unread leaves the chunk, whose bytes are the socket's again. No frame of it is being looked at. */
+  keep(): void {
+    if (this.#isKept) return
+    this.#isKept = true
+    const from = this.#isInRest ? this.#chunkAt : this.#at
+    const unread = Buffer.allocUnsafeSlow(this.#chunk.length - from)
+    this.#chunk.copy(unread, 0, from)
+    this.#chunk = unread
+    this.#chunkAt = 0
+    if (this.#isInRest) return
+    this.bytes = unread
+    this.#at = 0
+    this.#filled = unread.length
   }
 
   /** Gives back what it holds; nothing is read after. */

@@ -71,3 +71,20 @@ test('one connection too many is closed at once and counted', async () => {
   first.destroy()
   await listener.stop()
 })
+
+test('sockets read into one buffer, so a small message costs no memory of its own', async () => {
+  const listener = listenerOn(0)
+  const chunks: { readonly text: string; readonly memory: ArrayBufferLike }[] = []
+  await listener.start(socket =>
+    socket.on('data', (chunk: Buffer) => chunks.push({ text: chunk.toString(), memory: chunk.buffer })),
+  )
+  const { port } = listener.address()
+  for (const text of ['one', 'two']) {
+    const client = connect({ port, host: '127.0.0.1' })
+    client.end(text)
+    await once(client.resume(), 'close')
+  }
+  await listener.stop()
+  expect(chunks.map(({ text }) => text)).toEqual(['one', 'two'])
+  expect(chunks[0]?.memory).toBe(chunks[1]?.memory)
+})

@@ -71,6 +71,38 @@ describe('finding frames', () => {
     expect(reader.nextSource()).toBe(false)
   })
 
+  test('a caller that goes on later finds everything unread, whatever has become of the chunk', () => {
+    const stream = Buffer.concat(PACKETS)
+    for (const [first, stopAfter] of [
+      [0, 1],
+      [1, 0],
+      [1, 1],
+      [1, 2],
+    ] as const) {
+      const reader = new FrameReader(1024 ** 2, roomy())
+      const frames: Buffer[] = []
+      const readOn = (until: number) => {
+        do {
+          while (frames.length < until && reader.next()) {
+            frames.push(Buffer.from(reader.bytes.subarray(reader.start, reader.end)))
+          }
+          if (frames.length === until) return
+        } while (reader.nextSource())
+      }
+      const chunk = Buffer.from(stream.subarray(first))
+      reader.push(stream.subarray(0, first))
+      readOn(PACKETS.length)
+      reader.push(chunk)
+      readOn(stopAfter)
+      reader.keep()
+      chunk.fill(0xff)
+      readOn(stopAfter + 1)
+      reader.keep()
+      readOn(PACKETS.length)
+      expect(frames).toEqual(PACKETS)
+    }
+  })
+
   test('a large packet in small pieces is held in memory of its own size, whatever length it announces', () => {
     const incomplete = roomy()
     const reader = new FrameReader(1024 ** 2, incomplete)
