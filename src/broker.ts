@@ -161,7 +161,10 @@ async function compose(
   store.onRefusalChange = () => {
     if (store.refusal === null) router.resumePublishers()
   }
-  onStop(() => schedule.stop())
+  onStop(() => {
+    topology.settleUp()
+    return schedule.stop()
+  })
   const streams = new Streams({
     store,
     schedule,
@@ -174,6 +177,13 @@ async function compose(
     configured: config.streams.map(({ name }) => name),
   })
   await streams.load()
+  for (const { name, lostAtMost } of topology.queues()) {
+    if (lostAtMost > 0)
+      log.warn(
+        { queue: name, at_most: lostAtMost },
+        'messages acknowledged before they were written may be lost: the last run did not end in order',
+      )
+  }
   const declarations = new Declarations({
     store,
     schedule,
@@ -273,9 +283,9 @@ async function compose(
 }
 
 async function openOutbox(route: RouteConfig, topology: Topology, declarations: Declarations): Promise<Queue> {
-  const { name, limits, qos0 } = route
+  const { name, limits, qos0, policy } = route
   const deadLetter = queueAddress(route.deadLetter)
-  const outbox = await topology.declareQueue({ name, origin: 'config', limits, qos0, deadLetter })
+  const outbox = await topology.declareQueue({ name, origin: 'config', limits, qos0, deadLetter, policy })
   await bindTopics(name, route.from, declarations)
   return outbox
 }

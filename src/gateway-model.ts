@@ -117,6 +117,7 @@ export class RunningModel implements Model {
       parked: queue.isParked,
       oldest_age_ms: this.oldestAgeMs(queue),
       limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
+      lost_at_most: queue.lostAtMost,
       policy: policyStatus(queue.policy),
       dead_letter: queue.deadLetter === null ? null : addressDocument(queue.deadLetter.address),
       ledger: queue.ledger.figures(),
@@ -225,6 +226,8 @@ function queuePolicy(request: QueueRequest): QueuePolicy {
     hasSingleActiveConsumer: request.single_active_consumer ?? false,
     isExclusive: request.exclusive ?? false,
     expiresMs: request.expires_ms ?? Number.POSITIVE_INFINITY,
+    ack: request.ack ?? PLAIN_POLICY.ack,
+    ackTimeoutMs: request.ack_timeout_ms ?? PLAIN_POLICY.ackTimeoutMs,
   }
   if (policy.retry.firstMs > policy.retry.maxMs) {
     throw new BrokerError(
@@ -245,6 +248,8 @@ function policyStatus(policy: QueuePolicy): QueueStatus['policy'] {
     single_active_consumer: hasSingleActiveConsumer,
     exclusive: isExclusive,
     expires_ms: finite(expiresMs),
+    ack: policy.ack,
+    ack_timeout_ms: policy.ackTimeoutMs,
   }
 }
 

@@ -123,6 +123,11 @@ export class RunningGateway implements Gateway {
         )
       const damaged = queue.ledger.dropped.get('damage') ?? 0
       if (damaged > 0) reasons.push(`queue ${queue.name}: ${damaged} messages were lost to damage of the store`)
+      if (queue.lostAtMost > 0) {
+        reasons.push(
+          `queue ${queue.name}: up to ${queue.lostAtMost} messages acknowledged before they were written were lost when the gateway ended last (ack: buffered)`,
+        )
+      }
     }
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'

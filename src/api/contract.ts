@@ -100,6 +100,8 @@ export const ledger = z.object({
 
 const onFull = z.enum(['reject', 'drop_oldest', 'drop_newest'], 'accepted are reject, drop_oldest and drop_newest')
 
+const ack = z.enum(['fsync', 'upstream', 'buffered'], 'accepted are fsync, upstream and buffered')
+
 const queuePolicy = z.object({
   /** Failed deliveries after which a message is given up; null: never. */
   max_attempts: z.nullable(count),
@@ -109,6 +111,9 @@ const queuePolicy = z.object({
   single_active_consumer: z.boolean(),
   exclusive: z.boolean(),
   expires_ms: z.nullable(durationMs),
+  /** When the publisher of a message is acknowledged: it is on disk; its consumer has settled it, within ack_timeout_ms; it is in memory. */
+  ack,
+  ack_timeout_ms: durationMs,
 })
 
 export const queue = z.object({
@@ -135,6 +140,8 @@ export const queue = z.object({
   policy: queuePolicy,
   /** Where what leaves it unsettled goes; null: it is dropped and counted. routing_key null: each message keeps its own. */
   dead_letter: z.nullable(z.object({ exchange: z.string(), routing_key: z.nullable(z.string()) })),
+  /** Acknowledged before they were written (ack: buffered) and lost by the end of the last run, at most; 0 if that was in order. */
+  lost_at_most: count,
   ledger,
 })
 export type QueueStatus = z.infer<typeof queue>
@@ -201,6 +208,8 @@ export const queueRequest = z._default(
       /** Deleted, with what is in it, when nobody has consumed from it for so long. */
       expires_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
       dead_letter: z.optional(z.nullable(address)),
+      ack: z.optional(ack),
+      ack_timeout_ms: z.optional(wholeNumber(1, DAY_MS)),
     },
     { error: requestError },
   ),

@@ -24,6 +24,7 @@ const HTTP_STATUS = {
   LIMIT_REACHED: 409,
   UPSTREAM_NOT_FOUND: 404,
   UPSTREAM_UNREACHABLE: 502,
+  UPSTREAM_UNCONFIRMED: 504,
   UPSTREAM_REFUSED: 502,
   CLIENT_NOT_FOUND: 404,
   NAME_INVALID: 400,
@@ -46,6 +47,7 @@ const TITLES: Readonly<Record<ProblemStatus, string>> = {
   500: 'Internal Server Error',
   502: 'Bad Gateway',
   503: 'Service Unavailable',
+  504: 'Gateway Timeout',
   507: 'Insufficient Storage',
 }
 

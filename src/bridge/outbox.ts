@@ -131,6 +131,7 @@ export class Outbox implements Consumer, Sharer {
     this.#retryPause = new Backoff({ firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, random })
     this.#unconfirmed = new Unconfirmed(windowMessages)
     window.join(this)
+    this.#tellQueue()
   }
 
   // ---- what the window and the queue ask
@@ -439,5 +440,6 @@ export class Outbox implements Consumer, Sharer {
   #tellQueue(): void {
     const isForwarding = this.#state.kind === 'flowing' && this.#link?.isBlocked === false
     this.queue.noteNow = isForwarding ? this.queue.noteNow | NOTE_LIVE : this.queue.noteNow & ~NOTE_LIVE
+    this.queue.isStalled = !isForwarding
   }
 }

@@ -90,7 +90,7 @@ const store = z.pipe(
     buffered_interval: setting(
       duration({ min: '10ms', max: '1m' }),
       '1s',
-      'How much of what is only buffered (QoS 0 on its way upstream) a power cut may cost.',
+      'How much of what is only buffered (ack: buffered, and QoS 0 on its way upstream) a power cut may cost.',
     ),
     disk: setting(
       size({ min: '16MiB', max: '1024TiB' }),
@@ -282,6 +282,20 @@ const retry = z.pipe(
   z.transform(o => ({ ...o.backoff, waiting: o.waiting })),
 )
 
+const ackOptions = {
+  ack: setting(
+    oneOf(['fsync', 'upstream', 'buffered']),
+    'fsync',
+    'When a publisher of QoS 1 is acknowledged. fsync: the message is on disk, or its consumer has settled it; upstream: its consumer has settled it, and it is never written; ' +
+      'buffered: it is in memory, and written within store.buffered_interval.',
+  ),
+  ack_timeout: setting(
+    duration({ min: '10ms', max: '10m' }),
+    '5s',
+    'With ack: upstream, what is not settled by then is taken out and its publisher refused; while nobody takes messages it is refused at once.',
+  ),
+}
+
 const namedQueue = z.pipe(
   z.strictObject({
     bind: optional(listOf(filter, { min: 0, max: 1000 }), 'Topics whose messages enter the queue.', {
@@ -314,6 +328,7 @@ const namedQueue = z.pipe(
     dead_letter: optional(deadLetter, 'Queue that takes what leaves this one unsettled; declared if it is not there.', {
       absent: 'none: such messages are dropped and counted',
     }),
+    ...ackOptions,
   }),
   z.transform(o => ({
     bind: o.bind ?? [],
@@ -325,6 +340,8 @@ const namedQueue = z.pipe(
       ttlMs: o.ttl ?? Number.POSITIVE_INFINITY,
       maxPriority: o.max_priority,
       hasSingleActiveConsumer: o.single_active_consumer,
+      ack: o.ack,
+      ackTimeoutMs: o.ack_timeout,
     },
     deadLetter: queueOrNone(o.dead_letter ?? NO_DEAD_LETTERS),
   })),
@@ -390,6 +407,7 @@ const route = z.pipe(
       'buffer',
       'QoS 0 messages: buffer like the rest, pass only while connected, or ignore.',
     ),
+    ...ackOptions,
     limits: section(queueLimits, 'Limits of the outbox, the queue that keeps messages while the upstream is away.'),
     dead_letter: optional(
       deadLetter,
@@ -406,6 +424,7 @@ const route = z.pipe(
     qos0: o.qos0,
     limits: o.limits,
     deadLetter: o.dead_letter ?? null,
+    policy: { ...PLAIN_POLICY, ack: o.ack, ackTimeoutMs: o.ack_timeout },
   })),
 )
 

@@ -24,6 +24,8 @@ export interface LiveReceiver {
 export interface Publisher {
   /** Some of its tickets became safe since the last call; called once per commit or batch of confirms. */
   ticketsSafe(): void
+  /** This one never will be: an upstream that had to confirm the message did not (UPSTREAM_UNCONFIRMED). */
+  ticketRefused(ticket: number): void
   /** Memory or a held-back run was relieved: reading may go on, refused runs may be tried again. */
   resume(): void
 }

@@ -1,4 +1,5 @@
 import type { Acceptance, RecordPrefix } from '../model/message.ts'
+import type { QueuePolicy } from '../model/queue-policy.ts'
 import type { CommitSource } from './commit-schedule.ts'
 import type { DropReason } from './ledger.ts'
 import type { Admission, QueueLimits } from './queue.ts'
@@ -11,6 +12,10 @@ export interface Keeper extends CommitSource {
   readonly limits: Pick<QueueLimits, 'onFull'>
   /** How QoS 0 messages are treated: kept like others, kept only while noteNow says live, never taken. */
   readonly qos0: 'buffer' | 'pass' | 'ignore'
+  /** When the publisher of a message is acknowledged, as far as this keeper is concerned. */
+  readonly ack: QueuePolicy['ack']
+  /** Somebody takes its messages now. */
+  readonly isAttended: boolean
   /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
   readonly noteNow: number
   /** Nothing waits that has not been handed to a consumer who may settle it before it must be written. */
@@ -19,6 +24,8 @@ export interface Keeper extends CommitSource {
   readonly settleTimeP95Ms: number
   /** What would happen to `count` messages of `bytes` in all. */
   admit(count: number, bytes: number): Admission
+  /** With ack: buffered, whether `count` messages about to be taken may be acknowledged before they are written. */
+  mayOwe(count: number): boolean
   /** Books messages that its own policy turned away after acceptance. */
   bookDropped(count: number, reason: DropReason): void
   /**

@@ -12,7 +12,7 @@
  *
  * Operations: append → nextReady → handOut → end | giveBack | wait → wake; prepareCommit/committed by the queue; read on, set aside and evict.
  */
-import type { Acceptance, RecordPrefix } from '../model/message.ts'
+import { type Acceptance, type RecordPrefix, recordAcceptedAt } from '../model/message.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
 import { type Aside, AsideSegments } from './aside.ts'
 import { MemoryBudget } from './memory.ts'
@@ -20,6 +20,7 @@ import {
   DONE,
   IN_FLIGHT,
   NOT_READY,
+  PASSING,
   REDELIVERED,
   SEGMENT_BYTES,
   Segment,
@@ -108,6 +109,9 @@ export class Lane {
   /** Entries that are not done and that no commit has taken yet. */
   unwritten = 0
   unwrittenBytes = 0
+  /** Entries that are not done and that no commit will take. */
+  passing = 0
+  passingBytes = 0
 
   /** Part of its queue's positions that stands for this lane: position in the queue = base + position in the lane. */
   readonly base: number
@@ -228,7 +232,8 @@ export class Lane {
     ticket: number,
     status: number,
   ): void {
-    this.#openSegment(length).append(
+    const isPassing = (status & PASSING) !== 0
+    this.#openSegment(length, isPassing).append(
       prefix,
       acceptance,
       expiryMs,
@@ -240,34 +245,42 @@ export class Lane {
       ticket,
       status,
     )
-    this.#appended(length)
+    this.#appended(length, isPassing)
   }
 
   /** Appends a record that has its stored form already. */
   appendRecord(record: Buffer, note: number, ticket: number, status: number): void {
-    this.#openSegment(record.length).appendRecord(record, 0, note, ticket, status)
-    this.#appended(record.length)
+    this.#openSegment(record.length, false).appendRecord(record, 0, note, ticket, status)
+    this.#appended(record.length, false)
   }
 
-  #appended(length: number): void {
+  #appended(length: number, isPassing: boolean): void {
     this.#nextPosition++
     this.live++
     this.ready++
     this.bytes += length
-    if (this.#durability === null) return
-    this.unwritten++
-    this.unwrittenBytes += length
+    if (isPassing) {
+      this.passing++
+      this.passingBytes += length
+    } else if (this.#durability !== null) {
+      this.unwritten++
+      this.unwrittenBytes += length
+    }
   }
 
-  #openSegment(length: number): Segment {
+  #openSegment(length: number, isPassing: boolean): Segment {
     const last = this.#segments.at(-1)
     if (last !== undefined && last.ref === null) {
-      if (last.fits(length)) return last
-      this.#expectedBytes = SEGMENT_BYTES
+      if (last.count === 0) last.isPassing = isPassing
+      if (last.isPassing === isPassing) {
+        if (last.fits(length)) return last
+        this.#expectedBytes = SEGMENT_BYTES
+      }
       if (last.live === 0 && last.inFlight === 0) this.#remove(this.#segments.length - 1)
     }
     const expectedBytes = this.#memory.isTight ? 0 : this.#expectedBytes
     const segment = Segment.open(this.#nextPosition, this.#memory, expectedBytes)
+    segment.isPassing = isPassing
     this.#segments.push(segment)
     if (this.#gapLast === null) this.#head = this.#segments.length
     return segment
@@ -363,6 +376,7 @@ export class Lane {
 
   /** Ends a message that another queue has taken over: whoever published it is told when that one has written it. */
   move(segment: Segment, index: number): void {
+    if (segment.isPassing) this.#refuse(segment, index)
     segment.status[index] = segment.statusAt(index) & ~TICKETED
     this.#finish(segment, index)
   }
@@ -388,7 +402,7 @@ export class Lane {
     segment.status[index] = segment.statusAt(index) & ~IN_FLIGHT
     segment.owners[index] = 0
     segment.inFlight--
-    if (this.#tried.note(segment.first + index)) this.#owner.marksChanged()
+    if (!segment.isPassing && this.#tried.note(segment.first + index)) this.#owner.marksChanged()
   }
 
   /** A message that waited is ready. One that is gone is ignored. */
@@ -453,9 +467,63 @@ export class Lane {
     return this.#gapLast === null || (this.#segments[this.#head - 1]?.end ?? 0) >= through
   }
 
+  /** The consumer has made the message safe: its publisher may be told. Called before `end`. */
+  confirm(segment: Segment, index: number): void {
+    const status = segment.statusAt(index)
+    if (!segment.isPassing || (status & TICKETED) === 0) return
+    segment.status[index] = status & ~TICKETED
+    this.#durability?.tickets.confirm(segment.tickets[index] ?? 0)
+  }
+
+  /** Its publisher was refused after `ack_timeout`: it must not be delivered (again). */
+  isWithdrawn(segment: Segment, index: number): boolean {
+    return segment.isPassing && (segment.statusAt(index) & TICKETED) === 0
+  }
+
+  /**
+   * Refuses the publishers of passing messages accepted at or before `acceptedAt` and ends those messages, but not what is in flight: that can't be taken back, and
+   * is ended when it is settled or comes back. Returns how many were ended.
+   */
+  withdraw(acceptedAt: number): number {
+    let ended = 0
+    // What is ended may take its segment out of the row.
+    for (const segment of this.#segments.filter(({ isPassing }) => isPassing)) {
+      for (let i = segment.firstLive(); i < segment.count && segment.live > 0; i++) {
+        const status = segment.statusAt(i)
+        if ((status & DONE) !== 0) continue
+        if (recordAcceptedAt(segment.bytes, segment.offsetAt(i)) > acceptedAt) return ended
+        this.#refuse(segment, i)
+        if ((status & IN_FLIGHT) !== 0) continue
+        if ((status & WAITING) !== 0) this.wake(segment.first + i)
+        ended++
+        this.#finish(segment, i)
+      }
+    }
+    return ended
+  }
+
+  #refuse(segment: Segment, index: number): void {
+    const status = segment.statusAt(index)
+    if ((status & TICKETED) === 0) return
+    segment.status[index] = status & ~TICKETED
+    this.#durability?.tickets.refuse(segment.tickets[index] ?? 0)
+  }
+
+  /** Monotonic milliseconds at which the oldest passing message was accepted whose publisher still waits; Infinity: there is none. */
+  get oldestPassing(): number {
+    for (const segment of this.#segments) {
+      if (!segment.isPassing) continue
+      for (let i = segment.firstLive(); i < segment.count; i++) {
+        if ((segment.statusAt(i) & TICKETED) !== 0) return recordAcceptedAt(segment.bytes, segment.offsetAt(i))
+      }
+    }
+    return Number.POSITIVE_INFINITY
+  }
+
   /** An entry needs no delivery any more, for whatever reason. */
   #finish(segment: Segment, index: number): void {
     const status = segment.statusAt(index)
+    if (segment.isPassing) this.#refuse(segment, index)
     segment.status[index] = (status & SHARED) | DONE
     segment.live--
     this.live--
@@ -464,7 +532,11 @@ export class Lane {
     if ((status & REDELIVERED) !== 0) this.#tried.forget(segment.first + index)
     const length = segment.recordBytesAt(index)
     this.bytes -= length
-    if (this.#durability !== null) {
+    if (segment.isPassing) {
+      this.passing--
+      this.passingBytes -= length
+      this.#owner.figuresChanged()
+    } else if (this.#durability !== null) {
       if (segment.ref === null) {
         this.unwritten--
         this.unwrittenBytes -= length
@@ -716,7 +788,7 @@ export class Lane {
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       const segment = this.#segments[s]
       if (segment === undefined) break
-      const end = segment.live === 0 ? 0 : segment.indexAfterTicket(ticket)
+      const end = segment.live === 0 || segment.isPassing ? 0 : segment.indexAfterTicket(ticket)
       for (let i = 0; i < end; i++) if ((segment.statusAt(i) & DONE) === 0) return true
     }
     return false
@@ -735,6 +807,7 @@ export class Lane {
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       let segment = this.#segments[s]
       if (segment === undefined) break
+      if (segment.isPassing) continue
       const cut = segment.indexAfterTicket(throughTicket)
       if (cut === 0) break
       if (segment.live === 0) continue

@@ -36,6 +36,8 @@ export type DropReason =
   /** QoS 0 that could not be kept. */
   | 'disk_full'
   | 'store_unavailable'
+  /** Of a queue with ack: upstream; its publisher was refused instead. */
+  | 'ack_timeout'
   /** Over the receiver's maximum packet size. */
   | 'too_large'
   /** The session it waited for has ended. */

@@ -31,7 +31,8 @@ import type { Keeper } from './keeper.ts'
 import { type Judge, Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
-import { type Segment, SHARED } from './segment.ts'
+import { Owed } from './owed.ts'
+import { PASSING, type Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
 import type { Tickets } from './tickets.ts'
 import { Waiting } from './waiting.ts'
@@ -61,6 +62,8 @@ export interface StoredQueue {
   readonly figures: LedgerFigures
   /** By priority. */
   readonly lanes: readonly StoredLane[]
+  /** See QueueRecord.owed. */
+  readonly owed: number
 }
 
 /** What is kept of a lane. */
@@ -75,6 +78,8 @@ export interface LaneRecord {
 export interface QueueRecord extends LaneRecord {
   readonly figures: LedgerFigures
   readonly lanes?: readonly (LaneRecord & { readonly messages: number })[]
+  /** The most messages that may have been acknowledged and not written since (owed.ts); absent: none. */
+  readonly owed?: number
 }
 
 /** Where a sift goes on, and for each lane where it ends. */
@@ -100,6 +105,10 @@ export class Queue implements Keeper, LaneOwner {
   readonly ledger: Ledger
   /** How QoS 0 messages are treated: kept like others, kept only while noteNow says live, never taken. */
   qos0: 'buffer' | 'pass' | 'ignore'
+  /** Its consumers take nothing for now: the link they send over is blocked, or refuses everything. */
+  isStalled = false
+  /** Messages acknowledged before they were written (ack: buffered) that the end of the last run may have cost, at most; 0 after an orderly stop. */
+  readonly lostAtMost: number
   /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
   noteNow = 0
   /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
@@ -133,6 +142,11 @@ export class Queue implements Keeper, LaneOwner {
   #pumpAgain = false
   #isDeleted = false
 
+  readonly #owed: Owed
+  /** Messages of the commit under way. */
+  #beingWritten = 0
+  #withdrawTimer: NodeJS.Timeout | null = null
+
   constructor({
     name,
     limits,
@@ -162,6 +176,8 @@ export class Queue implements Keeper, LaneOwner {
     this.#usedAtMs = monotonicMs()
     this.#durability = durability
     this.#policy = policy
+    this.lostAtMost = stored?.owed ?? 0
+    this.#owed = new Owed(monotonicMs)
     this.ledger = stored === null ? new Ledger() : Ledger.from(stored.figures)
     const lanes = durability?.numbers.length ?? policy.maxPriority + 1
     this.#memory = memory
@@ -237,6 +253,15 @@ export class Queue implements Keeper, LaneOwner {
 
   get consumerCount(): number {
     return this.#consumers.count
+  }
+
+  get ack(): QueuePolicy['ack'] {
+    return this.#policy.ack
+  }
+
+  /** Somebody takes its messages now. */
+  get isAttended(): boolean {
+    return this.consumerCount > 0 && !this.isStalled
   }
 
   get isDeleted(): boolean {
@@ -350,6 +375,7 @@ export class Queue implements Keeper, LaneOwner {
     )
     this.ledger.accepted++
     this.ledger.queued++
+    if ((status & PASSING) !== 0) this.#withdrawTimer ??= this.#withdrawIn(this.#policy.ackTimeoutMs)
     this.#appended(lane)
   }
 
@@ -370,6 +396,41 @@ export class Queue implements Keeper, LaneOwner {
 
   #laneOf(priority: number): Lane {
     return this.#lanes[Math.min(priority, this.#policy.maxPriority, this.#lanes.length - 1)] ?? this.#first
+  }
+
+  mayOwe(count: number): boolean {
+    return this.#owed.mayOwe(this.#unwritten + this.#beingWritten + count)
+  }
+
+  /** For an orderly stop: nothing is acknowledged unwritten any more, and the last commit says so. */
+  settleUp(): void {
+    this.#owed.end()
+    if (this.#owed.isOpen) this.#durability?.schedule.touch(this)
+    if (this.#withdrawTimer !== null) clearTimeout(this.#withdrawTimer)
+    this.#withdrawTimer = null
+  }
+
+  #withdrawIn(ms: number): NodeJS.Timeout {
+    return setTimeout(() => this.#withdraw(), ms).unref()
+  }
+
+  /** Takes out what no consumer has settled within ack_timeout. */
+  #withdraw(): void {
+    this.#withdrawTimer = null
+    const now = this.#monotonicMs()
+    const timeoutMs = this.#policy.ackTimeoutMs
+    let ended = 0
+    let passing = 0
+    let oldest = now
+    for (const lane of this.#lanes) {
+      ended += lane.withdraw(now - timeoutMs)
+      passing += lane.passing
+      oldest = Math.min(oldest, lane.oldestPassing)
+    }
+    this.ledger.queued -= ended
+    if (ended > 0) this.ledger.drop('ack_timeout', ended)
+    // What is in flight and was refused is looked after until it comes back.
+    if (passing > 0) this.#withdrawTimer = this.#withdrawIn(Math.max(1, oldest + timeoutMs - now))
   }
 
   #isOver(): boolean {
@@ -441,6 +502,12 @@ export class Queue implements Keeper, LaneOwner {
   #front(lane: Lane, ttlMs: number): Segment | null {
     let left = TURN_MESSAGES
     for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+      if (lane.isWithdrawn(segment, lane.entry)) {
+        this.ledger.queued--
+        this.ledger.drop('ack_timeout', 1)
+        lane.end(segment, lane.entry)
+        continue
+      }
       const reason = this.#verdictOn(lane, segment, ttlMs)
       if (reason === null) return segment
       if (left-- === 0) {
@@ -724,7 +791,9 @@ export class Queue implements Keeper, LaneOwner {
     this.#settleTime.settled(position, this.#monotonicMs)
     this.ledger.inFlight--
     this.ledger.settled++
-    lane.end(segment, position - lane.base - segment.first)
+    const index = position - lane.base - segment.first
+    lane.confirm(segment, index)
+    lane.end(segment, index)
   }
 
   /** Back to its place, and no attempt; the caller pumps when it wants it again. */
@@ -792,6 +861,10 @@ export class Queue implements Keeper, LaneOwner {
     return this.#lanes.reduce((unwritten, lane) => unwritten + lane.unwritten, 0)
   }
 
+  get #passing(): number {
+    return this.#lanes.reduce((passing, lane) => passing + lane.passing, 0)
+  }
+
   /** Unwritten messages that nobody can take any more are due at once. */
   #dueIfUnwritten(): void {
     if (this.#unwritten > 0) this.#dueNow()
@@ -809,28 +882,36 @@ export class Queue implements Keeper, LaneOwner {
 
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
+    const before = this.#unwritten
     for (const lane of this.#lanes) lane.prepareCommit(throughTicket, commit, commitNumber)
+    this.#beingWritten = before - this.#unwritten
     commit.changes.push({ key: this.#durability.ledgerKey, value: this.#record() })
     if (this.#unwritten > 0) this.marksChanged()
   }
 
   committed(): void {
+    this.#beingWritten = 0
+    this.#owed.committed()
     for (const lane of this.#lanes) lane.committed()
+    // Nothing more came: a commit within a minute says that nothing is owed.
+    if (this.#owed.isOpen && this.#unwritten === 0) this.figuresChanged()
   }
 
   #record(): Buffer {
     const [first, ...others] = this.#lanes.map(lane => ({
-      messages: lane.live - lane.unwritten,
-      bytes: lane.bytes - lane.unwrittenBytes,
+      messages: lane.live - lane.unwritten - lane.passing,
+      bytes: lane.bytes - lane.unwrittenBytes - lane.passingBytes,
       next: lane.nextPosition,
       delivered: lane.delivered,
     }))
+    const owed = this.#owed.prepare(this.#unwritten)
     const record: QueueRecord = {
-      figures: this.ledger.persistent(this.#unwritten),
+      figures: this.ledger.persistent(this.#unwritten + this.#passing),
       bytes: first?.bytes ?? 0,
       next: first?.next ?? 0,
       delivered: first?.delivered ?? 0,
       ...(others.length === 0 ? {} : { lanes: others }),
+      ...(owed === 0 ? {} : { owed }),
     }
     return Buffer.from(JSON.stringify(record))
   }
@@ -861,6 +942,7 @@ export class Queue implements Keeper, LaneOwner {
     if (this.#durability !== null && this.depth > 0) throw new TypeError('a durable queue is not deleted with messages')
     if (this.#isDeleted) return
     this.#isDeleted = true
+    if (this.#withdrawTimer !== null) clearTimeout(this.#withdrawTimer)
     this.ledger.drop(reason, this.depth)
     this.ledger.queued = 0
     this.ledger.inFlight = 0

@@ -21,7 +21,7 @@ import type { MemoryBudget } from './memory.ts'
 import { messageHeaders } from './message-headers.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { createRun, type Run } from './run.ts'
-import { SHARED, TICKETED } from './segment.ts'
+import { PASSING, SHARED, TICKETED } from './segment.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
 export interface Receipt {
@@ -59,7 +59,7 @@ export class Router {
   readonly #trust: () => Trust
   /** A message of a run by itself, where headers decide. */
   readonly #single = createRun(0, EMPTY_PREFIX)
-  readonly #coldWaiters = new Map<number, () => void>()
+  readonly #coldWaiters = new Map<number, { readonly safe: () => void; readonly refused: () => void }>()
   readonly #cold: PublisherHandle
 
   constructor({
@@ -96,7 +96,11 @@ export class Router {
     this.#refusal = refusal
     this.#trust = trust
     this.#acceptance = { seq: 0, boot, acceptedAt: 0, clock: trust() }
-    this.#cold = tickets.register({ ticketsSafe: () => this.#settleReceipts(), resume: () => undefined })
+    this.#cold = tickets.register({
+      ticketsSafe: () => this.#settleReceipts(),
+      ticketRefused: ticket => this.#refuseReceipt(ticket),
+      resume: () => undefined,
+    })
     memory.onRelief = () => this.resumePublishers()
   }
 
@@ -203,7 +207,11 @@ export class Router {
     if (accepted === 0) return 0
     this.#book(route, run, accepted)
     if (queues.length > 0) {
-      if (route.durable1 > 0) run.firstTicket = this.#tickets.open(handle, accepted, route.durable1)
+      if (route.durable1 > 0) {
+        let passing = 0
+        for (const { queue } of queues) if (passes(queue)) passing++
+        run.firstTicket = this.#tickets.open(handle, accepted, route.durable1 - passing, passing)
+      }
       this.#append(queues, run, 0, accepted, run.firstTicket, route.durable1)
     }
     if (route.live1.length > 0) {
@@ -223,8 +231,10 @@ export class Router {
 
   /** How many messages of the run every queue takes. A refusal sets run.refusal. */
   #admit(route: Route, run: Run): number {
-    if (route.durable1 > 0) {
-      const refusal = this.#refusal()
+    for (const { queue } of route.queues1) {
+      if (!queue.isDurable) continue
+      // What passes is never written.
+      const refusal = !passes(queue) ? this.#refusal() : queue.isAttended ? null : 'UPSTREAM_UNREACHABLE'
       if (refusal !== null) {
         run.refusal = refusal
         return 0
@@ -234,14 +244,14 @@ export class Router {
     const bytes = (run.ends[run.count - 1] ?? 0) - (run.properties[0] ?? 0) + run.count * recordBytes
     let isRefused = false
     for (const { queue } of route.queues1) {
-      if (queue.admit(run.count, bytes) === 'refuse') isRefused = true
+      if (refuses(queue, run.count, bytes)) isRefused = true
     }
     if (!isRefused) return run.count
     let total = 0
     for (let i = 0; i < run.count; i++) {
       total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + recordBytes
       for (const { queue } of route.queues1) {
-        if (queue.admit(i + 1, total) === 'refuse') {
+        if (refuses(queue, i + 1, total)) {
           run.refusal = 'QUEUE_FULL'
           return i
         }
@@ -265,7 +275,11 @@ export class Router {
     const firstSeq = acceptance.seq + 1
     const { bytes, properties, payloads, ends, expiries, expires, prefix } = run
     for (const { queue, note } of targets) {
-      const status = (durable > 1 && queue.isDurable ? SHARED : 0) | (firstTicket === 0 ? 0 : TICKETED)
+      const isPassing = firstTicket !== 0 && passes(queue)
+      const isOwed = firstTicket !== 0 && queue.isDurable && queue.ack === 'buffered' && queue.mayOwe(to - from)
+      const status =
+        (firstTicket === 0 || isOwed ? 0 : TICKETED) |
+        (isPassing ? PASSING : durable > 1 && queue.isDurable ? SHARED : 0)
       // drop_newest takes what fits; the rest enters its ledger as dropped.
       let fitting = to - from
       if (queue.limits.onFull === 'drop_newest') fitting = this.#fitting(queue, run, from, to)
@@ -285,14 +299,15 @@ export class Router {
           status,
         )
       }
-      if (from + fitting < to) {
-        queue.bookDropped(to - from - fitting, 'overflow')
-        if (queue.isDurable && firstTicket !== 0) {
-          for (let i = from + fitting; i < to; i++) this.#tickets.settle(firstTicket + i - from)
-        }
+      if (from + fitting < to) queue.bookDropped(to - from - fitting, 'overflow')
+      if (queue.isDurable && firstTicket !== 0) {
+        // As far as this queue is concerned these may be acknowledged: all, or what it dropped.
+        for (let i = from + (isOwed ? 0 : fitting); i < to; i++) this.#tickets.settle(firstTicket + i - from)
       }
       queue.pump()
-      if (queue.isDurable) this.#scheduleCommit(queue, firstTicket === 0 ? 0 : firstTicket + to - from - 1)
+      if (queue.isDurable && !isPassing) {
+        this.#scheduleCommit(queue, firstTicket === 0 || isOwed ? 0 : firstTicket + to - from - 1)
+      }
     }
     acceptance.seq = firstSeq + to - from - 1
   }
@@ -308,12 +323,12 @@ export class Router {
     return to - from
   }
 
-  /** When is a commit due? design.md section 2. `ticket` 0: QoS 0, written within store.buffered_interval. */
+  /** When is a commit due? design.md section 2. `ticket` 0: QoS 0, or acknowledged already: written within store.buffered_interval. */
   #scheduleCommit(queue: Keeper, ticket: number): void {
     this.#schedule.touch(queue)
     if (ticket === 0) {
       this.#schedule.buffered()
-    } else if (!queue.isCaughtUp) {
+    } else if (!queue.isCaughtUp || queue.ack === 'buffered') {
       this.#schedule.due(ticket)
     } else {
       const patienceMs = Math.max(MIN_DEFER_MS, Math.min(this.#commitIntervalMs, 2 * queue.settleTimeP95Ms))
@@ -339,8 +354,8 @@ export class Router {
   }
 
   /**
-   * The cold edge: HTTP, wills, feeds. Resolves when the message is safe. Rejects with BrokerError QUEUE_FULL, DISK_FULL,
-   * STORE_UNAVAILABLE or MEMORY_FULL when it was refused, EXCHANGE_NOT_FOUND, or NOT_AUTHORIZED for an internal exchange; then no queue has taken it.
+   * The cold edge: HTTP, wills, feeds. Resolves when the message is safe. Rejects with BrokerError UPSTREAM_UNCONFIRMED when an upstream that had to
+   * confirm it did not; QUEUE_FULL, DISK_FULL, STORE_UNAVAILABLE, UPSTREAM_UNREACHABLE or MEMORY_FULL when it was refused, EXCHANGE_NOT_FOUND, or NOT_AUTHORIZED for an internal exchange; then no queue has taken it.
    */
   async publish(message: Message): Promise<Receipt> {
     if (this.#table.exchange(message.exchange).spec.isInternal) {
@@ -366,12 +381,21 @@ export class Router {
     const { isRouted } = route.readsHeaders ? this.#resolve(route, run, 0) : route
     if (this.publishRun(this.#cold, route, run) === 0) throw refused(run.refusal ?? 'QUEUE_FULL', message.key)
     const ticket = run.firstTicket
-    if (ticket !== 0 && !this.isSafe(ticket)) await new Promise<void>(safe => this.#coldWaiters.set(ticket, safe))
+    if (ticket !== 0 && !this.isSafe(ticket)) {
+      await new Promise<void>((safe, fail) => {
+        this.#coldWaiters.set(ticket, { safe, refused: () => fail(refused('UPSTREAM_UNCONFIRMED', message.key)) })
+      })
+    }
     return { isRouted }
   }
 
+  #refuseReceipt(ticket: number): void {
+    this.#coldWaiters.get(ticket)?.refused()
+    this.#coldWaiters.delete(ticket)
+  }
+
   #settleReceipts(): void {
-    for (const [ticket, safe] of this.#coldWaiters) {
+    for (const [ticket, { safe }] of this.#coldWaiters) {
       if (!this.isSafe(ticket)) continue
       this.#coldWaiters.delete(ticket)
       safe()
@@ -379,10 +403,23 @@ export class Router {
   }
 }
 
+/** Nothing but its consumer's settlement makes a message safe in this queue. */
+const passes = (queue: Keeper): boolean => queue.isDurable && queue.ack === 'upstream'
+
+/** A dropped message would be acknowledged, which one that passes cannot be. */
+function refuses(queue: Keeper, count: number, bytes: number): boolean {
+  const admission = queue.admit(count, bytes)
+  return admission === 'refuse' || (admission === 'drop' && passes(queue))
+}
+
 const WHY: Partial<Record<ErrorCode, string>> = {
   QUEUE_FULL: 'a queue it would enter is full; drain or purge the queue, or raise its limits',
   DISK_FULL: 'the disk is nearly full; free space or raise store.disk',
   STORE_UNAVAILABLE: 'the store is being reopened after an I/O error; publish it again in a moment',
+  UPSTREAM_UNREACHABLE:
+    'it must be confirmed upstream before it is acknowledged, and nobody takes it now; publish it again when the upstream is back',
+  UPSTREAM_UNCONFIRMED:
+    'no upstream confirmed it within ack_timeout; it may have arrived all the same, and will not be sent again: publish it again',
   MEMORY_FULL: 'limits.memory is reached; publish it again when receivers have caught up',
 }
 

@@ -28,6 +28,8 @@ export const TICKETED = 16
 export const WAITING = 32
 /** An entry with one of these is not ready to be delivered. */
 export const NOT_READY = IN_FLIGHT | DONE | WAITING
+/** Never written: nothing but its consumer's settlement makes it safe (ack policy `upstream`). All entries of a segment have this bit or none. */
+export const PASSING = 64
 
 /** The memory of a segment. */
 interface Parts {
@@ -68,6 +70,8 @@ export class Segment {
   isMarked = false
   inFlight = 0
   waiting = 0
+  /** Its entries are PASSING: no commit takes it. */
+  isPassing = false
   /** All entries before this one are done. */
   #front = 0
   #taken = 0

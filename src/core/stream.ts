@@ -93,6 +93,8 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   missed = 0
   readonly isDurable = true
   readonly qos0 = 'buffer'
+  readonly ack = 'fsync'
+  readonly isAttended = true
   readonly noteNow = 0
   /** Retention makes room, so it never refuses. */
   readonly limits = { onFull: 'drop_oldest' } as const
@@ -189,6 +191,10 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
 
   admit(): 'take' {
     return 'take'
+  }
+
+  mayOwe(): boolean {
+    return false
   }
 
   bookDropped(count: number, reason: DropReason): void {

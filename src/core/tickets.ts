@@ -16,12 +16,20 @@ const FIRST_CAPACITY = 1024
  * Tickets: one number for each message that must be safe before its publisher is acknowledged. A ticket is safe when a commit covered it, or when every durable
  * queue that took the message has settled it already (design.md section 2). Open tickets are a ring of counters, no objects; their
  * number is bounded by clients × limits.receive_max.
+ *
+ * Where a queue's policy is `upstream`, a commit does not help: such tickets are in a map beside the ring until each of these queues has settled the message, or one
+ * of them refused it. They may be open for seconds, and the ring would have to span all that comes meanwhile.
  */
 export class Tickets {
   #capacity = FIRST_CAPACITY
   /** Durable queues that have not settled the message yet, by ticket modulo capacity. */
   #pending = new Uint32Array(FIRST_CAPACITY)
   #owner = new Uint32Array(FIRST_CAPACITY)
+  /** Tickets that wait for upstreams, by whose they are. */
+  readonly #unconfirmed = new Map<number, PublisherHandle>()
+  /** Of those, how many upstreams are missing beside one. */
+  readonly #unconfirmedMore = new Map<number, number>()
+  #refused = new Set<number>()
   /** Oldest ticket that may still be open. */
   #oldest = 1
   #last = 0
@@ -69,14 +77,19 @@ export class Tickets {
     return this.#oldest
   }
 
-  /** Opens `count` tickets for messages that each went to `queues` durable queues; returns the first. */
-  open(handle: PublisherHandle, count: number, queues: number): number {
+  /**
+   * Opens `count` tickets for messages that each went to `queues` durable queues that make them safe by settling or a commit, and to `upstreams` that do so by settling
+   * only; returns the first.
+   */
+  open(handle: PublisherHandle, count: number, queues: number, upstreams = 0): number {
     const first = this.#last + 1
     this.#makeRoom(count)
     const mask = this.#capacity - 1
     for (let ticket = first; ticket < first + count; ticket++) {
       this.#pending[ticket & mask] = queues
       this.#owner[ticket & mask] = handle.id
+      if (upstreams > 0) this.#unconfirmed.set(ticket, handle)
+      if (upstreams > 1) this.#unconfirmedMore.set(ticket, upstreams - 1)
     }
     this.#last += count
     handle.lastTicket = this.#last
@@ -97,6 +110,7 @@ export class Tickets {
   }
 
   isSafe(ticket: number): boolean {
+    if (this.#unconfirmed.size > 0 && this.#unconfirmed.has(ticket)) return false
     return (
       ticket <= this.#committedThrough || ticket < this.#oldest || this.#pending[ticket & (this.#capacity - 1)] === 0
     )
@@ -111,7 +125,31 @@ export class Tickets {
     this.#pending[slot] = pending - 1
     if (pending > 1) return
     const handle = this.#handles.get(this.#owner[slot] ?? 0)
-    if (handle === undefined || handle.isToldSoon) return
+    if (handle !== undefined) this.#tellSoon(handle)
+  }
+
+  /** One upstream has the message of this ticket. */
+  confirm(ticket: number): void {
+    const handle = this.#unconfirmed.get(ticket)
+    if (handle === undefined || this.#refused.has(ticket)) return
+    const more = this.#unconfirmedMore.get(ticket) ?? 0
+    if (more > 1) this.#unconfirmedMore.set(ticket, more - 1)
+    else this.#unconfirmedMore.delete(ticket)
+    if (more > 0) return
+    this.#unconfirmed.delete(ticket)
+    this.#tellSoon(handle)
+  }
+
+  /** An upstream will not have the message of this ticket: its publisher is refused, soon, and the ticket is over. It is never safe before that. */
+  refuse(ticket: number): void {
+    const handle = this.#unconfirmed.get(ticket)
+    if (handle === undefined) return
+    this.#refused.add(ticket)
+    this.#tellSoon(handle)
+  }
+
+  #tellSoon(handle: PublisherHandle): void {
+    if (handle.isToldSoon) return
     handle.isToldSoon = true
     this.#toTell.push(handle)
     if (!this.#isTelling) {
@@ -135,6 +173,14 @@ export class Tickets {
 
   #tell(): void {
     this.#isTelling = false
+    const refused = this.#refused
+    this.#refused = new Set()
+    for (const ticket of refused) {
+      const handle = this.#unconfirmed.get(ticket)
+      this.#unconfirmed.delete(ticket)
+      this.#unconfirmedMore.delete(ticket)
+      if (handle !== undefined && this.#handles.has(handle.id)) handle.publisher.ticketRefused(ticket)
+    }
     const toTell = this.#toTell
     this.#toTell = []
     for (const handle of toTell) {

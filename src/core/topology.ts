@@ -193,7 +193,8 @@ export class Topology {
       })
     }
     const messages = lanes.reduce((sum, lane) => sum + lane.messages, 0)
-    return { figures: isStateRebuilt ? withQueued(figures, messages) : figures, lanes }
+    const owed = record?.owed ?? 0
+    return { figures: isStateRebuilt ? withQueued(figures, messages) : figures, lanes, owed }
   }
 
   /**
@@ -355,6 +356,11 @@ export class Topology {
   /** Lets go of what is expired; called every second. */
   expire(): void {
     for (const queue of this.#queues.values()) queue.expire()
+  }
+
+  /** For an orderly stop, when nobody publishes any more: the last commit will owe nothing. */
+  settleUp(): void {
+    for (const queue of this.#queues.values()) queue.settleUp()
   }
 
   /** All but sessions' own: those in use and orphans. */

@@ -17,6 +17,13 @@ export interface QueuePolicy {
   readonly isExclusive: boolean
   /** Deleted, with what is in it, when nobody has consumed from it for so long, milliseconds; Infinity: never. */
   readonly expiresMs: number
+  /**
+   * When a publisher is acknowledged, as far as this queue is concerned (design.md section 2). fsync: the message is on disk, or settled. upstream: its consumer has settled
+   * it; it is never written. buffered: it is in memory, and written within `store.buffered_interval`.
+   */
+  readonly ack: 'fsync' | 'upstream' | 'buffered'
+  /** With ack: upstream, what is not settled by then is taken out and its publisher refused, milliseconds. */
+  readonly ackTimeoutMs: number
 }
 
 export const MAX_PRIORITY = 9
@@ -29,4 +36,6 @@ export const PLAIN_POLICY: QueuePolicy = {
   hasSingleActiveConsumer: false,
   isExclusive: false,
   expiresMs: Number.POSITIVE_INFINITY,
+  ack: 'fsync',
+  ackTimeoutMs: 5000,
 }

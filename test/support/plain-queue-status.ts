@@ -8,6 +8,7 @@ export const PLAIN_QUEUE_STATUS = {
   waiting: 0,
   parked: false,
   dead_letter: null,
+  lost_at_most: 0,
   policy: {
     max_attempts: null,
     retry: { first_ms: 1000, max_ms: 300_000, waiting: 10_000 },
@@ -16,5 +17,7 @@ export const PLAIN_QUEUE_STATUS = {
     single_active_consumer: false,
     exclusive: false,
     expires_ms: null,
+    ack: 'fsync',
+    ack_timeout_ms: 5000,
   },
 } as const satisfies Partial<QueueStatus>

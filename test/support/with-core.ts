@@ -170,6 +170,7 @@ export class CoreUnderTest {
   }
 
   async close(): Promise<void> {
+    this.topology.settleUp()
     await this.schedule.stop()
     await this.store.close()
   }

@@ -91,9 +91,20 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
 }
 
 function policyText({ durable, policy }: QueueStatus): string {
-  const { max_attempts, retry, ttl_ms, max_priority, single_active_consumer, exclusive, expires_ms } = policy
+  const {
+    max_attempts,
+    retry,
+    ttl_ms,
+    max_priority,
+    single_active_consumer,
+    exclusive,
+    expires_ms,
+    ack,
+    ack_timeout_ms,
+  } = policy
   const parts = [
     durable ? 'durable' : 'in memory',
+    ack === 'upstream' ? `ack upstream within ${formatDuration(ack_timeout_ms)}` : `ack ${ack}`,
     `${max_attempts ?? 'any number of'} attempts, pauses ${formatDuration(retry.first_ms)} to ${formatDuration(retry.max_ms)}`,
     ...(ttl_ms === null ? [] : [`time to live ${formatDuration(ttl_ms)}`]),
     ...(max_priority === 0 ? [] : [`priorities to ${max_priority}`]),

@@ -32,6 +32,18 @@ export class AckRing {
     this.count++
   }
 
+  /** Gives the publish with this ticket another answer, which needs to wait for nothing but its turn. Tickets rise, but for those that are 0. */
+  answer(ticket: number, answer: number): void {
+    const mask = this.#ids.length - 1
+    for (let n = 0; n < this.count; n++) {
+      const slot = (this.#head + n) & mask
+      if (this.#tickets[slot] !== ticket) continue
+      this.#tickets[slot] = 0
+      this.#answers[slot] = answer
+      return
+    }
+  }
+
   /** Drops the oldest. */
   shift(): void {
     this.#head = (this.#head + 1) & (this.#ids.length - 1)

@@ -262,6 +262,8 @@ export class Connection implements Timed, OutputOwner {
       clock,
       gathering,
       onRelief: () => this.#host.retrySoon(this),
+      onUnanswerable: () =>
+        this.#end({ reason: null, why: 'a publish was not confirmed upstream in time', isWillDue: true }),
     })
     this.#frames.packetBytes = limits.packetBytes
     this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }

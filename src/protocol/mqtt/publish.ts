@@ -84,6 +84,7 @@ export class Publishing implements Publisher {
   readonly #counters: MqttCounters
   readonly #clock: Clock
   readonly #onRelief: () => void
+  readonly #onUnanswerable: () => void
   readonly #isV5: boolean
   readonly #wantsReasonStrings: boolean
   readonly #maximumPacketSize: number
@@ -108,6 +109,7 @@ export class Publishing implements Publisher {
     clock,
     gathering,
     onRelief,
+    onUnanswerable,
   }: {
     router: Router
     connect: ConnectPacket
@@ -120,6 +122,8 @@ export class Publishing implements Publisher {
     gathering: Gathering
     /** What was held back may be tried again; not called while a run is under way, so it must not read at once. */
     onRelief: () => void
+    /** A publish that was taken in is refused now, in a version that cannot say so. */
+    onUnanswerable: () => void
   }) {
     this.#router = router
     this.#frames = frames
@@ -128,6 +132,7 @@ export class Publishing implements Publisher {
     this.#counters = counters
     this.#clock = clock
     this.#onRelief = onRelief
+    this.#onUnanswerable = onUnanswerable
     this.#isV5 = connect.version === 5
     this.#wantsReasonStrings = connect.wantsReasonStrings
     this.#maximumPacketSize = connect.maximumPacketSize
@@ -371,6 +376,12 @@ export class Publishing implements Publisher {
   ticketsSafe(): void {
     this.#answerSafe()
     if (this.#hold.kind === 'acks') this.#onRelief()
+  }
+
+  /** 3.1.1 has no word for it, and the frame is gone: the connection is closed, and the client resends. */
+  ticketRefused(ticket: number): void {
+    if (this.#isV5) this.#acks.answer(ticket, refusalAnswer('UPSTREAM_UNCONFIRMED'))
+    else this.#onUnanswerable()
   }
 
   resume(): void {

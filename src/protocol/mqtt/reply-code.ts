@@ -16,7 +16,10 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   DISK_FULL: quota('the disk is too full to keep this message; send it again later'),
   MEMORY_FULL: quota('the memory for messages is used up; send it again later'),
   STORE_UNAVAILABLE: quota('messages cannot be stored now; send it again later'),
-  UPSTREAM_UNREACHABLE: quota('the upstream cannot be reached and this route does not buffer; send it again later'),
+  UPSTREAM_UNREACHABLE: quota(
+    'the upstream cannot be reached and this message must be confirmed there; send it again later',
+  ),
+  UPSTREAM_UNCONFIRMED: quota('the upstream did not confirm the message in time; it may have arrived, send it again'),
   UPSTREAM_REFUSED: quota('the upstream refused the message'),
   NOT_AUTHORIZED: { reason: Reason.notAuthorized, text: 'publishing to this topic is not allowed' },
   NAME_INVALID: { reason: Reason.topicNameInvalid, text: 'the topic is not valid' },

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect } from 'vitest'
+import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { eventually } from '../../support/eventually.ts'
 import { WIDE_LIMITS } from '../../support/messages.ts'
 import { bytes, packet, text } from '../../support/wire.ts'
@@ -238,4 +239,71 @@ describe('refusal before the acknowledgement', () => {
     },
     { limits: { inflight: 1, sessionQueue: { messages: 3, bytes: 1024 ** 2, onFull: 'drop_oldest' } } },
   )
+})
+
+describe('a queue with ack: upstream', () => {
+  const upstream = (ackTimeoutMs: number) => ({ ...PLAIN_POLICY, ack: 'upstream', ackTimeoutMs }) as const
+  const HOUR_MS = 3_600_000
+
+  transcript('PUBACK leaves when its consumer has settled the message', async ({ client, broker }) => {
+    const queue = await broker.core.queue('control', 'control')
+    queue.policy = upstream(HOUR_MS)
+    const taken: number[] = []
+    queue.attach({ credit: 10, deliver: (_bytes, _at, position) => taken.push(position) })
+    await client.says(CONNECT_311).hears(CONNACK_311)
+    await client.says(publish311('control', 'x', 0x32, '00 01')).hearsNothing()
+    await broker.core.schedule.flush()
+    await client.hearsNothing()
+    queue.settle(taken[0] ?? -1)
+    await client.hears(puback('00 01'))
+  })
+
+  transcript('while nobody takes messages 5.0 gets 0x97 at once', async ({ client, broker }) => {
+    const queue = await broker.core.queue('control', 'control')
+    queue.policy = upstream(HOUR_MS)
+    await client.says(CONNECT_5).hears(CONNACK_5)
+    client.says(publish5('control', 'x', 0x32, '00 01'))
+    const refused = await client.hearsPacket()
+    expect(refused.subarray(2, 5)).toEqual(bytes('00 01 97'))
+    expect(refused.toString()).toContain('the upstream cannot be reached')
+    expect(queue.ledger.accepted).toBe(0)
+  })
+
+  transcript('and 3.1.1 is held until somebody does', async ({ client, broker }) => {
+    const queue = await broker.core.queue('control', 'control')
+    queue.policy = upstream(HOUR_MS)
+    await client.says(CONNECT_311).hears(CONNACK_311)
+    client.says(publish311('control', 'x', 0x32, '00 01'))
+    await eventually(() => broker.server.counters.refusedPublishes > 0)
+    expect(queue.ledger.accepted).toBe(0)
+    const taken: number[] = []
+    queue.attach({ credit: 10, deliver: (_bytes, _at, position) => taken.push(position) })
+    await eventually(() => taken.length === 1)
+    queue.settle(taken[0] ?? -1)
+    await client.hears(puback('00 01'))
+  })
+
+  transcript('after ack_timeout 5.0 gets 0x97, in order, and stays connected', async ({ client, broker }) => {
+    const queue = await broker.core.queue('control', 'control')
+    queue.policy = upstream(50)
+    queue.attach({ credit: 0, deliver: () => undefined })
+    await client.says(CONNECT_5).hears(CONNACK_5)
+    client.says(publish5('control', 'x', 0x32, '00 01'), publish5('other', 'y', 0x32, '00 02'))
+    const refused = await client.hearsPacket()
+    expect(refused.subarray(2, 5)).toEqual(bytes('00 01 97'))
+    expect(refused.toString()).toContain('did not confirm the message in time')
+    await client.hears(bytes('40 03 00 02 10'))
+    expect(queue.depth).toBe(0)
+    await client.says(bytes('c0 00')).hears(bytes('d0 00'))
+  })
+
+  transcript('and 3.1.1, which has no word for it, is disconnected and sends it again', async ({ client, broker }) => {
+    const queue = await broker.core.queue('control', 'control')
+    queue.policy = upstream(50)
+    queue.attach({ credit: 0, deliver: () => undefined })
+    await client.says(CONNECT_311).hears(CONNACK_311)
+    client.says(publish311('control', 'x', 0x32, '00 01'))
+    await client.hearsClose()
+    expect(queue.depth).toBe(0)
+  })
 })

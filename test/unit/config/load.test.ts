@@ -104,6 +104,7 @@ describe('defaults', () => {
         qos0: 'buffer',
         limits: { messages: 1_000_000, bytes: 2 * 2 ** 30, ageMs: 7 * 86_400_000, onFull: 'reject' },
         deadLetter: 'telemetry.dead',
+        policy: PLAIN_POLICY,
       },
     ])
   })
@@ -168,7 +169,11 @@ describe('errors say where, what, and what is accepted', () => {
       'routing_key: "{topicc}"\n    exchange: {',
       '8:18 routes.telemetry.routing_key: "{topicc}" has a placeholder',
     ],
-    ['exchange: {', 'ack: fsync\n    exchange: {', '8:5 routes.telemetry.ack: unknown key "ack"'],
+    [
+      'exchange: {',
+      'ack: disk\n    exchange: {',
+      '8:10 routes.telemetry.ack: "disk" is not accepted; accepted is fsync, upstream, buffered',
+    ],
     [
       'amqp://gw:${PW}@hub/iot" ]',
       'amqp://a", "amqp://b" ]',

@@ -126,7 +126,7 @@ describe('publishers that send the next message when one is acknowledged', () =>
     committed: () => undefined,
   }
 
-  const publisher = { ticketsSafe: () => undefined, resume: () => undefined }
+  const publisher = { ticketsSafe: () => undefined, ticketRefused: () => undefined, resume: () => undefined }
 
   function publish(count: number): void {
     const first = tickets.open(tickets.register(publisher), count, 1)

@@ -182,7 +182,11 @@ describe('a run through a headers exchange', () => {
       const kinds = ['alarm', null, 'reading', 'alarm', null]
       const run = runOf(kinds)
       const told: number[] = []
-      const handle = router.register({ ticketsSafe: () => told.push(run.firstTicket), resume: () => undefined })
+      const handle = router.register({
+        ticketsSafe: () => told.push(run.firstTicket),
+        ticketRefused: () => undefined,
+        resume: () => undefined,
+      })
       gate.holdCommits()
       const route = router.route(MQTT_EXCHANGE, 'a/b')
       expect(route.readsHeaders).toBe(true)
@@ -210,7 +214,11 @@ describe('a run through a headers exchange', () => {
       await declareQueue(core, 'alarms', { ...WIDE_LIMITS, messages: 1 })
       await declarations.bind(byHeaders('alarms', 'all', [['kind', 'alarm']]), 'api')
       const run = runOf(['alarm', null, 'alarm', 'alarm'])
-      const handle = router.register({ ticketsSafe: () => undefined, resume: () => undefined })
+      const handle = router.register({
+        ticketsSafe: () => undefined,
+        ticketRefused: () => undefined,
+        resume: () => undefined,
+      })
       expect(router.publishRun(handle, router.route(MQTT_EXCHANGE, 'a/b'), run)).toBe(2)
       expect(run.refusal).toBe('QUEUE_FULL')
       expect(router.counters).toMatchObject({ accepted: 2, unrouted: 1, refused: 1 })

@@ -1,11 +1,21 @@
 import { describe, expect, it } from 'vitest'
 import { Tickets } from '../../../src/core/tickets.ts'
 
-function publisher(): { ticketsSafe(): void; resume(): void; told: number } {
+function publisher(): {
+  ticketsSafe(): void
+  ticketRefused(ticket: number): void
+  resume(): void
+  told: number
+  refused: number[]
+} {
   const self = {
     told: 0,
     ticketsSafe: () => {
       self.told++
+    },
+    refused: [] as number[],
+    ticketRefused: (ticket: number) => {
+      self.refused.push(ticket)
     },
     resume: () => undefined,
   }
