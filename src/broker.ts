@@ -23,6 +23,7 @@ import { Streams } from './core/streams.ts'
 import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
+import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { Store } from './store/store.ts'
@@ -242,6 +243,9 @@ async function compose(
   // First, so that clients still hear why: the server takes no new ones meanwhile.
   onStop(() => mqtt.stop())
 
+  const forecasts = new Forecasts({ read: () => stocks(topology, store), monotonicMs: clock.monotonicMs })
+  forecasts.start()
+  onStop(async () => forecasts.stop())
   const gateway = new RunningGateway({
     config,
     store,
@@ -250,6 +254,7 @@ async function compose(
     router,
     memory,
     identities,
+    forecasts,
     mqtt,
     upstreams,
     clock,
@@ -280,6 +285,14 @@ async function compose(
     'gateway is running',
   )
   return { addresses, gateway }
+}
+
+function stocks(topology: Topology, store: Store): Stocks {
+  const queues = new Map<string, Stock>()
+  for (const { name, depth, bytes, ledger } of topology.queues()) {
+    queues.set(name, { messages: depth, bytes, accepted: ledger.accepted })
+  }
+  return { queues, disk: store.disk }
 }
 
 async function openOutbox(route: RouteConfig, topology: Topology, declarations: Declarations): Promise<Queue> {

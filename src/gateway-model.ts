@@ -6,6 +6,7 @@ import type {
   DeadLetterQueue,
   ExchangeRequest,
   ExchangeStatus,
+  Forecast,
   GetRequest,
   MessageDocument,
   PeekedMessage,
@@ -22,6 +23,7 @@ import type { Identities } from './core/identity.ts'
 import type { MessageAddress } from './core/mover.ts'
 import type { Queue } from './core/queue.ts'
 import type { Topology } from './core/topology.ts'
+
 import {
   deadLetterQueues,
   historyDocument,
@@ -29,6 +31,8 @@ import {
   replayAnswer,
   replayOptions,
 } from './gateway-dead-letters.ts'
+import type { Forecasts } from './gateway-forecasts.ts'
+
 import { BrokerError } from './model/error.ts'
 import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
 import { readMqtt5Properties } from './model/mqtt5-properties.ts'
@@ -46,19 +50,23 @@ export class RunningModel implements Model {
   readonly #topology: Topology
   readonly #declarations: Declarations
   readonly #identities: Identities
+  readonly #forecasts: Forecasts
 
   constructor({
     topology,
     declarations,
     identities,
+    forecasts,
   }: {
     topology: Topology
     declarations: Declarations
     identities: Identities
+    forecasts: Forecasts
   }) {
     this.#topology = topology
     this.#declarations = declarations
     this.#identities = identities
+    this.#forecasts = forecasts
   }
 
   *exchanges(): Iterable<ExchangeStatus> {
@@ -118,10 +126,15 @@ export class RunningModel implements Model {
       oldest_age_ms: this.oldestAgeMs(queue),
       limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
       lost_at_most: queue.lostAtMost,
+      forecast: this.forecast(queue),
       policy: policyStatus(queue.policy),
       dead_letter: queue.deadLetter === null ? null : addressDocument(queue.deadLetter.address),
       ledger: queue.ledger.figures(),
     }
+  }
+
+  forecast({ name, depth, bytes, ledger, limits }: Queue): Forecast {
+    return this.#forecasts.queue(name, { messages: depth, bytes, accepted: ledger.accepted }, limits)
   }
 
   /** Since the oldest message of a queue was accepted; null when it is empty. */

@@ -9,6 +9,7 @@ import type { Identities } from './core/identity.ts'
 import type { MemoryBudget } from './core/memory.ts'
 import type { Router } from './core/router.ts'
 import type { Topology } from './core/topology.ts'
+import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
@@ -23,6 +24,7 @@ export interface GatewayParts {
   readonly router: Router
   readonly memory: MemoryBudget
   readonly identities: Identities
+  readonly forecasts: Forecasts
   readonly mqtt: MqttServer
   readonly upstreams: readonly Upstream[]
   readonly clock: Clock
@@ -83,6 +85,7 @@ export class RunningGateway implements Gateway {
         free_min_bytes: config.store.diskFreeMinBytes,
         accepted_bytes: store.counters.acceptedBytes,
         written_bytes: store.counters.writtenBytes,
+        full_in_ms: this.#parts.forecasts.diskFullInMs(config.store),
       },
     }
   }
@@ -168,6 +171,7 @@ export class RunningGateway implements Gateway {
         depth: outbox.depth,
         bytes: outbox.bytes,
         oldest_age_ms: this.model.oldestAgeMs(outbox),
+        forecast: this.model.forecast(outbox),
         parked: parked.get(route.name) ?? null,
       }
     }

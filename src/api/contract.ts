@@ -58,6 +58,8 @@ export const overview = z.object({
     /** Bytes publishers handed over that were written, and what writing them cost. */
     accepted_bytes: bytes,
     written_bytes: bytes,
+    /** Until new messages are refused if all goes on as in the last half minute; null: not in the foreseeable future. */
+    full_in_ms: z.nullable(durationMs),
   }),
   health,
 })
@@ -102,6 +104,18 @@ const onFull = z.enum(['reject', 'drop_oldest', 'drop_newest'], 'accepted are re
 
 const ack = z.enum(['fsync', 'upstream', 'buffered'], 'accepted are fsync, upstream and buffered')
 
+/** If all goes on as in the last half minute. */
+const forecast = z.object({
+  in_per_s: z.number(),
+  /** Settled, dropped, expired: out in whatever way. */
+  out_per_s: z.number(),
+  /** Until a limit is reached; null: not in the foreseeable future. */
+  full_in_ms: z.nullable(durationMs),
+  /** Until it is empty; null: it is, or will not be in the foreseeable future. */
+  drained_in_ms: z.nullable(durationMs),
+})
+export type Forecast = z.infer<typeof forecast>
+
 const queuePolicy = z.object({
   /** Failed deliveries after which a message is given up; null: never. */
   max_attempts: z.nullable(count),
@@ -142,6 +156,7 @@ export const queue = z.object({
   dead_letter: z.nullable(z.object({ exchange: z.string(), routing_key: z.nullable(z.string()) })),
   /** Acknowledged before they were written (ack: buffered) and lost by the end of the last run, at most; 0 if that was in order. */
   lost_at_most: count,
+  forecast,
   ledger,
 })
 export type QueueStatus = z.infer<typeof queue>
@@ -428,6 +443,7 @@ export const route = z.object({
   depth: count,
   bytes: bytes,
   oldest_age_ms: z.nullable(durationMs),
+  forecast,
   /** Why its messages can't leave although the link is up; null when they can. */
   parked: z.nullable(z.string()),
 })

@@ -1,6 +1,7 @@
 /*
  * Text for people. Names come from outside and go to a terminal: control characters are shown, not obeyed.
  */
+import type { Forecast } from '../api/contract.ts'
 
 export interface Column<Row> {
   readonly title: string
@@ -77,6 +78,12 @@ export function shortDuration(durationMs: number): string {
     .filter(([value]) => value > 0)
     .map(([value, unit]) => `${value}${unit}`)
     .join(' ')
+}
+
+/** What becomes of a queue: `full in 2h`, `empty in 5m`; `-` where nothing can be said. */
+export function shortForecast({ full_in_ms, drained_in_ms }: Forecast): string {
+  if (full_in_ms !== null) return `full in ${shortDuration(full_in_ms)}`
+  return drained_in_ms === null ? '-' : `empty in ${shortDuration(drained_in_ms)}`
 }
 
 /** With control characters written as escapes. */

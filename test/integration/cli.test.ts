@@ -45,7 +45,7 @@ describe('a running gateway', () => {
     })
     expect(await depth()).toBe(before + 5)
     const list = await sluice('queues')
-    expect(list.stdout).toMatch(/^QUEUE +DEPTH +IN FLIGHT +BYTES +OLDEST +SETTLED +DROPPED\ntelemetry +\d+ /)
+    expect(list.stdout).toMatch(/^QUEUE +DEPTH +IN FLIGHT +BYTES +OLDEST +FORECAST +SETTLED +DROPPED\ntelemetry +\d+ /)
     const shown = await sluice('queues', 'show', 'telemetry')
     expect(shown.stdout).toMatch(/^accepted +\d+$/m)
     expect(shown.stdout).toMatch(/^limits +1000000 messages, 2\.0 GiB, age 7d, when full reject$/m)

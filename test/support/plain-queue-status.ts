@@ -9,6 +9,7 @@ export const PLAIN_QUEUE_STATUS = {
   parked: false,
   dead_letter: null,
   lost_at_most: 0,
+  forecast: { in_per_s: 0, out_per_s: 0, full_in_ms: null, drained_in_ms: null },
   policy: {
     max_attempts: null,
     retry: { first_ms: 1000, max_ms: 300_000, waiting: 10_000 },

@@ -3,7 +3,8 @@ import { MESSAGES_MAX, type PeekedMessage, peekedList, type QueueStatus, queue, 
 import { formatDuration } from '../../model/quantity.ts'
 import { read } from '../api-client.ts'
 import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
-import { clip, pairs, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
+
+import { clip, pairs, printJson, shortCount, shortDuration, shortForecast, shortSize, table } from '../print.ts'
 import { purgeQueue } from '../purge.ts'
 
 /** `sluice queues` */
@@ -58,6 +59,7 @@ async function listQueues(options: GatewayOptions): Promise<void> {
         text: row => (row.oldest_age_ms === null ? '-' : shortDuration(row.oldest_age_ms)),
         align: 'right',
       },
+      { title: 'FORECAST', text: row => shortForecast(row.forecast) },
       { title: 'SETTLED', text: row => shortCount(row.ledger.settled), align: 'right' },
       { title: 'DROPPED', text: row => shortCount(sum(row.ledger.dropped)), align: 'right' },
     ]),
@@ -67,12 +69,16 @@ async function listQueues(options: GatewayOptions): Promise<void> {
 async function showQueue(name: string, options: GatewayOptions): Promise<void> {
   const found = await read(options, `/api/v1/queues/${encodeURIComponent(name)}`, queue)
   if (options.json) return printJson(found)
-  const { limits, ledger } = found
+  const { limits, ledger, forecast } = found
   console.log(
     pairs([
       ['queue', found.name],
       ['origin', found.origin],
       ['depth', `${found.depth} messages, ${shortSize(found.bytes)}, ${found.in_flight} in flight`],
+      [
+        'forecast',
+        `${shortCount(forecast.in_per_s)}/s in, ${shortCount(forecast.out_per_s)}/s out, ${shortForecast(forecast)}`,
+      ],
       ['oldest', found.oldest_age_ms === null ? '-' : shortDuration(found.oldest_age_ms)],
       [
         'limits',

@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import { routeList } from '../../api/contract.ts'
 import { read } from '../api-client.ts'
 import { dressCommand, examples, type GatewayOptions, withGateway } from '../options.ts'
-import { printable, printJson, shortCount, shortDuration, table } from '../print.ts'
+import { printable, printJson, shortCount, shortDuration, shortForecast, table } from '../print.ts'
 
 /** `sluice routes` */
 export function command(): Command {
@@ -28,6 +28,7 @@ async function listRoutes(options: GatewayOptions): Promise<void> {
         text: row => (row.oldest_age_ms === null ? '-' : shortDuration(row.oldest_age_ms)),
         align: 'right',
       },
+      { title: 'FORECAST', text: row => shortForecast(row.forecast) },
     ]),
   )
   for (const { name, parked } of routes) if (parked !== null) console.log(`! ${name} is parked: ${printable(parked)}`)

@@ -9,7 +9,17 @@ import {
 } from '../../api/contract.ts'
 import { read } from '../api-client.ts'
 import { dressCommand, examples, type GatewayOptions, withGateway } from '../options.ts'
-import { clip, pairs, printable, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
+import {
+  clip,
+  pairs,
+  printable,
+  printJson,
+  shortCount,
+  shortDuration,
+  shortForecast,
+  shortSize,
+  table,
+} from '../print.ts'
 
 /** So that the whole fits on one screen; `sluice queues` lists all. */
 const QUEUES_SHOWN = 8
@@ -39,8 +49,6 @@ export function statusScreen(
   upstreams: readonly UpstreamStatus[],
   queues: readonly QueueStatus[],
 ): string {
-  const amplification =
-    disk.accepted_bytes === 0 ? '' : `, ${(disk.written_bytes / disk.accepted_bytes).toFixed(1)} written per byte kept`
   const head = pairs([
     [
       'gateway',
@@ -63,7 +71,13 @@ export function statusScreen(
     ],
     [
       'disk',
-      `${shortSize(disk.used_bytes)} of ${shortSize(disk.limit_bytes)}, ${shortSize(disk.free_bytes)} free${amplification}`,
+      `${shortSize(disk.used_bytes)} of ${shortSize(disk.limit_bytes)}, ${shortSize(disk.free_bytes)} free, ${shortSize(disk.free_min_bytes)} needed` +
+        (disk.full_in_ms === null ? '' : `, full in ${shortDuration(disk.full_in_ms)}`),
+    ],
+    [
+      'wear',
+      `${shortSize(disk.accepted_bytes)} kept, ${shortSize(disk.written_bytes)} written` +
+        (disk.accepted_bytes === 0 ? '' : `, ${(disk.written_bytes / disk.accepted_bytes).toFixed(1)} per byte kept`),
     ],
   ])
   const sections = [
@@ -97,6 +111,7 @@ export function statusScreen(
           align: 'right',
         },
         { title: 'FULL', text: queue => `${fullness(queue)}%`, align: 'right' },
+        { title: 'FORECAST', text: queue => shortForecast(queue.forecast) },
       ]) + (queues.length > deepest.length ? `\n… and ${queues.length - deepest.length} more: sluice queues` : ''),
     )
   }

@@ -65,7 +65,15 @@ class SmallGateway implements Gateway {
       },
       clients: { connected: 1, limit: 2000 },
       memory: { used_bytes: 1, limit_bytes: 2, resident_bytes: 3 },
-      disk: { used_bytes: 1, limit_bytes: 2, free_bytes: 3, free_min_bytes: 4, accepted_bytes: 5, written_bytes: 6 },
+      disk: {
+        used_bytes: 1,
+        limit_bytes: 2,
+        free_bytes: 3,
+        free_min_bytes: 4,
+        accepted_bytes: 5,
+        written_bytes: 6,
+        full_in_ms: null,
+      },
     }
   }
   health(): contract.Health {
@@ -96,6 +104,7 @@ class SmallGateway implements Gateway {
         depth: 5,
         bytes: 500,
         oldest_age_ms: null,
+        forecast: QUEUE.forecast,
         parked: null,
       },
     ]

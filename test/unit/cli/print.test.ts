@@ -82,6 +82,7 @@ describe('the status screen', () => {
       free_min_bytes: 2 ** 27,
       accepted_bytes: 1000,
       written_bytes: 2100,
+      full_in_ms: 7_200_000,
     },
     health: {
       status: 'degraded',
@@ -112,6 +113,7 @@ describe('the status screen', () => {
     in_flight: 0,
     oldest_age_ms: depth === 0 ? null : 3_725_000,
     limits: { messages: 1_000_000, bytes: 2 ** 31, age_ms: 1, on_full: 'reject' },
+    forecast: { in_per_s: 0, out_per_s: 0, full_in_ms: depth === 0 ? null : 3_725_000, drained_in_ms: null },
     ledger: { accepted: 0, settled: 0, queued: 0, in_flight: 0, dropped: {}, expired: 0, dead_lettered: {} },
   })
   const queues = Array.from({ length: 12 }, (_, index) => queue(`queue-${index}`, index * 50_000))
@@ -130,7 +132,9 @@ describe('the status screen', () => {
       'degraded',
       '57 of 2000',
       '12.3k/s in',
-      '2.1 written per byte kept',
+      '2.1 per byte kept',
+      '128 MiB needed, full in 2h',
+      'full in 1h 2m',
       '! upstream central: waiting, connect ECONNREFUSED',
       'waiting 3.2s',
       'queue-11',
