@@ -50,6 +50,7 @@ export function contendersOf({ load, isDurable }: Scenario): readonly Contender[
     ]
   }
   return [
+    { label: 'mosquitto, fan-in', broker: 'mosquitto', sink: 'subscribers' },
     { label: 'mosquitto, kept', broker: 'mosquitto', sink: 'offline-session' },
     { label: 'mosquitto, nobody', broker: 'mosquitto', sink: 'nobody' },
     { label: 'aedes, kept', broker: 'aedes', sink: 'offline-session' },
@@ -77,7 +78,7 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     try {
       const order: LoadOrder = {
         port: broker.port,
-        load: { ...load, sink: contender.sink },
+        load: loadOf(load, contender.sink),
         warmUpS,
         seconds,
         brokerPid: broker.pid,
@@ -96,6 +97,10 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     await rm(directory, { recursive: true, force: true })
   }
 }
+
+/** What is published where nobody subscribes goes to one subscriber where that is compared with. */
+const loadOf = (load: Load, sink: Sink): Load =>
+  sink === 'subscribers' && load.subscribers === 0 ? { ...load, sink, subscribers: 1 } : { ...load, sink }
 
 /** Filters of the routes that keep everything. */
 const routesOf = (queues: Scenario['queues'], { publishers }: Load): string[] =>

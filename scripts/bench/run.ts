@@ -147,9 +147,9 @@ drops. Sluice gets limits as wide: \`inflight\` and \`receive_max\` 1000, \`sess
 256 MiB, \`memory\` 1 GiB; it runs from its sources with the V8 flags of the executable.
 
 **durable-ingress.** Sluice keeps each message in the outbox of a route whose upstream refuses connections, and acknowledges it
-after fdatasync. mosquitto is measured twice: *kept* has a persistent session whose client is away, so that it keeps each message as
-well, in memory; this is what Sluice is compared with. *nobody* has no subscriber at all: it acknowledges and forgets. For Sluice
-\`lost\` is what was acknowledged and is not in the outbox. \`written/accepted\` is what the process caused to be written to the disk
+after fdatasync. mosquitto is measured three times, never writing anything: *fan-in* hands each message to a subscriber, which is its figure for QoS 1 in
+memory from these publishers, and what Sluice is compared with; *kept* has a persistent session whose client is away, so that it keeps each message in memory;
+*nobody* has no subscriber at all: it acknowledges and forgets. For Sluice \`lost\` is what was acknowledged and is not in the outbox. \`written/accepted\` is what the process caused to be written to the disk
 from start to end, as the kernel counts it, by payload and topic bytes acknowledged; payloads are random bytes.
 `
 }

@@ -84,7 +84,7 @@ export const SCENARIOS: readonly Scenario[] = [
     isDurable: true,
     queues: 'one',
     shows: 'rate',
-    bar: { ratio: 1.5, amplification: 2.5 },
+    bar: { ratio: 2, amplification: 2.5 },
   },
   {
     name: 'durable-queues',
