@@ -230,6 +230,7 @@ async function compose(
   const mqtt = new MqttServer({
     router,
     topology,
+    streams,
     memory,
     limits: config.limits,
     log,

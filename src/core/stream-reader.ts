@@ -63,6 +63,11 @@ export class StreamReader {
     return this.#state === 'placing' ? null : (this.#unsettled.oldest ?? this.#position)
   }
 
+  /** Everything there is has been delivered. */
+  get isCaughtUp(): boolean {
+    return this.#state === 'ready' && this.#position >= this.#source.next
+  }
+
   /** The consumer is done with it. A position that is not in flight is ignored. */
   settle(position: number): void {
     if (!this.#isClosed && this.#unsettled.remove(position)) this.#noteMove()

@@ -171,10 +171,11 @@ export class MqttUnderTest {
     const directory = await tempDir()
     const core = await CoreUnderTest.open(directory.path, { memoryBytes })
     const log = pino({ level: 'silent' })
-    const { router, topology, memory, identities } = core
+    const { router, topology, streams, memory, identities } = core
     const server = new MqttServer({
       router,
       topology,
+      streams,
       memory,
       identities,
       log,

@@ -12,6 +12,7 @@ import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
+import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import { agreeOn, connackAccepted, connackRefused, type Terms } from './connect.ts'
@@ -49,6 +50,7 @@ export type Socket = Duplex & { readonly remoteAddress?: string | undefined; rea
 export interface ConnectionHost {
   readonly router: Router
   readonly topology: Topology
+  readonly streams: Streams
   readonly memory: MemoryBudget
   readonly limits: MqttLimits
   readonly log: Logger
@@ -247,10 +249,10 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #accepted(connect: ConnectPacket, terms: Terms): void {
-    const { router, topology, limits, counters, clock, identities, log, gathering } = this.#host
+    const { router, topology, streams, limits, counters, clock, identities, log, gathering } = this.#host
     const { clientId } = terms
     const output = this.#output
-    const session = new Session({ clientId, connect, router, topology, limits, counters, identities, output })
+    const session = new Session({ clientId, connect, router, topology, streams, limits, counters, identities, output })
     const publishing = new Publishing({
       router,
       connect,

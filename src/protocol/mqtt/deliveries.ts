@@ -1,6 +1,6 @@
 /*
  * What one client is sent from queues, and what of it waits for its answer. A client has several sources, its session's queue and the named
- * queues it consumes from, and one window for all of them: packet ids and receive maximum belong to the connection.
+ * queues and streams it consumes from, and one window for all of them: packet ids and receive maximum belong to the connection.
  *
  * Fairness: credit gained from the packets of one chunk is handed out at its end. First every source with something waiting gets an equal share
  * (at least one, as far as the free ids reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a
@@ -14,7 +14,7 @@ import type { Output } from './output.ts'
 import { NOT_IN_FLIGHT, PacketIds } from './packet-ids.ts'
 import type { PublishWriter } from './publish-frame.ts'
 
-/** One of the queues a client is sent messages from, as its consumer. */
+/** One of the places a client is sent messages from, as its consumer. */
 export interface Source extends Consumer {
   /** Something in it waits to be delivered. */
   readonly hasWaiting: boolean
@@ -23,6 +23,9 @@ export interface Source extends Consumer {
   /** The client has answered the delivery at `position`. `reason` is that of its PUBACK: 0x80 and above refuse the message. */
   answered(position: number, reason: number): void
 }
+
+/** Why a message could not be sent: its time is over [MQTT-3.3.2-5], or the client does not take packets of its size [MQTT-3.1.2-25]. */
+export type Unsendable = 'expired' | 'too_large'
 
 export class Deliveries {
   /** Messages handed to the output. */
@@ -97,24 +100,24 @@ export class Deliveries {
   }
 
   /**
-   * Sends one message of a source that has credit; at QoS 1 it is in flight from now on. False, and nothing happened, if it is too large for the
-   * client. Positional because it is called for every message.
+   * Sends one message of a source that has credit; null: it is on its way, and at QoS 1 in flight from now on. Else nothing happened.
+   * Positional because it is called for every message.
    */
-  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): boolean {
+  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): Unsendable | null {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
-      // What has expired the queue does not deliver [MQTT-3.3.2-5].
       const leftMs = expiryMs - this.#identities.ageMs(bytes, at)
-      expiryS = Math.max(1, Math.ceil(leftMs / 1000))
+      if (leftMs <= 0) return 'expired'
+      expiryS = Math.ceil(leftMs / 1000)
     }
     const packetId = qos === 0 ? 0 : this.#ids.next
-    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return false // [MQTT-3.1.2-25]
+    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return 'too_large'
     if (qos !== 0) this.#ids.take(source, position)
     this.#share--
     this.#counters.messagesOut[qos]++
     this.sent++
-    return true
+    return null
   }
 
   // ---- answers

@@ -54,14 +54,16 @@ export interface SubscriptionRefusal {
 export const refusal = (reason: Reason, text: string): SubscriptionRefusal => ({ kind: 'refused', reason, text })
 
 /**
- * Why a client cannot consume, in the words of 5.0: a queue that is not there is a filter this server does not take, one that takes no
- * further consumer a limit somebody set.
+ * Why a client cannot consume, in the words of 5.0: a queue or stream that is not there is a filter this server does not take, one that
+ * takes no further consumer a limit somebody set.
  */
 export function consumerRefusal({ code, message }: BrokerError): SubscriptionRefusal {
   switch (code) {
     case 'QUEUE_NOT_FOUND':
+    case 'STREAM_NOT_FOUND':
       return refusal(Reason.topicFilterInvalid, message)
     case 'QUEUE_IN_USE':
+    case 'STREAM_READERS_FULL':
       return refusal(Reason.quotaExceeded, message)
     default:
       return refusal(Reason.unspecified, message)

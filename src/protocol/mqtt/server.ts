@@ -2,6 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
+import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
@@ -53,6 +54,7 @@ export class MqttServer {
   constructor({
     router,
     topology,
+    streams,
     memory,
     limits,
     log,
@@ -62,6 +64,7 @@ export class MqttServer {
   }: {
     router: Router
     topology: Topology
+    streams: Streams
     memory: MemoryBudget
     limits: MqttLimits
     log: Logger
@@ -78,6 +81,7 @@ export class MqttServer {
     this.#host = {
       router,
       topology,
+      streams,
       memory,
       limits,
       log,

@@ -33,9 +33,8 @@ export class SessionQueue implements Source {
       this.#queue.settle(position) // [MQTT-3.8.3-3]
       return
     }
-    if (!this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)) {
-      this.#queue.reject(position, 'too_large')
-    }
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)
+    if (unsendable !== null) this.#queue.reject(position, unsendable)
   }
 
   pump(): void {

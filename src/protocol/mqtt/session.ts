@@ -4,7 +4,8 @@
  * Topics: all bindings of a session lead to this one destination, so that overlapping subscriptions deliver a message once. QoS 0 goes straight into
  * the output, QoS 1 through the session's queue.
  *
- * It ends with its connection: sessions that outlive it are not built yet, which CONNACK says (session expiry 0, session present 0).
+ * It ends with its connection: sessions that outlive it are not built yet, which CONNACK says (session expiry 0, session present 0). Only how
+ * far streams were read is kept for those who ask for such a session.
  */
 import type { Binding, Destination } from '../../core/binding.ts'
 import type { LiveReceiver } from '../../core/consumer.ts'
@@ -12,6 +13,7 @@ import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
+import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, recordClientId } from '../../model/message.ts'
@@ -19,16 +21,21 @@ import type { ConnectPacket, SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { Deliveries } from './deliveries.ts'
 import type { MqttLimits } from './limits.ts'
+import { NamedSubscription, type Supply } from './named-subscription.ts'
 import type { Output } from './output.ts'
 import { Reason } from './protocol-error.ts'
 import { PublishWriter, topicBytes } from './publish-frame.ts'
-import { QueueSubscription } from './queue-subscription.ts'
+import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { NOTE_NO_LOCAL, SessionQueue } from './session-queue.ts'
-import { readFilter } from './topic.ts'
+import { forgetCursor, StreamSupply } from './stream-supply.ts'
+import { readFilter, type Wanted } from './topic.ts'
 
 /** Highest QoS granted until QoS 2 is built. */
 const MAXIMUM_QOS = 1
+
+/** A subscription to something kept under a name. */
+type Named = Wanted & { readonly kind: 'queue' | 'stream' }
 
 /** A subscription as others may look at it: the QoS is the one granted. */
 export interface Subscription {
@@ -46,15 +53,19 @@ export class Session implements Destination, LiveReceiver {
 
   readonly #router: Router
   readonly #topology: Topology
+  readonly #streams: Streams
   readonly #limits: MqttLimits
   readonly #counters: MqttCounters
   readonly #identities: Identities
   readonly #output: Output
   readonly #writer: PublishWriter
   readonly #window: number
+  readonly #isClean: boolean
+  /** The client has asked for a session that outlives its connection. */
+  readonly #isKept: boolean
   readonly #bindings = new Map<string, Binding>()
   /** By filter; those that have ended stay until the last of their messages is answered. */
-  readonly #queues = new Map<string, QueueSubscription>()
+  readonly #named = new Map<string, NamedSubscription>()
   #source: SessionQueue | null = null
   /** Made with the first source. */
   #deliveries: Deliveries | null = null
@@ -65,6 +76,7 @@ export class Session implements Destination, LiveReceiver {
     connect,
     router,
     topology,
+    streams,
     limits,
     counters,
     identities,
@@ -74,6 +86,7 @@ export class Session implements Destination, LiveReceiver {
     connect: ConnectPacket
     router: Router
     topology: Topology
+    streams: Streams
     limits: MqttLimits
     counters: MqttCounters
     identities: Identities
@@ -82,6 +95,9 @@ export class Session implements Destination, LiveReceiver {
     this.clientId = clientId
     this.#router = router
     this.#topology = topology
+    this.#streams = streams
+    this.#isClean = connect.isClean
+    this.#isKept = connect.version === 5 ? connect.sessionExpiryS > 0 : !connect.isClean
     this.#limits = limits
     this.#counters = counters
     this.#identities = identities
@@ -92,12 +108,12 @@ export class Session implements Destination, LiveReceiver {
 
   *subscriptions(): Iterable<Subscription> {
     for (const { pattern, maxQos } of this.#bindings.values()) yield { filter: pattern, qos: maxQos }
-    for (const [filter, { qos, isEnding }] of this.#queues) if (!isEnding) yield { filter, qos }
+    for (const [filter, { qos, isEnding }] of this.#named) if (!isEnding) yield { filter, qos }
   }
 
   get #subscriptionCount(): number {
     let count = this.#bindings.size
-    for (const { isEnding } of this.#queues.values()) if (!isEnding) count++
+    for (const { isEnding } of this.#named.values()) if (!isEnding) count++
     return count
   }
 
@@ -118,12 +134,12 @@ export class Session implements Destination, LiveReceiver {
     const { filter } = request
     const wanted = readFilter(filter, topicLevels)
     if (wanted.kind === 'refused') return wanted
-    const isReplaced = this.#bindings.has(filter) || this.#queues.get(filter)?.isEnding === false
+    const isReplaced = this.#bindings.has(filter) || this.#named.get(filter)?.isEnding === false
     if (!isReplaced && this.#subscriptionCount >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
     const granted = request.qos === 2 ? MAXIMUM_QOS : request.qos
-    return wanted.kind === 'topics' ? this.#bind(request, granted) : this.#consume(wanted.name, request, granted)
+    return wanted.kind === 'topics' ? this.#bind(request, granted) : this.#consume(wanted, request, granted)
   }
 
   #bind({ filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number {
@@ -141,29 +157,40 @@ export class Session implements Destination, LiveReceiver {
     return granted
   }
 
-  #consume(name: string, { filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
-    // Taking a message from the queue and keeping it from this client would lose it for the others.
-    if (isNoLocal) return refusal(Reason.implementationSpecific, '$queue/NAME cannot be combined with No Local')
-    const known = this.#queues.get(filter)
+  #consume(wanted: Named, { filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+    if (isNoLocal) {
+      // Taking a message from a queue and keeping it from this client would lose it for the others.
+      return refusal(Reason.implementationSpecific, 'No Local is for topics, not for $queue and $stream')
+    }
+    const known = this.#named.get(filter)
     if (known !== undefined) {
       known.resume(granted)
       return granted
     }
     try {
-      const queue = this.#topology.queue(name)
+      const supply =
+        wanted.kind === 'queue' ? new QueueSupply(this.#topology.queue(wanted.name)) : this.#reading(wanted)
+      if ('reason' in supply) return supply
       const deliveries = this.#takeDeliveries()
-      const subscription = new QueueSubscription({
-        queue,
-        deliveries,
-        qos: granted,
-        onEnd: () => this.#queues.delete(filter),
-      })
-      this.#queues.set(filter, subscription)
+      const onEnd = () => this.#named.delete(filter)
+      this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, onEnd }))
       return granted
     } catch (error) {
       if (error instanceof BrokerError) return consumerRefusal(error)
       throw error
     }
+  }
+
+  /** A session has one cursor in a stream, and so one subscription to it. */
+  #reading({ name, from }: Wanted & { readonly kind: 'stream' }): Supply | SubscriptionRefusal {
+    const stream = this.#streams.stream(name)
+    for (const filter of this.#named.keys()) {
+      if (filter.slice(0, filter.lastIndexOf('/')) !== `$stream/${name}`) continue
+      return refusal(Reason.implementationSpecific, `the session reads ${filter} already; unsubscribe from that first`)
+    }
+    // A clean start ends the session that was [MQTT-3.1.2-4], and its cursors with it.
+    if (this.#isClean) forgetCursor(stream, this.clientId)
+    return new StreamSupply(stream, from, this.#isKept ? this.clientId : null)
   }
 
   /** False if there was no such subscription. */
@@ -174,7 +201,7 @@ export class Session implements Destination, LiveReceiver {
       this.#router.unbind(MQTT_EXCHANGE, binding)
       return true
     }
-    const consumed = this.#queues.get(filter)
+    const consumed = this.#named.get(filter)
     if (consumed === undefined || consumed.isEnding) return false
     consumed.end()
     return true
@@ -239,7 +266,7 @@ export class Session implements Destination, LiveReceiver {
   close(): void {
     for (const binding of this.#bindings.values()) this.#router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
-    for (const subscription of this.#queues.values()) subscription.close()
+    for (const subscription of this.#named.values()) subscription.close()
     this.#source?.close()
   }
 }

@@ -1,5 +1,6 @@
 import { BrokerError } from '../../model/error.ts'
 import { queueName, topicFilter, topicName } from '../../model/names.ts'
+import { parseReadFrom, type ReadFrom } from '../../model/read-from.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { refusal, type SubscriptionRefusal } from './reply-code.ts'
 
@@ -26,6 +27,8 @@ export type Wanted =
   | { readonly kind: 'topics' }
   /** `$queue/NAME`: to be a consumer of a named queue. */
   | { readonly kind: 'queue'; readonly name: string }
+  /** `$stream/NAME/FROM`: to read a stream from there on. */
+  | { readonly kind: 'stream'; readonly name: string; readonly from: ReadFrom }
 
 /** Reads a filter as far as it can be judged by itself; `levels` at most. */
 export function readFilter(filter: string, levels: number): Wanted | SubscriptionRefusal {
@@ -33,7 +36,7 @@ export function readFilter(filter: string, levels: number): Wanted | Subscriptio
     case 'share':
       return refusal(Reason.sharedSubscriptionsNotSupported, 'shared subscriptions are not supported')
     case 'stream':
-      return refusal(Reason.topicFilterInvalid, 'there are no streams')
+      return readStreamFilter(filter.slice('$stream/'.length))
     case 'queue':
       return readQueueFilter(filter.slice('$queue/'.length))
     default:
@@ -48,11 +51,27 @@ export function readFilter(filter: string, levels: number): Wanted | Subscriptio
 }
 
 function readQueueFilter(name: string): Wanted | SubscriptionRefusal {
-  if (name.includes('+') || name.includes('#')) {
+  if (hasWildcard(name)) {
     return refusal(Reason.topicFilterInvalid, '$queue/NAME names one queue; wildcards + and # are for topics')
   }
   return read(() => ({ kind: 'queue', name: queueName(name) }))
 }
+
+/** A NAME may have slashes, FROM has none. */
+function readStreamFilter(nameAndFrom: string): Wanted | SubscriptionRefusal {
+  const slash = nameAndFrom.lastIndexOf('/')
+  const name = nameAndFrom.slice(0, Math.max(0, slash))
+  const from = parseReadFrom(nameAndFrom.slice(slash + 1))
+  if (from === null || hasWildcard(name)) {
+    return refusal(
+      Reason.topicFilterInvalid,
+      '$stream/NAME/FROM names one stream, and FROM is first, last, next, a sequence number or a UTC time such as 2026-11-26T08:00:00Z',
+    )
+  }
+  return read(() => ({ kind: 'stream', name: queueName(name), from }))
+}
+
+const hasWildcard = (name: string): boolean => name.includes('+') || name.includes('#')
 
 function read(wanted: () => Wanted): Wanted | SubscriptionRefusal {
   try {

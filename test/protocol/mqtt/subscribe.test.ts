@@ -32,7 +32,6 @@ const INVALID_FILTERS = [
   '$queue/jobs/#',
   '$queue/\u0085',
   `$queue/${'q'.repeat(256)}`,
-  '$stream/s/first',
 ]
 
 describe('SUBSCRIBE and UNSUBSCRIBE', () => {
