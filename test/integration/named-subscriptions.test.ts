@@ -8,7 +8,7 @@ import { eventually } from '../support/eventually.ts'
 import { runSluice } from '../support/run-sluice.ts'
 import { type TempDir, tempDir } from '../support/temp-dir.ts'
 
-/** `$queue/NAME` with clients we did not write, and over a restart of the gateway on the same data. */
+/** `$queue/NAME` and `$stream/NAME/FROM` with clients we did not write, and over a restart of the gateway on the same data. */
 
 async function startGateway(directory: TempDir) {
   const set = [
@@ -16,6 +16,7 @@ async function startGateway(directory: TempDir) {
     'listeners.mqtt.port=0',
     'http.port=0',
     'queues.jobs.bind=jobs/#',
+    'streams.history.bind=jobs/#',
     'queues.jobs.max_attempts=3',
     'queues.jobs.retry.backoff.first=1ms',
     'queues.jobs.retry.backoff.max=1ms',
@@ -27,12 +28,18 @@ async function startGateway(directory: TempDir) {
   const clients: MqttClient[] = []
   return {
     port,
-    connect: async (clientId: string, protocolVersion: 4 | 5, receiveMaximum = 65_535): Promise<MqttClient> => {
-      const properties = protocolVersion === 5 ? { properties: { receiveMaximum } } : {}
+    connect: async (
+      clientId: string,
+      protocolVersion: 4 | 5,
+      { receiveMaximum = 65_535, clean = true }: { receiveMaximum?: number; clean?: boolean } = {},
+    ): Promise<MqttClient> => {
+      const sessionExpiryInterval = clean ? 0 : 60
+      const properties = protocolVersion === 5 ? { properties: { receiveMaximum, sessionExpiryInterval } } : {}
       const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, {
         protocolVersion,
         clientId,
         reconnectPeriod: 0,
+        clean,
         ...properties,
       })
       clients.push(client)
@@ -92,7 +99,7 @@ test('jobs of a worker that dies, and of a gateway that restarts, are done by th
     mortal.stream.destroy()
     await eventually(async () => (await gateway.jobs()).in_flight === 0)
     expect(taken).toEqual(['0'])
-    const worker = await gateway.connect('worker', 5, 1)
+    const worker = await gateway.connect('worker', 5, { receiveMaximum: 1 })
     const seen: string[] = []
     worker.handleMessage = ({ payload }, answered) => {
       seen.push(payload.toString())
@@ -113,6 +120,30 @@ test('jobs of a worker that dies, and of a gateway that restarts, are done by th
   await eventually(async () => (await gateway.jobs()).depth === 0)
   expect(done.sort()).toEqual(['3', '4', '5', '6', '7', '8', '9'])
 })
+
+for (const protocolVersion of [4, 5] as const) {
+  test(`MQTT.js, version ${protocolVersion}: a reader of a stream goes on after a restart`, async () => {
+    await using directory = await tempDir()
+    const read = async (gateway: Awaited<ReturnType<typeof startGateway>>, count: number): Promise<string[]> => {
+      const texts: string[] = []
+      const reader = await gateway.connect('reader', protocolVersion, { clean: false })
+      reader.on('message', (_topic, payload) => texts.push(payload.toString()))
+      await reader.subscribeAsync('$stream/history/first', { qos: 1 })
+      await eventually(() => texts.length >= count)
+      // Answered behind the acknowledgements.
+      await reader.publishAsync('nothing', '', { qos: 1 })
+      return texts
+    }
+    {
+      await using gateway = await startGateway(directory)
+      await publish(await gateway.connect('boss', protocolVersion), numbers(100))
+      expect(await read(gateway, 100)).toEqual(numbers(100))
+    }
+    await using gateway = await startGateway(directory)
+    await publish(await gateway.connect('boss', protocolVersion), ['new'])
+    expect(await read(gateway, 1)).toEqual(['new'])
+  })
+}
 
 test('sluice sub takes what it prints and nothing else, and can refuse', async () => {
   await using directory = await tempDir()
