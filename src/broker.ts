@@ -251,6 +251,7 @@ async function compose(
     config,
     store,
     topology,
+    streams,
     declarations,
     router,
     memory,
@@ -261,7 +262,7 @@ async function compose(
     clock,
   })
   const metrics = new Metrics()
-  metrics.add(...processMetrics(), ...gatewayMetrics({ gateway, store, router, mqtt, topology, memory }))
+  metrics.add(...processMetrics(), ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, memory }))
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
   onStop(() => api.stop())

@@ -2,6 +2,8 @@ import type { Gateway } from './api/gateway.ts'
 import type { MemoryBudget } from './core/memory.ts'
 import type { Queue } from './core/queue.ts'
 import type { Router } from './core/router.ts'
+import type { Stream } from './core/stream.ts'
+import type { Streams } from './core/streams.ts'
 import type { Topology } from './core/topology.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
@@ -13,16 +15,27 @@ interface Sources {
   readonly router: Router
   readonly mqtt: MqttServer
   readonly topology: Topology
+  readonly streams: Streams
   readonly memory: MemoryBudget
 }
 
 /** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
-export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory }: Sources): readonly Metric[] {
+export function gatewayMetrics({
+  gateway,
+  store,
+  router,
+  mqtt,
+  topology,
+  streams,
+  memory,
+}: Sources): readonly Metric[] {
   const { counters } = mqtt
   const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
   const gauge = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'gauge', read })
   const byQueue = (read: (queue: Queue) => number) => (): Sample[] =>
     [...topology.queues()].map(queue => ({ labels: { queue: queue.name }, value: read(queue) }))
+  const byStream = (read: (stream: Stream) => number) => (): Sample[] =>
+    [...streams.all()].map(stream => ({ labels: { stream: stream.name }, value: read(stream) }))
   return [
     counter(
       'sluice_messages_accepted_total',
@@ -127,6 +140,46 @@ export function gatewayMetrics({ gateway, store, router, mqtt, topology, memory 
       'sluice_queue_ledger_imbalance_messages',
       'accepted minus everything a message can have become; anything but 0 is a defect.',
       byQueue(queue => queue.ledger.imbalance),
+    ),
+    gauge(
+      'sluice_stream_messages',
+      'Messages kept in a stream.',
+      byStream(stream => stream.depth),
+    ),
+    gauge(
+      'sluice_stream_bytes',
+      'Bytes kept in a stream.',
+      byStream(stream => stream.bytes),
+    ),
+    gauge(
+      'sluice_stream_readers',
+      'Readers at work.',
+      byStream(stream => stream.readerCount),
+    ),
+    counter(
+      'sluice_stream_accepted_total',
+      'Messages that entered a stream.',
+      byStream(stream => stream.ledger.accepted),
+    ),
+    counter(
+      'sluice_stream_expired_total',
+      'Messages forgotten by retention.',
+      byStream(stream => stream.ledger.expired),
+    ),
+    counter(
+      'sluice_stream_missed_total',
+      'Messages readers came to after retention had forgotten them.',
+      byStream(stream => stream.missed),
+    ),
+    counter('sluice_stream_dropped_total', 'Messages discarded, by reason.', () =>
+      [...streams.all()].flatMap(stream =>
+        [...stream.ledger.dropped].map(([reason, value]) => ({ labels: { stream: stream.name, reason }, value })),
+      ),
+    ),
+    gauge(
+      'sluice_stream_ledger_imbalance_messages',
+      'accepted minus everything a message can have become; anything but 0 is a defect.',
+      byStream(stream => stream.ledger.imbalance),
     ),
     gauge('sluice_upstream_forwarding', '1 while the upstream takes messages.', () =>
       [...gateway.upstreams()].map(({ name, state }) => ({

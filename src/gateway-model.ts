@@ -1,4 +1,3 @@
-import { isUtf8 } from 'node:buffer'
 import type {
   Address,
   BindingRequest,
@@ -23,19 +22,10 @@ import type { Identities } from './core/identity.ts'
 import type { MessageAddress } from './core/mover.ts'
 import type { Queue } from './core/queue.ts'
 import type { Topology } from './core/topology.ts'
-
-import {
-  deadLetterQueues,
-  historyDocument,
-  messageAddress,
-  replayAnswer,
-  replayOptions,
-} from './gateway-dead-letters.ts'
+import { deadLetterQueues, messageAddress, replayAnswer, replayOptions } from './gateway-dead-letters.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
-
+import { messageDocument } from './gateway-message.ts'
 import { BrokerError } from './model/error.ts'
-import { CLOCK_WORDS, decodeRecord, PropertiesTag } from './model/message.ts'
-import { readMqtt5Properties } from './model/mqtt5-properties.ts'
 import type { ExchangeName, QueueName } from './model/names.ts'
 import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
 
@@ -169,7 +159,7 @@ export class RunningModel implements Model {
   async peek(name: QueueName, limit: number): Promise<PeekedMessage[]> {
     const messages: PeekedMessage[] = []
     await this.#topology.queue(name).peek(limit, (bytes, at, { position, isInFlight, isWaiting, attempts }) => {
-      const document = this.#document(bytes, at, attempts, PEEK_PAYLOAD_BYTES)
+      const document = messageDocument(this.#identities, bytes, at, { attempts, mostBytes: PEEK_PAYLOAD_BYTES })
       messages.push({
         ...document,
         position,
@@ -188,7 +178,7 @@ export class RunningModel implements Model {
   async get(name: QueueName, { count, ack_mode }: GetRequest): Promise<MessageDocument[]> {
     const messages: MessageDocument[] = []
     await this.#topology.getMessages(name, { count, maxBytes: GET_BYTES, ackMode: ack_mode }, (bytes, at, attempts) =>
-      messages.push(this.#document(bytes, at, attempts, Number.POSITIVE_INFINITY)),
+      messages.push(messageDocument(this.#identities, bytes, at, { attempts })),
     )
     return messages
   }
@@ -199,28 +189,6 @@ export class RunningModel implements Model {
 
   async replay(name: QueueName, request: ReplayRequest): Promise<ReplayAnswer> {
     return replayAnswer(await this.#topology.replay(name, replayOptions(request, this.#identities)))
-  }
-
-  #document(bytes: Buffer, at: number, attempts: number, mostBytes: number): MessageDocument {
-    const { exchange, key, qos, priority, propertiesTag, properties, payload } = decodeRecord(bytes, at)
-    const own = propertiesTag === PropertiesTag.mqtt5 ? readMqtt5Properties(properties, 0, properties.length) : null
-    return {
-      id: this.#identities.messageId(bytes, at),
-      exchange,
-      routing_key: key,
-      qos,
-      redelivered: attempts > 0,
-      attempts,
-      priority,
-      accepted_at: new Date(this.#identities.wallTimeMs(bytes, at)).toISOString(),
-      clock: CLOCK_WORDS[this.#identities.trustOf(bytes, at)],
-      age_ms: Math.round(this.#identities.ageMs(bytes, at)),
-      ...historyDocument(bytes, at, this.#identities),
-      content_type: own?.contentType ?? null,
-      user_properties: own?.userProperties.map(([name, value]): [string, string] => [name, value]) ?? [],
-      payload_bytes: payload.length,
-      ...payloadText(payload, mostBytes),
-    }
   }
 }
 
@@ -267,15 +235,6 @@ function policyStatus(policy: QueuePolicy): QueueStatus['policy'] {
 }
 
 const finite = (value: number): number | null => (value === Number.POSITIVE_INFINITY ? null : value)
-
-/** Text where the whole payload is text; cut between two characters. */
-function payloadText(payload: Buffer, mostBytes: number): { payload: string; encoding: 'utf8' | 'base64' } {
-  let end = Math.min(payload.length, mostBytes)
-  if (!isUtf8(payload)) return { payload: payload.toString('base64', 0, end), encoding: 'base64' }
-  // Bytes 10xxxxxx go on with a character that began before them.
-  while (end < payload.length && end > 0 && ((payload[end] ?? 0) & 0xc0) === 0x80) end--
-  return { payload: payload.toString('utf8', 0, end), encoding: 'utf8' }
-}
 
 const addressDocument = ({ exchange, key }: MessageAddress): Address => ({ exchange, routing_key: key })
 

@@ -8,9 +8,11 @@ import type { Declarations } from './core/declarations.ts'
 import type { Identities } from './core/identity.ts'
 import type { MemoryBudget } from './core/memory.ts'
 import type { Router } from './core/router.ts'
+import type { Streams } from './core/streams.ts'
 import type { Topology } from './core/topology.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
+import { RunningStreams } from './gateway-streams.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { ClientInfo, MqttServer } from './protocol/mqtt/server.ts'
@@ -20,6 +22,7 @@ export interface GatewayParts {
   readonly config: Config
   readonly store: Store
   readonly topology: Topology
+  readonly streams: Streams
   readonly declarations: Declarations
   readonly router: Router
   readonly memory: MemoryBudget
@@ -35,11 +38,13 @@ const NO_BYTES = Buffer.alloc(0)
 /** The running gateway as the API, the metrics and the demo see it: figures gathered when asked for. */
 export class RunningGateway implements Gateway {
   readonly model: RunningModel
+  readonly streams: RunningStreams
   readonly #parts: GatewayParts
 
   constructor(parts: GatewayParts) {
     this.#parts = parts
     this.model = new RunningModel(parts)
+    this.streams = new RunningStreams(parts)
   }
 
   get config(): Readonly<Record<string, unknown>> {
@@ -47,9 +52,10 @@ export class RunningGateway implements Gateway {
   }
 
   messages(): Overview['messages'] {
-    const { mqtt, router, topology, upstreams } = this.#parts
+    const { mqtt, router, topology, streams, upstreams } = this.#parts
     let dropped = mqtt.counters.dropped
     for (const queue of topology.queues()) dropped += queue.ledger.droppedTotal
+    for (const stream of streams.all()) dropped += stream.ledger.droppedTotal
     let forwarded = 0
     for (const upstream of upstreams) forwarded += upstream.status().confirmed
     return {
@@ -92,7 +98,7 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, upstreams, memory } = this.#parts
+    const { store, topology, streams, upstreams, memory } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -131,6 +137,11 @@ export class RunningGateway implements Gateway {
           `queue ${queue.name}: up to ${queue.lostAtMost} messages acknowledged before they were written were lost when the gateway ended last (ack: buffered)`,
         )
       }
+    }
+    for (const { name, ledger } of streams.all()) {
+      if (ledger.imbalance !== 0) reasons.push(`stream ${name}: the ledger is off by ${ledger.imbalance} messages`)
+      const damaged = ledger.dropped.get('damage') ?? 0
+      if (damaged > 0) reasons.push(`stream ${name}: ${damaged} messages were lost to damage of the store`)
     }
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'

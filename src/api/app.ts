@@ -16,6 +16,7 @@ import { mountHealth } from './routes/health.ts'
 import { mountOverview } from './routes/overview.ts'
 import { mountPublish } from './routes/publish.ts'
 import { mountQueues } from './routes/queues.ts'
+import { mountStreams } from './routes/streams.ts'
 import { mountUpstreams } from './routes/upstreams.ts'
 import { problem, problemOf } from './status.ts'
 
@@ -54,6 +55,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountExchanges(app, gateway)
   mountQueues(app, gateway)
   mountDeadLetters(app, gateway)
+  mountStreams(app, gateway)
   mountUpstreams(app, gateway)
   mountPublish(app, gateway)
   app.notFound(c => respond(problem(404, 'NOT_FOUND', `There is no ${c.req.method} ${c.req.path} here.`), c.req.method))

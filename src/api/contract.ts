@@ -431,6 +431,62 @@ export const replayed = z.object({
 })
 export type ReplayAnswer = z.infer<typeof replayed>
 
+export const stream = z.object({
+  name: z.string(),
+  origin: z.enum(['config', 'api', 'client']),
+  /** Sequence numbers of the oldest message kept and of the next to come; equal when empty. */
+  first: count,
+  next: count,
+  messages: count,
+  bytes,
+  /** Of the oldest message kept; null when there is none. */
+  oldest_at: z.nullable(time),
+  retain: z.object({ age_ms: durationMs, bytes }),
+  /** Reading now, and cursors kept. */
+  readers: count,
+  cursors: count,
+  /** Sequence numbers that readers came to after they had been forgotten, since this start. */
+  missed: count,
+  ledger,
+})
+export type StreamStatus = z.infer<typeof stream>
+export const streamList = z.array(stream)
+
+export const streamDetail = z.extend(stream, {
+  /** Where each reader will go on. */
+  positions: z.array(z.object({ reader: z.string(), next: count })),
+})
+export type StreamDetail = z.infer<typeof streamDetail>
+
+const streamMessage = z.extend(message, { sequence: count })
+export type StreamMessage = z.infer<typeof streamMessage>
+export const streamMessageList = z.array(streamMessage)
+
+const place = z.string('first, last, next, a sequence number or a UTC time is needed')
+
+export const streamReplayRequest = z.strictObject(
+  {
+    to: address,
+    from: z._default(place, 'first'),
+    /** Behind the last one; next: all there are now. */
+    until: z._default(place, 'next'),
+    limit: z._default(wholeNumber(1, REPLAY_MAX), REPLAY_MAX),
+  },
+  { error: requestError },
+)
+export type StreamReplayRequest = z.output<typeof streamReplayRequest>
+
+export const streamReplayed = z.object({
+  replayed: count,
+  /** Nothing is bound to where they would go. */
+  unrouted: count,
+  /** Where to go on; null: all of the range was sent. */
+  next: z.nullable(count),
+  /** Nobody can take messages there now: the exchange or queue is missing, a queue or the disk is full. */
+  held: z.boolean(),
+})
+export type StreamReplayed = z.infer<typeof streamReplayed>
+
 export const route = z.object({
   name: z.string(),
   from: z.array(z.string()),

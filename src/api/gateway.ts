@@ -1,4 +1,5 @@
 import type { ClientId, ConfiguredName, ExchangeName, QueueName } from '../model/names.ts'
+import type { ReadFrom } from '../model/read-from.ts'
 import type {
   BindingRequest,
   BindingStatus,
@@ -17,6 +18,11 @@ import type {
   ReplayAnswer,
   ReplayRequest,
   RouteStatus,
+  StreamDetail,
+  StreamMessage,
+  StreamReplayed,
+  StreamReplayRequest,
+  StreamStatus,
   UpstreamStatus,
 } from './contract.ts'
 
@@ -62,6 +68,22 @@ export interface Model {
   replay(name: QueueName, request: ReplayRequest): Promise<ReplayAnswer>
 }
 
+/** Streams: read, never taken from. Acts resolve and reject as those of Model. */
+export interface StreamModel {
+  all(): Promise<StreamStatus[]>
+  /** @throws BrokerError STREAM_NOT_FOUND, like all below */
+  stream(name: QueueName): Promise<StreamDetail>
+  /** Up to `limit` messages, fewer where they are large; [] at the end. */
+  messages(name: QueueName, from: ReadFrom, limit: number): Promise<StreamMessage[]>
+  replay(
+    name: QueueName,
+    range: { readonly from: ReadFrom; readonly until: ReadFrom },
+    request: StreamReplayRequest,
+  ): Promise<StreamReplayed>
+  /** With its messages, its cursors and all its bindings. */
+  delete(name: QueueName): Promise<void>
+}
+
 /**
  * The running gateway as the API sees it: figures read when asked for, and a few acts. broker.ts implements it, so that the API needs to know neither
  * store nor protocols.
@@ -70,6 +92,7 @@ export interface Gateway {
   /** What `GET /api/v1/config` shows; secrets are masked already. */
   readonly config: Readonly<Record<string, unknown>>
   readonly model: Model
+  readonly streams: StreamModel
   /** Totals since this start. Read every second for the rates, so it must be cheap. */
   messages(): Overview['messages']
   overview(): Omit<Overview, 'messages' | 'rates' | 'health'>

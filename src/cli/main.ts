@@ -49,6 +49,11 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/dead.ts')).command(),
   },
   {
+    name: 'stream',
+    summary: 'list and read streams',
+    load: async () => (await import('./commands/stream.ts')).command(),
+  },
+  {
     name: 'exchanges',
     summary: 'list exchanges',
     load: async () => (await import('./commands/exchanges.ts')).command(),

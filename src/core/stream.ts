@@ -306,19 +306,24 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
     return found.first + (index < 0 ? found.count : index)
   }
 
-  /** Shows messages in order from a position on, until `visitor` returns false or there are no more; resolves with the position to go on from. @throws BrokerError STOPPING */
-  async visit(from: number, visitor: StreamVisitor): Promise<number> {
+  /**
+   * Shows messages in order from a position on, until `visitor` returns false, `end` is reached or there are no more; resolves with the position to go on from.
+   * @throws BrokerError STOPPING
+   */
+  async visit(from: number, visitor: StreamVisitor, end = Number.POSITIVE_INFINITY): Promise<number> {
     let position = from
     this.#visits++
     try {
-      while (position < this.next) {
+      while (position < Math.min(end, this.next)) {
         position = Math.max(position, this.first)
         const segment = this.find(position)
+        if (segment !== null && segment.first >= end) return end
         if (segment === null) {
           position = await this.bring(position)
           continue
         }
-        for (let index = Math.max(0, position - segment.first); index < segment.count; index++) {
+        const last = Math.min(segment.count, end - segment.first)
+        for (let index = Math.max(0, position - segment.first); index < last; index++) {
           position = segment.first + index + 1
           if ((segment.statusAt(index) & DONE) !== 0) continue
           if (!visitor(segment.bytes, segment.offsetAt(index), position - 1)) return position

@@ -10,6 +10,7 @@ import type { MemoryBudget } from './memory.ts'
 import { ledgerKey, numberBytes, type Origin } from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
 import { cursorPrefix, decodeCursor, type Retention, type StoredStream, Stream, type StreamRecord } from './stream.ts'
+import { replayStream, type StreamReplayed, type StreamReplayOptions } from './stream-replay.ts'
 import type { Tickets } from './tickets.ts'
 import type { Topology } from './topology.ts'
 
@@ -247,6 +248,11 @@ export class Streams {
       })
     }
     return stream
+  }
+
+  /** Sends a range of a stream into an exchange (core/stream-replay.ts). @throws BrokerError STREAM_NOT_FOUND, STOPPING */
+  async replay(name: string, options: StreamReplayOptions): Promise<StreamReplayed> {
+    return replayStream(this.stream(name), options, { mover: this.#topology.mover, schedule: this.#schedule })
   }
 
   #keep(definition: StreamDefinition): Promise<void> {

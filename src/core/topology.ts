@@ -47,7 +47,8 @@ export class Topology {
   readonly #reserved = new Set<string>()
   /** By queue, the binding that lets the default exchange find it. */
   readonly #byName = new Map<string, Binding>()
-  readonly #mover: Mover
+  /** Moves dead letters and replays. */
+  readonly mover: Mover
   #nextNumber = 1
   /** By number of the lane, until its queue is opened. */
   readonly #tried = new Map<number, Map<number, Tried>>()
@@ -76,7 +77,7 @@ export class Topology {
     this.#clock = clock
     this.#table = table
     this.#ageMs = ageMs
-    this.#mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
+    this.mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
   }
 
   /** Brings back every durable queue the store knows, whether or not the configuration still names it. `isStream` tells which segments are none of a queue's. */
@@ -164,7 +165,7 @@ export class Topology {
   }
 
   #sendDeadLetters(queue: Queue, { deadLetter }: QueueDefinition): void {
-    queue.deadLetter = deadLetter === null ? null : new DeadLetters(queue, deadLetter, this.#mover)
+    queue.deadLetter = deadLetter === null ? null : new DeadLetters(queue, deadLetter, this.mover)
   }
 
   async #stored(numbers: readonly number[]): Promise<StoredQueue> {
@@ -319,7 +320,7 @@ export class Topology {
    */
   replay(name: string, options: ReplayOptions): Promise<Replayed> {
     const { monotonicMs } = this.#clock
-    return replay(this.queue(name), options, { mover: this.#mover, schedule: this.#schedule, monotonicMs })
+    return replay(this.queue(name), options, { mover: this.mover, schedule: this.#schedule, monotonicMs })
   }
 
   /**

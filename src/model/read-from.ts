@@ -4,6 +4,9 @@
  */
 export type ReadFrom = 'first' | 'last' | 'next' | { readonly sequence: number } | { readonly timeMs: number }
 
+/** What `parseReadFrom` takes, for messages. */
+export const READ_FROM_FORMS = 'first, last, next, a sequence number or a UTC time such as 2026-07-01T12:00:00Z'
+
 /** As it stands in `$stream/NAME/FROM`, `?from=` and `--from`; null: none of its forms. */
 export function parseReadFrom(text: string): ReadFrom | null {
   if (text === 'first' || text === 'last' || text === 'next') return text

@@ -50,6 +50,7 @@ function route(): string {
   return [
     `upstreams: { central: { urls: [ "${rabbit.url}" ] } }`,
     'routes: { all: { from: [ "sensors/#" ], upstream: central, exchange: { name: all } } }',
+    'streams: { history: { bind: [ "tried/stream" ] } }',
   ].join('\n')
 }
 
@@ -117,6 +118,18 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
     expect(await sluiceJson('dead', 'show', 'all.dead')).toEqual([])
     expect(await sluiceJson('dead', 'replay', 'all.dead', '--all', '--dry-run')).toMatchObject({ replayed: 0 })
     expect(await sluiceJson('dead', 'purge', 'all.dead', '--yes')).toEqual({ purged: 0 })
+  },
+  async stream() {
+    const client = await connectAsync(gateway.mqttUrl)
+    await client.publishAsync('tried/stream', 'kept', { qos: 1 })
+    await client.endAsync()
+    expect(await sluiceJson('stream', 'ls')).toMatchObject([{ name: 'history', messages: 1 }])
+    const read = await sluice('stream', 'read', 'history', '--from', 'first', '--url', gateway.httpUrl)
+    expect(read).toMatchObject({
+      status: 0,
+      stderr: '',
+      stdout: expect.stringMatching(/^0 {2}\S+Z {2}tried\/stream {2}kept\n$/),
+    })
   },
   async exchanges() {
     const exchanges = await sluiceJson('exchanges', 'ls')

@@ -1,4 +1,4 @@
-import type { Model } from '../../src/api/gateway.ts'
+import type { Model, StreamModel } from '../../src/api/gateway.ts'
 
 const refuse = (): never => {
   throw new TypeError('not asked for here')
@@ -22,4 +22,13 @@ export const EMPTY_MODEL: Model = {
   get: refuse,
   deadLetterQueues: () => [],
   replay: refuse,
+}
+
+/** The same of streams. */
+export const NO_STREAMS: StreamModel = {
+  all: async () => [],
+  stream: refuse,
+  messages: refuse,
+  replay: refuse,
+  delete: refuse,
 }

@@ -11,7 +11,7 @@ export class StreamCollector implements Consumer {
   readonly payloads: string[] = []
   unsettled: number[] = []
   readonly #prefetch: number
-  readonly #isSettling: boolean
+  isSettling: boolean
 
   constructor(
     stream: Stream,
@@ -21,7 +21,7 @@ export class StreamCollector implements Consumer {
     isSettling = false,
   ) {
     this.#prefetch = prefetch
-    this.#isSettling = isSettling
+    this.isSettling = isSettling
     this.reader = stream.read(name, from, this)
     this.reader.pump()
   }
@@ -34,7 +34,7 @@ export class StreamCollector implements Consumer {
     this.positions.push(position)
     this.payloads.push(decodeRecord(bytes, at).payload.toString())
     this.unsettled.push(position)
-    if (this.#isSettling) setImmediate(() => this.settleAll())
+    if (this.isSettling) setImmediate(() => this.settleAll())
   }
 
   /** Settles the i-th unsettled one and takes more. */

@@ -7,7 +7,7 @@ import type { Gateway, Model, PublishedMessage } from '../../../src/api/gateway.
 import { Rates } from '../../../src/api/rates.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
-import { EMPTY_MODEL } from '../../support/empty-model.ts'
+import { EMPTY_MODEL, NO_STREAMS } from '../../support/empty-model.ts'
 import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
 
 const CLIENT: contract.ClientDetail = {
@@ -44,6 +44,7 @@ class SmallGateway implements Gateway {
     queues: () => [QUEUE],
     queue: name => (name === QUEUE.name ? QUEUE : undefined),
   }
+  readonly streams = { ...NO_STREAMS }
   readonly published: PublishedMessage[] = []
   refusal: BrokerError | null = null
   status: contract.Health['status'] = 'ok'
@@ -348,5 +349,56 @@ describe('what is not there or not allowed', () => {
     }
     const problem = await expectProblem(await request('/api/v1/clients'), 500, 'INTERNAL')
     expect(problem.detail).not.toContain('secret detail')
+  })
+})
+
+describe('streams', () => {
+  test('are read from where the query says, and anything else is refused', async () => {
+    const { gateway, request } = openApi()
+    const asked: unknown[] = []
+    gateway.streams.messages = async (name, from, limit) => {
+      asked.push([name, from, limit])
+      return []
+    }
+    for (const query of ['', '?from=17&limit=100', '?from=2026-07-01T12:00Z']) {
+      expect((await request(`/api/v1/streams/history/messages${query}`)).status).toBe(200)
+    }
+    expect(asked).toEqual([
+      ['history', 'first', 10],
+      ['history', { sequence: 17 }, 100],
+      ['history', { timeMs: Date.UTC(2026, 6, 1, 12) }, 10],
+    ])
+    for (const query of ['?from=yesterday', '?from=-1', '?limit=0', '?limit=101', '?from=']) {
+      await expectProblem(await request(`/api/v1/streams/history/messages${query}`), 400, 'REQUEST_INVALID')
+    }
+  })
+
+  test('are replayed in a range of bounded length', async () => {
+    const { gateway, request } = openApi()
+    const asked: unknown[] = []
+    gateway.streams.replay = async (name, range, { to, limit }) => {
+      asked.push([name, range, to, limit])
+      return { replayed: 1, unrouted: 0, next: null, held: false }
+    }
+    const replay = (body: unknown) =>
+      request('/api/v1/streams/history/replay', { method: 'POST', body: JSON.stringify(body) })
+    expect(
+      await (await replay({ to: { exchange: 'again' }, from: '5', until: 'last', limit: 7 })).json(),
+    ).toMatchObject({
+      replayed: 1,
+    })
+    expect((await replay({ to: { exchange: 'mqtt', routing_key: 'a/b' } })).status).toBe(200)
+    expect(asked).toEqual([
+      ['history', { from: { sequence: 5 }, until: 'last' }, { exchange: 'again', routing_key: null }, 7],
+      ['history', { from: 'first', until: 'next' }, { exchange: 'mqtt', routing_key: 'a/b' }, 10_000],
+    ])
+    for (const body of [
+      {},
+      { to: { exchange: 'x' }, limit: 10_001 },
+      { to: { exchange: 'x' }, from: 'never' },
+      { to: { exchange: 'x' }, all: 1 },
+    ]) {
+      await expectProblem(await replay(body), 400, 'REQUEST_INVALID')
+    }
   })
 })

@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Stream } from '../../../src/core/stream.ts'
+import { historyOf } from '../../../src/model/death-history.ts'
 import { eventually, eventuallyPasses } from '../../support/eventually.ts'
 import { FaultyDisk } from '../../support/faulty-level.ts'
-import { messageTo } from '../../support/messages.ts'
+import { messageTo, WIDE_LIMITS } from '../../support/messages.ts'
 import { StreamCollector } from '../../support/stream-collector.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 import { CoreUnderTest } from '../../support/with-core.ts'
@@ -225,6 +226,84 @@ describe('a damaged segment', () => {
   })
 })
 
+describe('a replay', () => {
+  test('sends a range into an exchange: copies with their ids and a note of it; the stream keeps its own', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    const stream = await core.stream('history', '#')
+    await publish(core, 0, 1500)
+    const queue = await core.queue('again', 'nothing')
+    const to = { exchange: '', key: 'again' }
+    expect(await core.streams.replay('history', { from: 100, end: 1300, limit: 1000, to })).toEqual({
+      replayed: 1000,
+      unrouted: 0,
+      next: 1100,
+      isHeld: false,
+    })
+    expect(await core.streams.replay('history', { from: 1100, end: 1300, limit: 1000, to })).toMatchObject({
+      replayed: 200,
+      next: 1300,
+    })
+    expect(stream.ledger.figures()).toMatchObject({ accepted: 1500, queued: 1500 })
+    const ids: string[] = []
+    await stream.visit(100, (bytes, at) => ids.push(core.identities.messageId(bytes, at)) < 1200)
+    const found: string[] = []
+    await queue.peek(2000, (bytes, at) => {
+      found.push(core.identities.messageId(bytes, at))
+      expect(historyOf(bytes, at)?.entries).toMatchObject([{ event: 'replayed', queue: 'history', key: 'again' }])
+    })
+    expect(found).toEqual(ids)
+  })
+
+  test('of a stream into itself ends, and leaves reading by time in order', async () => {
+    await using directory = await tempDir()
+    const clock = turnedClock()
+    await using core = await CoreUnderTest.open(directory.path, { clock })
+    const stream = await core.stream('history', '#', { ageMs: 3_600_000, bytes: KEPT.bytes })
+    await publish(core, 0, 700)
+    clock.forward(3_000_000)
+    const before = clock.wallMs() - 1000
+    const to = { exchange: 'mqtt', key: null }
+    const done = await core.streams.replay('history', { from: 0, end: stream.next, limit: 10_000, to })
+    expect(done).toMatchObject({ replayed: 700, next: 700 })
+    await publish(core, 700, 800)
+    expect(await stream.placeOf({ timeMs: before })).toBe(700)
+    // What was replayed is as old as its replay.
+    clock.forward(1_000_000)
+    await eventuallyPasses(() => {
+      stream.retain()
+      expect(kept(stream)).toEqual([700, 1500])
+    })
+  })
+
+  test('stops where nobody can take messages, and says where to go on', async () => {
+    await using directory = await tempDir()
+    await using core = await CoreUnderTest.open(directory.path)
+    await core.stream('history', '#')
+    await publish(core, 0, 100)
+    await core.queue('narrow', 'nothing', { ...WIDE_LIMITS, messages: 30 })
+    const range = { from: 0, end: 100, limit: 1000 }
+    expect(await core.streams.replay('history', { ...range, to: { exchange: '', key: 'narrow' } })).toEqual({
+      replayed: 30,
+      unrouted: 0,
+      next: 30,
+      isHeld: true,
+    })
+    expect(await core.streams.replay('history', { ...range, to: { exchange: 'amq.fanout', key: null } })).toEqual({
+      replayed: 0,
+      unrouted: 100,
+      next: 100,
+      isHeld: false,
+    })
+    expect(await core.streams.replay('history', { ...range, to: { exchange: 'missing', key: null } })).toEqual({
+      replayed: 0,
+      unrouted: 0,
+      next: 0,
+      isHeld: true,
+    })
+  })
+})
+
 describe('deleting a stream', () => {
   test('takes its messages, cursors and bindings with it, and its name is free', async () => {
     await using directory = await tempDir()
@@ -392,10 +471,9 @@ describe('retention', () => {
     await eventuallyPasses(() => expect(stream.bytes).toBeLessThanOrEqual(2 * 1024 ** 2))
     const { first } = stream
     expect(first).toBeGreaterThan(1000)
-    await eventuallyPasses(() => {
-      reader.settleAll()
-      expect(reader.positions.at(-1)).toBe(3999)
-    })
+    reader.isSettling = true
+    reader.settleAll()
+    await eventuallyPasses(() => expect(reader.positions.at(-1)).toBe(3999))
     expect(reader.positions).toEqual([...numbers(0, 10), ...numbers(first, 4000)])
     expect(reader.reader.missed).toBe(first - 10)
     reader.reader.close()
