@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type RabbitPeer, startRabbit } from '../../scripts/peers.ts'
 import { TcpProxy } from '../../scripts/tcp-proxy.ts'
 import { PropertiesTag } from '../../src/model/message.ts'
+import { PLAIN_POLICY } from '../../src/model/queue-policy.ts'
 import { type Arrival, arrivals, BridgeUnderTest, bindQueue, onChannel } from '../support/bridge-kit.ts'
 import { eventually, eventuallyPasses } from '../support/eventually.ts'
 import { mqtt5PropertyBytes } from '../support/mqtt5-publish.ts'
@@ -485,6 +486,34 @@ describe('a route that fails', () => {
     },
     OUTAGE_MS,
   )
+})
+
+describe('a route with ack: upstream', () => {
+  test('acknowledges what the upstream has confirmed, refuses at once while it is away, and in time while it is silent', {
+    timeout: OUTAGE_MS,
+  }, async () => {
+    await using bridge = await forwarding({ stallTimeoutMs: 60_000 })
+    const outbox = bridge.queues.get('telemetry')
+    if (outbox === undefined) throw new TypeError('the route has no outbox')
+    outbox.policy = { ...PLAIN_POLICY, ack: 'upstream', ackTimeoutMs: 300 }
+    await bridge.publish(100, 'sensors/dev-1/t')
+    expect(outbox.ledger.settled).toBe(100)
+    expect(bridge.core.store.counters.acceptedBytes).toBe(0)
+    rabbit.freeze()
+    await expect(bridge.publish(1, 'sensors/dev-1/t')).rejects.toMatchObject({ code: 'UPSTREAM_UNCONFIRMED' })
+    rabbit.thaw()
+    // It was on its way: RabbitMQ has it all the same, and says so.
+    await eventually(() => outbox.depth === 0, { what: 'the late confirm' })
+    bridge.upstream.pause()
+    await bridge.reaches('paused')
+    await eventually(() => !outbox.isAttended, { what: 'the end of the link' })
+    await expect(bridge.publish(1, 'sensors/dev-1/t')).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' })
+    bridge.upstream.resume()
+    await bridge.reaches('forwarding')
+    await bridge.publish(1, 'sensors/dev-1/t')
+    expect(outbox.ledger.figures()).toMatchObject({ accepted: 102, settled: 102, dropped: {} })
+    expect((await arrivals(rabbit.url, queue)).length).toBe(102)
+  })
 })
 
 describe('pause and stop', () => {

@@ -248,7 +248,7 @@ describe('queues over HTTP', () => {
     expect(await gateway.problem('GET', 'queues/brief')).toEqual([404, 'QUEUE_NOT_FOUND'])
     const shown = await gateway.sluice('queues', 'show', 'careful')
     expect(shown.stdout).toContain(
-      'durable; 2 attempts, pauses 10ms to 50ms; time to live 1h; priorities to 3; single active consumer',
+      'durable; ack fsync; 2 attempts, pauses 10ms to 50ms; time to live 1h; priorities to 3; single active consumer',
     )
     expect(await gateway.status('DELETE', 'queues/careful')).toBe(204)
   })
