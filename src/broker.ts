@@ -1,6 +1,6 @@
+import { isIPv6 } from 'node:net'
 import { prepareAddon } from './addon.ts'
 import type { Gateway } from './api/gateway.ts'
-import { ApiServer } from './api/server.ts'
 import { gatewayId } from './config/gateway-id.ts'
 import {
   type Config,
@@ -26,7 +26,8 @@ import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
-import { Store } from './store/store.ts'
+import { type CreateLevel, createLevel } from './store/level.ts'
+import { Store, type StoreOptions } from './store/store.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
@@ -111,20 +112,15 @@ async function compose(
   // Before the store, which would take a library that can't be loaded for damage.
   prepareAddon({ dataDirectory: config.dataDir })
   const id = await gatewayId({ configured: config.gateway.id, dataDir: config.dataDir })
-  // What is needed behind the store is loaded while the store waits for the disk.
-  const [store, { Upstream }, { MqttServer }] = await Promise.all([
-    Store.open({
-      directory: config.dataDir,
-      gateway: id,
-      diskBytes: config.store.diskBytes,
-      diskFreeMinBytes: config.store.diskFreeMinBytes,
-      log,
-      wallMs: machineClock.wallMs,
-      monotonicMs: machineClock.monotonicMs,
-    }),
-    import('./bridge/upstream.ts'),
-    import('./protocol/mqtt/server.ts'),
-  ])
+  const [store, { Upstream, MqttServer, ApiServer }] = await openAndLoad({
+    directory: config.dataDir,
+    gateway: id,
+    diskBytes: config.store.diskBytes,
+    diskFreeMinBytes: config.store.diskFreeMinBytes,
+    log,
+    wallMs: machineClock.wallMs,
+    monotonicMs: machineClock.monotonicMs,
+  })
   onStop(() => store.close())
   // Nobody below sees the machine's wall clock, so that nothing happens when it jumps.
   const clock: Clock = {
@@ -295,6 +291,27 @@ function stocks(topology: Topology, store: Store): Stocks {
     queues.set(name, { messages: depth, bytes, accepted: ledger.accepted })
   }
   return { queues, disk: store.disk }
+}
+
+/** Opens the store, and loads what is needed behind it while LevelDB, in other threads, waits for the disk. */
+async function openAndLoad(options: StoreOptions): Promise<[Store, Awaited<ReturnType<typeof loadParts>>]> {
+  const databases = Promise.withResolvers<void>()
+  const create: CreateLevel = (location, settings) => {
+    setImmediate(databases.resolve)
+    return createLevel(location, settings)
+  }
+  return Promise.all([Store.open(options, create), databases.promise.then(loadParts)])
+}
+
+async function loadParts() {
+  const [{ Upstream }, { MqttServer }, { ApiServer }] = await Promise.all([
+    import('./bridge/upstream.ts'),
+    import('./protocol/mqtt/server.ts'),
+    import('./api/server.ts'),
+  ])
+  // Node compiles a large regular expression for the first address it looks at: 4 ms that opening a port would otherwise take.
+  isIPv6('::')
+  return { Upstream, MqttServer, ApiServer }
 }
 
 async function openOutbox(route: RouteConfig, topology: Topology, declarations: Declarations): Promise<Queue> {

@@ -8,8 +8,8 @@ export type Require = (name: string) => unknown
 export const BUNDLE_PREFIX = '(function (require, module) {'
 export const BUNDLE_SUFFIX = '\n})'
 
-/** Parts of Node that most starts never use, or only after the first client has its answer. Together they take a start 15 ms and 3 MB. */
-const LOADED_ON_USE: ReadonlySet<string> = new Set(['assert', 'crypto', 'http', 'tls'])
+/** Parts of Node that most starts never use, or only after the first client has its answer. Together they would take a start 10 ms. */
+const LOADED_ON_USE: ReadonlySet<string> = new Set(['assert', 'crypto', 'tls'])
 
 /** Passes on to `load`; for some of Node's modules as late as something of them is used, and not when the bundle asks for them. */
 export function requireOnUse(load: Require): Require {
