@@ -17,6 +17,11 @@ const MAGIC = Buffer.from('57fb808b247547db', 'hex')
 const INTERNAL_BYTES = 8
 const KIND_VALUE = 1
 const PLAIN = 0
+const SNAPPY = 1
+/** The number of restart points. */
+const MIN_BLOCK_BYTES = 4
+/** Key in the meta index. */
+const FILTER_KEY = Buffer.from('filter.leveldb.BuiltinBloomFilter2')
 /** Of the last byte of a varint that LevelDB may write: 64 bits. */
 const MAX_SCALE = 2 ** 63
 
@@ -42,12 +47,13 @@ export async function hasFooter(path: string): Promise<boolean> {
 /** True if every block is as it was written. */
 export async function isTableSound(path: string): Promise<boolean> {
   const bytes = await readFile(path)
-  const { blocks, isSound } = dataBlocks(bytes)
+  const { blocks, isSound } = readIndexes(bytes)
   return isSound && blocks.every(block => isBlockSound(bytes, block))
 }
 
 /**
- * The values that can be had: all of sound blocks; of damaged ones those whose key and value the caller recognises as its own.
+ * The values that can be had: all of sound blocks; of damaged ones those whose key and value the caller recognises as its own. A damaged index, meta
+ * index, filter or footer costs nothing as long as the data blocks are sound.
  */
 export async function salvageTable(
   path: string,
@@ -56,7 +62,8 @@ export async function salvageTable(
   const bytes = await readFile(path)
   const found: [Buffer, Buffer][] = []
   let newest: Buffer = Buffer.alloc(0)
-  for (const handle of dataBlocks(bytes).blocks) {
+  const { blocks, isIndexSound } = readIndexes(bytes)
+  for (const handle of isIndexSound ? blocks : findBlocks(bytes, blocks)) {
     const isSound = isBlockSound(bytes, handle)
     const block = readBlock(bytes, handle)
     if (block === null) continue
@@ -73,17 +80,59 @@ export async function salvageTable(
   return found
 }
 
-/**
- * Places of the data blocks as far as the index can be read, and whether all the rest is as it was written: footer, both indexes, and the filter, in
- * which a flipped bit would make LevelDB deny keys that are there.
- */
-function dataBlocks(bytes: Buffer): { blocks: Handle[]; isSound: boolean } {
+interface Indexes {
+  /** Data blocks, as far as the index can be read. */
+  readonly blocks: Handle[]
+  readonly isIndexSound: boolean
+  /** All but the data blocks is as it was written: footer, both indexes, and the filter, in which a flipped bit would make LevelDB deny keys that are there. */
+  readonly isSound: boolean
+}
+
+function readIndexes(bytes: Buffer): Indexes {
   const footer = parseFooter(bytes.subarray(Math.max(0, bytes.length - FOOTER_BYTES)), bytes.length)
-  const index = footer === null ? null : readBlock(bytes, footer.index)
-  const metaIndex = footer === null ? null : readBlock(bytes, footer.metaIndex)
-  if (footer === null || index === null || metaIndex === null) return { blocks: [], isSound: false }
-  const checked = [footer.index, footer.metaIndex, ...handlesIn(metaIndex)]
-  return { blocks: handlesIn(index), isSound: checked.every(handle => isBlockSound(bytes, handle)) }
+  if (footer === null) return { blocks: [], isIndexSound: false, isSound: false }
+  const index = readBlock(bytes, footer.index)
+  const metaIndex = readBlock(bytes, footer.metaIndex)
+  const isIndexSound = index !== null && isBlockSound(bytes, footer.index)
+  const isRestSound =
+    metaIndex !== null && [footer.metaIndex, ...handlesIn(metaIndex)].every(handle => isBlockSound(bytes, handle))
+  return { blocks: index === null ? [] : handlesIn(index), isIndexSound, isSound: isIndexSound && isRestSound }
+}
+
+/**
+ * Data blocks without a sound index. They lie one behind the other from the beginning of the table, so where one ends, the next begins, and its CRC
+ * tells how long it is. Past a damaged one only what the index still says leads on; without that, the rest is given up.
+ */
+function findBlocks(bytes: Buffer, named: readonly Handle[]): Handle[] {
+  const found: Handle[] = []
+  let at = 0
+  for (;;) {
+    const block = soundBlockAt(bytes, at) ?? named.find(({ offset }) => offset >= at)
+    if (block === undefined) return found
+    const filter = filterNamedIn(bytes, block)
+    if (filter !== null) return found.filter(({ offset }) => offset < filter.offset)
+    found.push(block)
+    at = block.offset + block.size + BLOCK_TRAILER_BYTES
+  }
+}
+
+/** The sound block that begins there, whatever its length; null: none. Reads on to the end of the table if there is none. */
+function soundBlockAt(bytes: Buffer, offset: number): Handle | null {
+  let crc = 0
+  let summed = offset
+  for (let end = offset + MIN_BLOCK_BYTES; end + BLOCK_TRAILER_BYTES <= bytes.length; end++) {
+    if (bytes[end] !== PLAIN && bytes[end] !== SNAPPY) continue
+    crc = crc32c(bytes, summed, end + 1, crc)
+    summed = end + 1
+    if (crc === unmaskCrc(bytes.readUInt32LE(summed))) return { offset, size: end - offset }
+  }
+  return null
+}
+
+/** Where the filter is, if this block is the meta index: filter, meta index and index follow the data blocks. */
+function filterNamedIn(bytes: Buffer, handle: Handle): Handle | null {
+  const [entry] = blockEntries(readBlock(bytes, handle) ?? Buffer.alloc(0))
+  return entry?.[0].equals(FILTER_KEY) === true ? readHandle(entry[1], 0).handle : null
 }
 
 const handlesIn = (index: Buffer): Handle[] => [...blockEntries(index)].map(([, value]) => readHandle(value, 0).handle)

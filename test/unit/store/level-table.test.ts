@@ -52,6 +52,38 @@ describe.each([true, false])('a table LevelDB wrote, compressed: %s', compressio
     }
   })
 
+  test('with a damaged filter, index or footer loses no value', async () => {
+    const bytes = await readFile(table)
+    const damagedTable = join(directory.path, 'damaged.ldb')
+    const covered = bytes.length - 48
+    const afterFilter = bytes.indexOf('filter.leveldb')
+    const places = Array.from({ length: 40 }, (_, step) => Math.floor(((bytes.length - afterFilter) * step) / 40))
+    for (const place of [afterFilter - 100, ...places.map(place => afterFilter + place), bytes.length - 1]) {
+      const damaged = Buffer.from(bytes)
+      damaged[place] = (damaged[place] ?? 0) ^ 0x10
+      await writeFile(damagedTable, damaged)
+      if (place < covered) expect(await isTableSound(damagedTable)).toBe(false)
+      expect(await salvageTable(damagedTable, () => false)).toHaveLength(ENTRIES - 1)
+    }
+    for (const length of [bytes.length - 1, covered, afterFilter]) {
+      await writeFile(damagedTable, bytes.subarray(0, length))
+      expect(await salvageTable(damagedTable, () => false)).toHaveLength(ENTRIES - 1)
+    }
+  })
+
+  test('with a damaged index and a damaged block loses that block, and what follows only where the index leads no further', async () => {
+    const damaged = await readFile(table)
+    const damagedTable = join(directory.path, 'damaged.ldb')
+    const index = damaged.subarray(damaged.indexOf('filter.leveldb'), -48)
+    index[index.length >> 1] = (index[index.length >> 1] ?? 0) ^ 0x10
+    damaged[100] = (damaged[100] ?? 0) ^ 0x10
+    await writeFile(damagedTable, damaged)
+    const found = await salvageTable(damagedTable, () => false)
+    expect(found.length).toBeLessThan(ENTRIES - 1)
+    expect(found.length).toBeGreaterThan(ENTRIES * 0.9)
+    expect(found.at(-1)?.[0].toString()).toBe(keyOf(ENTRIES - 1))
+  })
+
   test('of any length, or of noise, is a damaged table and not a crash', async () => {
     const bytes = await readFile(table)
     const damagedTable = join(directory.path, 'damaged.ldb')
