@@ -7,7 +7,7 @@
  *   2. its memtable is forced into synced tables, and it is checked that this has happened;
  *   3. only then one synced batch in log/ deletes the deltas before N and the segments and bodies that were settled up to N.
  * Delta N stays: the first delta in log/ tells which state/ it needs. M is the checkpoint before, whose third step is known to be done; at start
- * everything behind M is replayed, and state/ is believed only if its N is not older than the first delta in log/.
+ * everything behind M is replayed, and state/ is believed only if its N is not older than the first sound delta in log/, or that is the one behind M.
  *
  * WARNING: on-disk format. state/ key 'c', little-endian: commit N (6), proven M (6), next record number (6), unsettled entries in the whole store (6).
  */

@@ -12,7 +12,7 @@
 import { type BootRecord, decodeBoot } from './boot.ts'
 import { type Checkpoint, flushToTables, readCheckpoint, writeCheckpoint } from './checkpoint.ts'
 import type { OpenedDatabase } from './database.ts'
-import { decodeDelta } from './delta.ts'
+import { type Delta, decodeDelta } from './delta.ts'
 import type { Mark } from './high-water.ts'
 import {
   BOOT_PART,
@@ -218,18 +218,27 @@ class Recovery {
     if (this.#isStateFresh) return 'it was not there'
     // Without a checkpoint record it holds only what deltas that are all still in log/ have put there: the first one has the number 1.
     if (checkpoint === null) return firstDelta === 1 ? null : 'it has no checkpoint record'
-    if (firstDelta !== null && checkpoint.commit < firstDelta) {
+    // Up to `proven` it is complete, so where the next delta is there too, none is missing, even if that of the checkpoint is lost.
+    if (firstDelta !== null && Math.max(checkpoint.commit, checkpoint.proven + 1) < firstDelta) {
       return `it is as of commit ${checkpoint.commit}, log/ needs ${firstDelta} or later`
     }
     return null
   }
 
-  /** The first commit at or behind `from` whose delta is in log/. */
+  /** The first commit at or behind `from` whose delta is in log/ and sound: a damaged one vouches for nothing, and the replay passes over it. */
   async #firstDelta(from: number): Promise<number | null> {
     for await (const key of this.#logKeys(from)) {
-      if (key.queue === 0 && key.part === 0 && key.commit > 0) return key.commit
+      if (key.queue === 0 && key.part === 0 && key.commit > 0 && (await this.#readDelta(key.commit)) !== null)
+        return key.commit
     }
     return null
+  }
+
+  /** null: it is not there, or damaged. */
+  async #readDelta(commit: number): Promise<Delta | null> {
+    const key = logKey(commit, 0, 0)
+    const value = await readOrNull(this.#log, key)
+    return value === null ? null : decodeDelta(key, value)
   }
 
   /** Indexes every segment in log/. Core's own records in state/ stay, as far as they are there. */
@@ -318,9 +327,7 @@ class Recovery {
   }
 
   async #replayDelta(commit: number, checkpoint: Checkpoint | null, progress: Progress): Promise<void> {
-    const key = logKey(commit, 0, 0)
-    const value = await readOrNull(this.#log, key)
-    const delta = value === null ? null : decodeDelta(key, value)
+    const delta = await this.#readDelta(commit)
     if (delta === null) return // the next sound delta, or the high-water mark, shows what that cost
     if (progress.expected !== null && commit > progress.expected) {
       progress.finishOrphans()

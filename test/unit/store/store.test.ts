@@ -4,7 +4,7 @@ import { ClassicLevel } from 'classic-level'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { recordBytes } from '../../../src/model/message.ts'
-import { LOG_FORMAT_KEY, StatePrefix, segmentIndexKey } from '../../../src/store/keys.ts'
+import { LOG_FORMAT_KEY, parseLogKey, StatePrefix, segmentIndexKey } from '../../../src/store/keys.ts'
 import { sealValue } from '../../../src/store/state.ts'
 import type { Store } from '../../../src/store/store.ts'
 import { ABSENT, type SegmentRef } from '../../../src/store/types.ts'
@@ -367,6 +367,32 @@ describe('state/', () => {
     await using reopened = await openStore(image.path)
     expect(reopened.recovery.isStateRebuilt).toBe(true)
     expect((await readQueue(reopened, 1)).seqs).toEqual([3, 4, 5, 6, 7, 8, 12, 13, 14])
+    expect(await reopened.getState(LEDGER)).toEqual(Buffer.from('last'))
+    expect(store.isDamaged).toBe(false)
+  })
+
+  test.each([
+    ['lost the delta of the checkpoint', 1, null, EXPECTED],
+    ['a damaged delta of the checkpoint', 1, Buffer.from('damaged'), EXPECTED],
+    ['lost the next delta too', 2, null, [3, 4, 5, 6, 7, 8, 12, 13, 14]],
+    ['the next delta damaged too', 2, Buffer.from('damaged'), [3, 4, 5, 6, 7, 8, 12, 13, 14]],
+  ])('is believed where every delta since its checkpoint is there: log/ has %s', async (_, count, harmed, expected) => {
+    await using directory = await tempDir()
+    await using store = await build(directory.path)
+    await using image = await imageOf(directory)
+    const log = new ClassicLevel<Buffer, Buffer>(join(image.path, 'store/log'), {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+    })
+    const deltas = (await log.keys().all()).filter(key => {
+      const place = parseLogKey(key)
+      return place !== null && place.commit > 0 && place.queue === 0 && place.part === 0
+    })
+    for (const key of deltas.slice(0, count)) await (harmed === null ? log.del(key) : log.put(key, harmed))
+    await log.close()
+    await using reopened = await openStore(image.path)
+    expect(reopened.recovery).toMatchObject({ isStateRebuilt: count > 1, lostRecords: 0, missingRecords: 0 })
+    expect(await readQueue(reopened, 1)).toMatchObject({ seqs: expected, damaged: 0 })
     expect(await reopened.getState(LEDGER)).toEqual(Buffer.from('last'))
     expect(store.isDamaged).toBe(false)
   })
