@@ -173,8 +173,9 @@ async function compose(
     ageMs,
     configured: config.streams.map(({ name }) => name),
   })
+  onStop(async () => streams.settleUp())
   await streams.load()
-  for (const { name, lostAtMost } of topology.queues()) {
+  for (const { name, lostAtMost } of [...topology.queues(), ...streams.all()]) {
     if (lostAtMost > 0)
       log.warn(
         { queue: name, at_most: lostAtMost },
@@ -368,11 +369,11 @@ const queueAddress = (name: string | null): MessageAddress | null =>
   name === null ? null : { exchange: '', key: name }
 
 async function openStream(
-  { name, retention, bind }: StreamConfig,
+  { name, retention, ack, bind }: StreamConfig,
   streams: Streams,
   declarations: Declarations,
 ): Promise<void> {
-  await streams.declare({ name, origin: 'config', retention })
+  await streams.declare({ name, origin: 'config', retention, ack })
   await bindTopics(name, bind, declarations)
 }
 

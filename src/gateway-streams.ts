@@ -43,7 +43,7 @@ export class RunningStreams implements StreamModel {
   }
 
   async #status(stream: Stream): Promise<StreamStatus> {
-    const { name, first, next, depth, bytes, retention, readerCount, cursors, missed, ledger } = stream
+    const { name, first, next, depth, bytes, retention, ack, lostAtMost, readerCount, cursors, missed, ledger } = stream
     let oldestAt: string | null = null
     await stream.visit(first, (record, at) => {
       oldestAt = new Date(this.#identities.wallTimeMs(record, at)).toISOString()
@@ -58,6 +58,8 @@ export class RunningStreams implements StreamModel {
       bytes,
       oldest_at: oldestAt,
       retain: { age_ms: retention.ageMs, bytes: retention.bytes },
+      ack,
+      lost_at_most: lostAtMost,
       readers: readerCount,
       cursors: cursors.size,
       missed,

@@ -33,6 +33,8 @@ export interface GatewayParts {
   readonly clock: Clock
 }
 
+const LOST_UNWRITTEN = 'acknowledged before they were written were lost when the gateway ended last (ack: buffered)'
+
 const NO_BYTES = Buffer.alloc(0)
 
 /** The running gateway as the API, the metrics and the demo see it: figures gathered when asked for. */
@@ -133,15 +135,14 @@ export class RunningGateway implements Gateway {
       const damaged = queue.ledger.dropped.get('damage') ?? 0
       if (damaged > 0) reasons.push(`queue ${queue.name}: ${damaged} messages were lost to damage of the store`)
       if (queue.lostAtMost > 0) {
-        reasons.push(
-          `queue ${queue.name}: up to ${queue.lostAtMost} messages acknowledged before they were written were lost when the gateway ended last (ack: buffered)`,
-        )
+        reasons.push(`queue ${queue.name}: up to ${queue.lostAtMost} messages ${LOST_UNWRITTEN}`)
       }
     }
-    for (const { name, ledger } of streams.all()) {
+    for (const { name, ledger, lostAtMost } of streams.all()) {
       if (ledger.imbalance !== 0) reasons.push(`stream ${name}: the ledger is off by ${ledger.imbalance} messages`)
       const damaged = ledger.dropped.get('damage') ?? 0
       if (damaged > 0) reasons.push(`stream ${name}: ${damaged} messages were lost to damage of the store`)
+      if (lostAtMost > 0) reasons.push(`stream ${name}: up to ${lostAtMost} messages ${LOST_UNWRITTEN}`)
     }
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'

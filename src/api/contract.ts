@@ -442,6 +442,9 @@ export const stream = z.object({
   /** Of the oldest message kept; null when there is none. */
   oldest_at: z.nullable(time),
   retain: z.object({ age_ms: durationMs, bytes }),
+  ack: z.enum(['fsync', 'buffered']),
+  /** Messages that were acknowledged before they were written and may have been lost when the gateway ended last. */
+  lost_at_most: count,
   /** Reading now, and cursors kept. */
   readers: count,
   cursors: count,

@@ -366,8 +366,13 @@ const stream = z.pipe(
       ),
       'What is kept. Forgetting is by segments of up to 256 KiB, so that somewhat more is kept.',
     ),
+    ack: setting(
+      oneOf(['fsync', 'buffered']),
+      'fsync',
+      'When a publisher of QoS 1 is acknowledged. fsync: the message is on disk; buffered: it is in memory, and written within store.buffered_interval.',
+    ),
   }),
-  z.transform(o => ({ bind: o.bind ?? [], retention: o.retain })),
+  z.transform(o => ({ bind: o.bind ?? [], retention: o.retain, ack: o.ack })),
 )
 
 const route = z.pipe(

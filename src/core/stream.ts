@@ -14,6 +14,7 @@
 import { historyOf, type Moment } from '../model/death-history.ts'
 import { BrokerError } from '../model/error.ts'
 import { type Acceptance, type RecordPrefix, recordAcceptedAt, recordBoot, recordLength } from '../model/message.ts'
+import type { QueuePolicy } from '../model/queue-policy.ts'
 import type { ReadFrom } from '../model/read-from.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
@@ -32,6 +33,7 @@ import { isAfter, Lane, type LaneOwner } from './lane.ts'
 import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { momentOf } from './moment.ts'
+import { Owed } from './owed.ts'
 import { DONE, type Segment, SHARED } from './segment.ts'
 import { PAGE_BYTES, StreamPages } from './stream-pages.ts'
 import { StreamReader, type StreamSource } from './stream-reader.ts'
@@ -42,6 +44,14 @@ export interface Retention {
   readonly ageMs: number
   readonly bytes: number
 }
+
+export interface StreamOptions {
+  readonly name: string
+  readonly retention: Retention
+  readonly ack: StreamAck
+}
+
+export type StreamAck = Exclude<QueuePolicy['ack'], 'upstream'>
 
 /** What a stream needs of the rest of the core. */
 export interface StreamParts {
@@ -66,6 +76,7 @@ export interface StoredStream {
   readonly nextPosition: number
   /** Its newest segment; null: none. */
   readonly last: SegmentRef | null
+  readonly owed: number
   readonly cursors: ReadonlyMap<string, number>
 }
 
@@ -74,6 +85,8 @@ export interface StreamRecord {
   readonly figures: LedgerFigures
   readonly bytes: number
   readonly next: number
+  /** The most messages that may have been acknowledged and not written since (owed.ts); absent: none. */
+  readonly owed?: number
 }
 
 /** One record in stored form beginning at `at`, valid during the call; false ends the visit. */
@@ -93,7 +106,10 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   missed = 0
   readonly isDurable = true
   readonly qos0 = 'buffer'
-  readonly ack = 'fsync'
+  /** buffered: publishers are acknowledged before the message is written, within what may be owed (owed.ts). May be changed while running. */
+  ack: StreamAck
+  /** How many messages acknowledged before they were written the last end of the process may have cost. */
+  readonly lostAtMost: number
   readonly isAttended = true
   readonly noteNow = 0
   /** Retention makes room, so it never refuses. */
@@ -106,6 +122,9 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   readonly #parts: StreamParts
   readonly #lane: Lane
   readonly #pages: StreamPages
+  readonly #owed: Owed
+  /** Messages in the commit under way. */
+  #beingWritten = 0
   readonly #cursors: Map<string, number>
   readonly #readers = new Set<StreamReader>()
   /** Readers whose cursor is to be written. */
@@ -125,12 +144,15 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   #nextAgeCheckMs = 0
   #visits = 0
 
-  constructor(name: string, retention: Retention, parts: StreamParts, stored: StoredStream) {
+  constructor({ name, retention, ack }: StreamOptions, parts: StreamParts, stored: StoredStream) {
     this.name = name
+    this.ack = ack
     this.#retention = retention
     this.#parts = parts
     this.ledger = Ledger.from(stored.figures)
     this.#pages = new StreamPages(parts.memory)
+    this.#owed = new Owed(parts.monotonicMs)
+    this.lostAtMost = stored.owed
     this.#cursors = new Map(stored.cursors)
     this.#first = stored.first
     const { number, tickets, memory, store } = parts
@@ -193,8 +215,14 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
     return 'take'
   }
 
-  mayOwe(): boolean {
-    return false
+  mayOwe(count: number): boolean {
+    return this.#owed.mayOwe(this.#lane.unwritten + this.#beingWritten + count)
+  }
+
+  /** For an orderly stop: nothing is acknowledged unwritten any more, and the last commit says so. */
+  settleUp(): void {
+    this.#owed.end()
+    if (this.#owed.isOpen) this.#parts.schedule.touch(this)
   }
 
   bookDropped(count: number, reason: DropReason): void {
@@ -497,7 +525,9 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#isEmptied) return
     const { number, ledgerKey } = this.#parts
+    const before = this.#lane.unwritten
     this.#lane.prepareCommit(throughTicket, commit, commitNumber)
+    this.#beingWritten = before - this.#lane.unwritten
     commit.marks.push(...this.#marks.values())
     this.#isCommittingMarks = this.#marks.size > 0
     this.#marks = new Map()
@@ -516,10 +546,12 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
 
   #record(): Buffer {
     const { unwritten, unwrittenBytes, nextPosition } = this.#lane
+    const owed = this.#owed.prepare(unwritten)
     const record: StreamRecord = {
       figures: this.ledger.persistent(unwritten),
       bytes: this.bytes - unwrittenBytes,
       next: nextPosition,
+      ...(owed === 0 ? {} : { owed }),
     }
     return Buffer.from(JSON.stringify(record))
   }
@@ -527,7 +559,11 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   committed(): void {
     const mayGoOn = this.#isCommittingMarks || this.bytes > this.#retention.bytes
     this.#isCommittingMarks = false
+    this.#beingWritten = 0
+    this.#owed.committed()
     this.#lane.committed()
+    // Nothing more came: a commit within a minute says that nothing is owed.
+    if (this.#owed.isOpen && this.#lane.unwritten === 0) this.figuresChanged()
     if (mayGoOn) this.retain()
   }
 

@@ -9,15 +9,20 @@ import { EMPTY_FIGURES, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { ledgerKey, numberBytes, type Origin } from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
-import { cursorPrefix, decodeCursor, type Retention, type StoredStream, Stream, type StreamRecord } from './stream.ts'
+import {
+  cursorPrefix,
+  decodeCursor,
+  type StoredStream,
+  Stream,
+  type StreamOptions,
+  type StreamRecord,
+} from './stream.ts'
 import { replayStream, type StreamReplayed, type StreamReplayOptions } from './stream-replay.ts'
 import type { Tickets } from './tickets.ts'
 import type { Topology } from './topology.ts'
 
-export interface StreamSpec {
-  readonly name: string
+export interface StreamSpec extends StreamOptions {
   readonly origin: Origin
-  readonly retention: Retention
 }
 
 /** A stream's definition as kept in the store. */
@@ -108,6 +113,7 @@ export class Streams {
     if (known !== undefined && stream !== undefined) {
       if (encodeDefinition(known).equals(encodeDefinition(definition))) return stream
       stream.retention = spec.retention
+      stream.ack = spec.ack
       this.#definitions.set(name, definition)
       await this.#keep(definition)
       return stream
@@ -124,11 +130,10 @@ export class Streams {
   }
 
   async #open(definition: StreamDefinition): Promise<Stream> {
-    const { name, number, retention } = definition
+    const { name, number } = definition
     this.#store.nameQueue(number, name)
     const stream = new Stream(
-      name,
-      retention,
+      definition,
       {
         number,
         store: this.#store,
@@ -170,6 +175,7 @@ export class Streams {
       last: last?.ref ?? null,
       first: oldest?.first ?? nextPosition,
       cursors,
+      owed: record?.owed ?? 0,
     }
   }
 
@@ -219,6 +225,11 @@ export class Streams {
   /** Forgets what is over age or bytes; called every few seconds. */
   retain(): void {
     for (const stream of this.#streams.values()) stream.retain()
+  }
+
+  /** For an orderly stop: nothing is acknowledged unwritten any more, and the last commit says so. */
+  settleUp(): void {
+    for (const stream of this.#streams.values()) stream.settleUp()
   }
 
   /** Those in use and orphans. */

@@ -8,7 +8,7 @@ import type { MessageAddress } from '../../src/core/mover.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
 import { Router } from '../../src/core/router.ts'
 import { RoutingTable } from '../../src/core/routing-table.ts'
-import type { Retention, Stream } from '../../src/core/stream.ts'
+import type { Retention, Stream, StreamAck } from '../../src/core/stream.ts'
 import { Streams } from '../../src/core/streams.ts'
 import { Tickets } from '../../src/core/tickets.ts'
 import { Topology } from '../../src/core/topology.ts'
@@ -163,14 +163,20 @@ export class CoreUnderTest {
   }
 
   /** A stream bound to a filter. */
-  async stream(name: string, pattern: string, retention: Retention = KEEP_ALL): Promise<Stream> {
-    const stream = await this.streams.declare({ name, origin: 'config', retention })
+  async stream(
+    name: string,
+    pattern: string,
+    retention: Retention = KEEP_ALL,
+    ack: StreamAck = 'fsync',
+  ): Promise<Stream> {
+    const stream = await this.streams.declare({ name, origin: 'config', retention, ack })
     this.router.bind(MQTT_EXCHANGE, { pattern, destination: { live: null, queue: stream }, maxQos: 2, note: 0 })
     return stream
   }
 
   async close(): Promise<void> {
     this.topology.settleUp()
+    this.streams.settleUp()
     await this.schedule.stop()
     await this.store.close()
   }

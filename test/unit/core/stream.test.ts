@@ -1,4 +1,4 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { cp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
@@ -309,7 +309,7 @@ describe('deleting a stream', () => {
     await using directory = await tempDir()
     {
       await using core = await CoreUnderTest.open(directory.path)
-      const stream = await core.streams.declare({ name: 'history', origin: 'api', retention: KEPT })
+      const stream = await core.streams.declare({ name: 'history', origin: 'api', retention: KEPT, ack: 'fsync' })
       const destination = { kind: 'queue', name: 'history' } as const
       await core.declarations.bind({ source: 'mqtt', destination, key: 'a/#', headers: null }, 'api')
       await publish(core, 0, 500)
@@ -508,6 +508,36 @@ describe('admission to a stream', () => {
     expect(isAcknowledged).toBe(false)
     core.gate.releaseCommits()
     await publishing
+  })
+})
+
+describe('ack: buffered', () => {
+  test('acknowledges before the disk has the message, and what that can have cost is known afterwards', async () => {
+    await using directory = await tempDir()
+    const live = join(directory.path, 'live')
+    const image = join(directory.path, 'image')
+    {
+      await using core = await CoreUnderTest.open(live)
+      const stream = await core.stream('history', '#', KEPT, 'buffered')
+      // The first ones wait for the disk, whose commit says how much may be owed from then on.
+      await publish(core, 0, 20)
+      await core.gate.stillness()
+      await publish(core, 20, 30)
+      expect(stream.depth).toBe(30)
+      await cp(live, image, { recursive: true })
+      core.gate.releaseCommits()
+    }
+    {
+      await using after = await CoreUnderTest.open(image)
+      const stream = await after.stream('history', '#', KEPT, 'buffered')
+      expect(stream.depth).toBe(20)
+      expect(stream.lostAtMost).toBeGreaterThanOrEqual(10)
+      expect(stream.lostAtMost).toBeLessThan(200)
+      expect(stream.ledger.imbalance).toBe(0)
+    }
+    await using orderly = await CoreUnderTest.open(live)
+    const stream = await orderly.stream('history', '#', KEPT, 'buffered')
+    expect([stream.depth, stream.lostAtMost]).toEqual([30, 0])
   })
 })
 
