@@ -145,9 +145,12 @@ export class StreamReader {
     )
   }
 
+  /** Where it begins is written even if that is the very first position: whoever comes back goes on from there. */
   #goOn(position: number): void {
+    if (this.#isClosed) return
+    const isPlaced = this.#state !== 'placing'
     this.#state = 'ready'
-    if (position === this.#position) return
+    if (isPlaced && position === this.#position) return
     this.#position = position
     this.#noteMove()
   }

@@ -383,6 +383,36 @@ describe('a cursor', () => {
     await eventuallyPasses(() => expect(reader.positions).toEqual(numbers(50, 60)))
   })
 
+  test('of a reader that was there when the stream was empty stays before what comes first, also after a restart', async () => {
+    await using directory = await tempDir()
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      new StreamCollector(await core.stream('history', '#'), 'r', 'next').reader.close()
+      await publish(core, 0, 5)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    const reader = new StreamCollector(await core.stream('history', '#'), 'r', 'next')
+    await eventuallyPasses(() => expect(reader.positions).toEqual(numbers(0, 5)))
+  })
+
+  test('is not made by a reader that was closed before its place was found', async () => {
+    await using directory = await tempDir()
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      const stream = await core.stream('history', '#')
+      await publish(core, 0, 50)
+      const { reader } = new StreamCollector(stream, 'r', { timeMs: systemClock.wallMs() + 3_600_000 })
+      reader.close()
+      await stream.forget('r')
+      expect(await stream.placeOf({ timeMs: systemClock.wallMs() + 3_600_000 })).toBe(50)
+      await core.schedule.flush()
+      expect(stream.cursors.size).toBe(0)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    const reader = new StreamCollector(await core.stream('history', '#'), 'r', 'first')
+    await eventuallyPasses(() => expect(reader.positions).toEqual(numbers(0, 50)))
+  })
+
   test('is gone when it is forgotten, for good', async () => {
     await using directory = await tempDir()
     {
