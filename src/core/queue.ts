@@ -533,8 +533,12 @@ export class Queue implements Keeper, LaneOwner {
   /** Why the message at the front is not to be delivered; null: it is. */
   #verdictOn(lane: Lane, segment: Segment, ttlMs: number): DeadLetterReason | null {
     const index = lane.entry
-    const verdict = lane.triedAt(segment, index)?.verdict ?? null
-    if (verdict !== null) return verdict
+    const tried = lane.triedAt(segment, index)
+    if (tried !== undefined) {
+      if (tried.verdict !== null) return tried.verdict
+      // The verdict goes with the process, and the limit may have been lowered.
+      if (tried.failures >= this.#policy.maxAttempts) return 'delivery_limit'
+    }
     const at = segment.offsetAt(index)
     const expiryMs = recordExpiryMs(segment.bytes, at)
     if (expiryMs === 0 && ttlMs === Number.POSITIVE_INFINITY) return null

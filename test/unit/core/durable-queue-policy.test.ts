@@ -85,6 +85,25 @@ describe('after a restart', () => {
     await core.close()
   })
 
+  it('a message that has failed as often as it may is given up, and not delivered once more', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    let queue = await declare(core, { maxAttempts: 2, retry: SHORT_PAUSE })
+    await put(core, 'poison')
+    const consumer = new Collector(queue, 1)
+    queue.attach(consumer)
+    consumer.fail()
+    queue.detach(consumer)
+    core = await restarted(core, directory)
+    queue = await declare(core, { maxAttempts: 1, retry: SHORT_PAUSE })
+    const next = new Collector(queue, 1)
+    queue.attach(next)
+    await eventually(() => queue.depth === 0 || next.deliveries.length > 0, { what: 'what becomes of it' })
+    expect(next.payloads()).toEqual([])
+    expect(queue.ledger.figures()).toMatchObject({ accepted: 1, dropped: { delivery_limit: 1 } })
+    await core.close()
+  })
+
   it('after a kill, a message that was delivered from disk is redelivered, those behind it are not', async () => {
     await using directory = await tempDir()
     let core = await CoreUnderTest.open(directory.path)
