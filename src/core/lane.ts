@@ -629,7 +629,7 @@ export class Lane {
     const showLoaded = (found: LoadedSegment): void => {
       const sifted = this.#sifted.get(refKey(found.ref))
       const segment = sifted?.segment ?? Segment.loaded(found, new MemoryBudget(Number.POSITIVE_INFINITY))
-      if (sifted === undefined) this.#recall(segment)
+      this.#recall(segment)
       show(segment)
     }
     for (;;) {
@@ -721,7 +721,7 @@ export class Lane {
     const key = refKey(found.ref)
     const known = this.#sifted.get(key)?.segment
     const segment = known ?? Segment.loaded(found, this.#memory)
-    if (known === undefined) this.#recall(segment)
+    this.#recall(segment)
     const { live } = segment
     const next = this.#siftSegment(segment, from, judge)
     if (segment.live < live) {
@@ -995,7 +995,7 @@ export class Lane {
     this.bytes -= bytes
   }
 
-  /** Marks in a segment that was read what is known of its messages' deliveries. */
+  /** Marks in a segment that was read, now or for a sift, what is known of its messages' deliveries. */
   #recall(segment: Segment): void {
     if (this.#tried.size === 0 && segment.first >= this.#delivered) return
     for (let i = 0; i < segment.count; i++) {
@@ -1004,8 +1004,9 @@ export class Lane {
       if ((segment.statusAt(i) & DONE) !== 0) continue
       if (tried === undefined && position >= this.#delivered) continue
       const isWaiting = tried !== undefined && tried.pauseMs > 0
-      segment.status[i] = segment.statusAt(i) | REDELIVERED | (isWaiting ? WAITING : 0)
-      if (isWaiting) segment.waiting++
+      const status = segment.statusAt(i)
+      if (isWaiting !== ((status & WAITING) !== 0)) segment.waiting += isWaiting ? 1 : -1
+      segment.status[i] = (status & ~WAITING) | REDELIVERED | (isWaiting ? WAITING : 0)
     }
   }
 
@@ -1069,7 +1070,7 @@ export class Lane {
         continue
       }
       const segment = sifted?.segment ?? Segment.loaded(found, this.#memory)
-      if (sifted === undefined) this.#recall(segment)
+      this.#recall(segment)
       if (segment.live > 0) {
         this.#segments.splice(this.#head, 0, segment)
         this.#head++
