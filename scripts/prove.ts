@@ -12,14 +12,18 @@ import { cpus, release, totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { backlog } from '../test/fault/scenarios/backlog.ts'
+import { backlogRead } from '../test/fault/scenarios/backlog-read.ts'
 import { fullDisk } from '../test/fault/scenarios/full-disk.ts'
 import { kill } from '../test/fault/scenarios/kill.ts'
+import { longQueue } from '../test/fault/scenarios/long-queue.ts'
+import { manyQueues } from '../test/fault/scenarios/many-queues.ts'
 import { outage } from '../test/fault/scenarios/outage.ts'
 import { slowDiskIngress } from '../test/fault/scenarios/slow-disk.ts'
+import { measureSluice } from '../test/fault/support/measure-sluice.ts'
 import { rememberFailedSeed } from '../test/fault/support/seeds.ts'
 import { contendersOf, type Measurement, measure } from './bench/measure.ts'
 import { verdictOf } from './bench/report.ts'
-import { SCENARIOS } from './bench/scenarios.ts'
+import { SCENARIOS, scenarioNamed } from './bench/scenarios.ts'
 
 const ROOT = resolve(import.meta.dirname, '..')
 const CACHE = join(ROOT, '.cache')
@@ -228,6 +232,58 @@ const ITEMS: readonly Item[] = [
     },
   },
   {
+    name: 'backlog-read',
+    title: 'Store and core in this process, opened on 1,000,000 messages of 256 B in one queue',
+    isSeeded: false,
+    prove: async () => [
+      atLeast(
+        'from disk to a consumer in the process that settles each at once',
+        await backlogRead(1_000_000),
+        200_000,
+        '/s',
+      ),
+    ],
+  },
+  {
+    name: 'durable-through',
+    title: scenarioNamed('durable-through').title,
+    isSeeded: false,
+    prove: async ({ name }) => {
+      const { ratePerS, lost } = await measureSluice(name, { seconds: 10 })
+      return [
+        atLeast('delivered over MQTT, QoS 1', ratePerS, 100_000, '/s'),
+        row('acknowledged messages not delivered', 0, lost),
+      ]
+    },
+  },
+  {
+    name: 'long-queue',
+    title:
+      'A durable queue at 500 messages/s, in a gateway of its own and beside a queue with 1,000,000 messages; medians of five 99th percentiles',
+    isSeeded: false,
+    prove: async () => {
+      const { alone, beside } = await longQueue({ messages: 1_000_000, seconds: 5, rounds: 5 })
+      return [
+        ratio('publish to PUBACK by fdatasync', beside.acknowledgedMs, alone.acknowledgedMs, 2, inMs),
+        ratio('publish to delivery', beside.deliveredMs, alone.deliveredMs, 2, inMs),
+      ]
+    },
+  },
+  {
+    name: 'many-queues',
+    title: '2,000 durable queues with ten messages each by one with 20,000',
+    isSeeded: false,
+    prove: async () => {
+      const { many, one } = await manyQueues(2_000, 5)
+      return [
+        ratio('process start to first CONNACK', many.startUpMs, one.startUpMs, 2, inMs),
+        ratio('anonymous memory after it', many.memory.anonymous, one.memory.anonymous, 1.5, inMegabytes),
+        ratio('resident memory after it', many.memory.total, one.memory.total, 1.5, inMegabytes),
+        ratio('log/ and state/ on disk', many.diskBytes, one.diskBytes, 2, inMegabytes),
+      ]
+    },
+  },
+  {
     name: 'store-kill',
     title: 'A process that commits, settles and makes checkpoints in a loop, killed (SIGKILL) 200 times',
     isSeeded: false,
@@ -323,6 +379,19 @@ function atLeast(what: string, measured: number, bar: number, unit: string): Row
   const figure = (n: number) => `${Math.round(n).toLocaleString('en-US')}${unit}`
   return { what, bar: `≥ ${figure(bar)}`, measured: figure(measured), holds: measured >= bar }
 }
+
+/** A cost beside what it is compared with. */
+function ratio(what: string, measured: number, reference: number, bar: number, inWords: (n: number) => string): Row {
+  return {
+    what,
+    bar: `≤ ${bar} ×`,
+    measured: `${(measured / reference).toFixed(2)} × (${inWords(measured)} by ${inWords(reference)})`,
+    holds: measured <= bar * reference,
+  }
+}
+
+const inMs = (ms: number): string => `${ms.toFixed(ms < 100 ? 2 : 0)} ms`
+const inMegabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`
 
 /** Medians of three runs of five seconds, as `npm run bench`. */
 async function compare(scenario: (typeof SCENARIOS)[number], say: Context['say']) {

@@ -11,6 +11,7 @@ import { routeList } from '../../src/api/contract.ts'
 import { freePort } from '../free-port.ts'
 import { startMosquitto } from '../peers.ts'
 import { CONNACK, connectFrame } from './frames.ts'
+import { QUEUE } from './load.ts'
 
 /* The brokers that are measured, each a fresh process on the first core; the generator has the second. */
 
@@ -30,6 +31,8 @@ export interface BrokerOptions {
   readonly directory: string
   /** Sluice gets a route for each of these filters, towards an upstream that refuses connections. */
   readonly routes: readonly string[]
+  /** Sluice gets a durable queue QUEUE for this filter; null: none. */
+  readonly queueFilter: string | null
   /** What starts Sluice: the sources' start script or an executable. */
   readonly sluice: string
   /** Of Sluice, added to this process's own. */
@@ -75,7 +78,13 @@ async function startAedes(): Promise<RunningBroker> {
   return { ...child, port, outboxDepth: async () => null }
 }
 
-async function startSluice({ directory, routes, sluice, environment }: BrokerOptions): Promise<RunningBroker> {
+async function startSluice({
+  directory,
+  routes,
+  queueFilter,
+  sluice,
+  environment,
+}: BrokerOptions): Promise<RunningBroker> {
   const [port, httpPort, deadPort] = [await freePort(), await freePort(), await freePort()]
   const file = join(directory, 'sluice.yaml')
   // Limits as wide as mosquitto's are here, so that both do the same work.
@@ -93,6 +102,9 @@ async function startSluice({ directory, routes, sluice, environment }: BrokerOpt
     '  session_queue: { messages: 10000000, bytes: 1GiB }',
     'log: { level: error }',
   ]
+  if (queueFilter !== null) {
+    config.push(`queues: { ${QUEUE}: { bind: [ "${queueFilter}" ], limits: { messages: 1000000000, bytes: 1TiB } } }`)
+  }
   if (routes.length > 0) {
     config.push(
       `upstreams: { away: { urls: [ "amqp://127.0.0.1:${deadPort}" ] } }`,

@@ -40,7 +40,7 @@ export interface LoadResult {
   readonly seconds: number
   /** Deliveries per second in the measured part; without a subscriber acknowledgements per second. */
   readonly ratePerS: number
-  /** From the write to the read of the same message; null unless the rate was fixed. */
+  /** From the write of a message to its read by a subscriber, without one to the read of its PUBACK; null unless the rate was fixed. */
   readonly latencyMs: { readonly p50: number; readonly p99: number } | null
   /** Share of one core that each process used in the measured part; the broker's is null where its pid was not given. */
   readonly brokerBusy: number | null
@@ -59,7 +59,9 @@ export interface LoadOrder {
 
 /** Topic of the publisher with that number; all have the same length. */
 export const topicOf = (publisher: number) => `bench/${String(publisher).padStart(3, '0')}`
-const FILTER = 'bench/#'
+export const FILTER = 'bench/#'
+/** Name of the durable queue that is consumed. */
+export const QUEUE = 'bench'
 export const TOPIC_BYTES = topicOf(0).length
 
 const READ_BYTES = 256 * 1024
@@ -131,21 +133,34 @@ async function open(port: number, hello: { clientId: string; clean: boolean }): 
   })
 }
 
-async function subscribe(connection: Connection, qos: 0 | 1): Promise<void> {
+interface Subscription {
+  readonly filter: string
+  readonly qos: 0 | 1
+  /** Called on SUBACK: what follows it in the same read may be messages. */
+  readonly receive: () => void
+}
+
+async function subscribe(connection: Connection, { filter, qos, receive }: Subscription): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error('no SUBACK')), HANDSHAKE_DEADLINE_MS)
     connection.onFrame = (firstByte, bytes, _body, end) => {
       clearTimeout(timer)
-      if (firstByte === SUBACK && bytes[end - 1] === qos) resolve()
-      else reject(new Error(`the broker refused the subscription to ${FILTER} at QoS ${qos}`))
+      if (firstByte !== SUBACK || bytes[end - 1] !== qos) {
+        reject(new Error(`the broker refused the subscription to ${filter} at QoS ${qos}`))
+        return
+      }
+      receive()
+      resolve()
     }
-    connection.socket.write(subscribeFrame({ filter: FILTER, qos }))
+    connection.socket.write(subscribeFrame({ filter, qos }))
   })
 }
 
 interface Publisher {
   readonly socket: Socket
   readonly frames: PublishFrames
+  /** With a fixed rate: when the frame of that index was sent last. */
+  readonly sentAtMs: Float64Array
   /** Index of the next frame to send. */
   next: number
   /** Packet id of the oldest unacknowledged frame. */
@@ -250,13 +265,13 @@ class Generator {
     const { publishers, subscribers, qos, payloadBytes, sink } = this.#load
     if (sink === 'offline-session') {
       const absent = await open(port, { clientId: 'bench-absent', clean: false })
-      await subscribe(absent, 1)
+      await subscribe(absent, { filter: FILTER, qos: 1, receive: ignore })
       await new Promise<void>(closed => absent.socket.once('close', () => closed()).end(DISCONNECT_FRAME))
     }
     for (let i = 0; i < subscribers; i++) {
       const connection = await open(port, { clientId: `bench-sub-${i}`, clean: true })
-      await subscribe(connection, qos)
-      this.#receiveOn(connection)
+      const filter = sink === 'queue' ? `$queue/${QUEUE}` : FILTER
+      await subscribe(connection, { filter, qos, receive: () => this.#receiveOn(connection) })
       this.#keep(connection)
     }
     for (let i = 0; i < publishers; i++) {
@@ -266,6 +281,7 @@ class Generator {
       const publisher: Publisher = {
         socket: connection.socket,
         frames: publishFrames({ topic: topicOf(i), qos, payloadBytes, count }),
+        sentAtMs: new Float64Array(count),
         next: 0,
         oldestId: 1,
         unacked: 0,
@@ -328,10 +344,12 @@ class Generator {
   }
 
   #takeAcksOn(connection: Connection, publisher: Publisher): void {
+    const showsAckTimes = this.#load.ratePerS > 0 && this.#load.subscribers === 0
     connection.onFrame = (firstByte, bytes, body) => {
       if (firstByte !== PUBACK) return
       const id = ((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0)
       if (id !== publisher.oldestId) this.#disordered++
+      if (showsAckTimes) this.#sample(performance.now() - (publisher.sentAtMs[id - 1] ?? Number.NaN))
       publisher.oldestId = (id % PACKET_IDS) + 1
       publisher.unacked--
       this.#acked++
@@ -407,7 +425,9 @@ class Generator {
   #sendStamped(publisher: Publisher): void {
     const { bytes, frameBytes, count } = publisher.frames
     const frame = Buffer.from(bytes.subarray(publisher.next * frameBytes, (publisher.next + 1) * frameBytes))
-    frame.writeDoubleLE(performance.now(), frameBytes - 8)
+    const nowMs = performance.now()
+    frame.writeDoubleLE(nowMs, frameBytes - 8)
+    publisher.sentAtMs[publisher.next] = nowMs
     publisher.next = (publisher.next + 1) % count
     publisher.unacked++
     this.#sent++

@@ -4,7 +4,7 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type BrokerName, pinned, startBroker } from './brokers.ts'
-import { type LoadOrder, type LoadResult, TOPIC_BYTES, topicOf } from './load.ts'
+import { FILTER, type LoadOrder, type LoadResult, TOPIC_BYTES, topicOf } from './load.ts'
 import type { Load, Scenario, Sink } from './scenarios.ts'
 
 /* One broker, fresh, under one scenario. */
@@ -49,8 +49,10 @@ export function contendersOf({ load, isDurable }: Scenario): readonly Contender[
       { label: 'Sluice', broker: 'sluice', sink: load.sink },
     ]
   }
+  const fanIn: Contender = { label: 'mosquitto, fan-in', broker: 'mosquitto', sink: 'subscribers' }
+  if (load.sink === 'queue') return [fanIn, { label: 'Sluice, $queue', broker: 'sluice', sink: 'queue' }]
   return [
-    { label: 'mosquitto, fan-in', broker: 'mosquitto', sink: 'subscribers' },
+    fanIn,
     { label: 'mosquitto, kept', broker: 'mosquitto', sink: 'offline-session' },
     { label: 'mosquitto, nobody', broker: 'mosquitto', sink: 'nobody' },
     { label: 'aedes, kept', broker: 'aedes', sink: 'offline-session' },
@@ -70,7 +72,8 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     const writtenBefore = writtenBytes()
     const broker = await startBroker(contender.broker, {
       directory,
-      routes: isDurable ? routesOf(queues, load) : [],
+      routes: isDurable && load.sink !== 'queue' ? routesOf(queues, load) : [],
+      queueFilter: load.sink === 'queue' ? FILTER : null,
       sluice,
       environment,
     })
@@ -104,7 +107,7 @@ const loadOf = (load: Load, sink: Sink): Load =>
 
 /** Filters of the routes that keep everything. */
 const routesOf = (queues: Scenario['queues'], { publishers }: Load): string[] =>
-  queues === 'one' ? ['bench/#'] : Array.from({ length: publishers }, (_, publisher) => topicOf(publisher))
+  queues === 'one' ? [FILTER] : Array.from({ length: publishers }, (_, publisher) => topicOf(publisher))
 
 async function generate(order: LoadOrder): Promise<LoadResult> {
   const script = join(import.meta.dirname, 'load.ts')

@@ -151,6 +151,9 @@ after fdatasync. mosquitto is measured three times, never writing anything: *fan
 memory from these publishers, and what Sluice is compared with; *kept* has a persistent session whose client is away, so that it keeps each message in memory;
 *nobody* has no subscriber at all: it acknowledges and forgets. For Sluice \`lost\` is what was acknowledged and is not in the outbox. \`written/accepted\` is what the process caused to be written to the disk
 from start to end, as the kernel counts it, by payload and topic bytes acknowledged; payloads are random bytes.
+
+**durable-through.** A durable queue of Sluice with a consumer by \`$queue/NAME\`. What the consumer has acknowledged by the time it would be written is not
+written.
 `
 }
 

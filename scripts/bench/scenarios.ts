@@ -3,8 +3,8 @@
  * only be compared with the same ones, because fast results are largely batching by TCP.
  */
 
-/** Where messages go: to subscribers that read, to the session of a subscriber that is away, or nowhere the generator sees. */
-export type Sink = 'subscribers' | 'offline-session' | 'nobody'
+/** Where messages go: to subscribers that read, to consumers of a durable queue, to the session of a subscriber that is away, or nowhere the generator sees. */
+export type Sink = 'subscribers' | 'queue' | 'offline-session' | 'nobody'
 
 /** What the generator does; the same towards every broker. */
 export interface Load {
@@ -30,7 +30,7 @@ export interface Scenario {
   readonly name: string
   readonly title: string
   readonly load: Load
-  /** Sluice keeps everything in the outbox of a route whose upstream refuses connections; the others in an offline session. */
+  /** Sluice keeps everything in the outbox of a route whose upstream refuses connections, or in a queue that is consumed; the others in an offline session. */
   readonly isDurable: boolean
   /** Of Sluice, where it keeps everything: one for all publishers, or one each. */
   readonly queues: 'one' | 'one each'
@@ -94,6 +94,15 @@ export const SCENARIOS: readonly Scenario[] = [
     queues: 'one each',
     shows: 'rate',
     bar: { ratio: 0.5, amplification: 2.5 },
+  },
+  {
+    name: 'durable-through',
+    title: 'QoS 1, 256 B, 10 publishers with window 20 into a durable queue, 1 consumer of it',
+    load: { ...FAN_IN, sink: 'queue' },
+    isDurable: true,
+    queues: 'one',
+    shows: 'rate',
+    bar: null,
   },
   {
     name: 'latency',

@@ -5,7 +5,11 @@ import { contendersOf, type Measurement, measure } from '../../scripts/bench/mea
 import { verdictOf } from '../../scripts/bench/report.ts'
 import { SCENARIOS, type Scenario } from '../../scripts/bench/scenarios.ts'
 import { findMosquitto } from '../../scripts/peers.ts'
+import { backlogRead } from '../fault/scenarios/backlog-read.ts'
+import { longQueue } from '../fault/scenarios/long-queue.ts'
+import { manyQueues } from '../fault/scenarios/many-queues.ts'
 import { slowDiskIngress } from '../fault/scenarios/slow-disk.ts'
+import { measureSluice } from '../fault/support/measure-sluice.ts'
 
 /*
  * Guards against a slide, not a measurement: short runs, beside whatever else the machine does, must reach a third of what `npm run bench`
@@ -45,16 +49,23 @@ async function compare(scenario: Scenario) {
   return { verdict, sluice }
 }
 
+/** The first run that is good enough, else the last one. */
+async function bestOf<R>(measured: () => Promise<R>, isGoodEnough: (run: R) => boolean): Promise<R> {
+  let run = await measured()
+  for (let attempt = 2; attempt <= ATTEMPTS && !isGoodEnough(run); attempt++) run = await measured()
+  return run
+}
+
 describe('a third of the rates that hold against mosquitto 2.0.11', () => {
   for (const scenario of SCENARIOS) {
     const { bar } = scenario
     if (bar === null) continue
     it(`${scenario.title}: at least ${(bar.ratio * SHARE_OF_BAR).toFixed(2)} times`, async () => {
       const wanted = bar.ratio * SHARE_OF_BAR
-      let { verdict, sluice } = await compare(scenario)
-      for (let attempt = 2; attempt <= ATTEMPTS && verdict.ratio < wanted; attempt++) {
-        ;({ verdict, sluice } = await compare(scenario))
-      }
+      const { verdict, sluice } = await bestOf(
+        () => compare(scenario),
+        run => run.verdict.ratio >= wanted,
+      )
       expect(verdict.ratio).toBeGreaterThanOrEqual(wanted)
       expect(sluice).toMatchObject({ lost: 0, disordered: 0 })
       if (bar.amplification !== null) {
@@ -77,12 +88,53 @@ it('at 2,000 messages a second half of them arrive within 5 ms', async () => {
 it('with an fdatasync of 5 ms and 200 messages in flight a third of 20,000 messages/s are kept', async () => {
   const [delayMs, inFlight] = [5, 200]
   const wanted = 20_000 * SHARE_OF_BAR
-  let run = await slowDiskIngress({ delayMs, seconds: 1.5 })
-  for (let attempt = 2; attempt <= ATTEMPTS && run.ratePerS < wanted; attempt++) {
-    run = await slowDiskIngress({ delayMs, seconds: 1.5 })
-  }
+  const run = await bestOf(
+    () => slowDiskIngress({ delayMs, seconds: 1.5 }),
+    ({ ratePerS }) => ratePerS >= wanted,
+  )
   expect(run.ratePerS).toBeGreaterThanOrEqual(wanted)
   // All that is in flight with each fdatasync: faster than this, it was not waited for.
   expect(run.ratePerS).toBeLessThanOrEqual((inFlight * 1000) / delayMs)
   expect(run).toMatchObject({ lost: 0, disordered: 0 })
+})
+
+it('a backlog of 100,000 messages comes from disk at a third of 200,000/s', async () => {
+  const wanted = 200_000 * SHARE_OF_BAR
+  const ratePerS = await bestOf(
+    () => backlogRead(100_000),
+    rate => rate >= wanted,
+  )
+  expect(ratePerS).toBeGreaterThanOrEqual(wanted)
+})
+
+it('through a durable queue with a consumer go a third of 100,000 messages/s', async () => {
+  const wanted = 100_000 * SHARE_OF_BAR
+  const run = await bestOf(
+    () => measureSluice('durable-through', { seconds: 1 }),
+    ({ ratePerS }) => ratePerS >= wanted,
+  )
+  expect(run.ratePerS).toBeGreaterThanOrEqual(wanted)
+  expect(run).toMatchObject({ lost: 0, disordered: 0 })
+})
+
+it('a queue of 100,000 messages does not slow another', async () => {
+  const most = 2 / SHARE_OF_BAR
+  const slowdown = await bestOf(
+    async () => {
+      const { alone, beside } = await longQueue({ messages: 100_000, seconds: 0.4, rounds: 1 })
+      return Math.max(beside.acknowledgedMs / alone.acknowledgedMs, beside.deliveredMs / alone.deliveredMs)
+    },
+    ratio => ratio <= most,
+  )
+  expect(slowdown).toBeLessThanOrEqual(most)
+})
+
+it('200 durable queues with ten messages each cost no more than one with 2,000', async () => {
+  const { many, one } = await bestOf(
+    () => manyQueues(200, 1),
+    run => run.many.startUpMs <= 2 * run.one.startUpMs,
+  )
+  expect(many.startUpMs).toBeLessThanOrEqual(2 * one.startUpMs)
+  expect(many.memory.anonymous).toBeLessThanOrEqual(1.5 * one.memory.anonymous)
+  expect(many.diskBytes).toBeLessThanOrEqual(2 * one.diskBytes)
 })

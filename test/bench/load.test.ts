@@ -133,6 +133,13 @@ it('measures latency at the rate asked for', async () => {
   expect(result.latencyMs?.p99).toBeGreaterThanOrEqual(result.latencyMs?.p50 ?? Number.NaN)
 })
 
+it('without a subscriber measures the time to the PUBACK', async () => {
+  const result = await load({}, { ...scenarioNamed('latency').load, subscribers: 0, sink: 'nobody' })
+  expect(result).toMatchObject({ lost: 0, acked: result.sent })
+  expect(result.latencyMs?.p50).toBeGreaterThan(0)
+  expect(result.latencyMs?.p99).toBeLessThan(1000)
+})
+
 it('fails when the broker refuses the connection', async () => {
   const port = await listening(
     createServer(socket => socket.once('data', () => socket.write(Buffer.from([0x20, 2, 0, 5])))),

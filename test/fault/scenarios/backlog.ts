@@ -10,6 +10,7 @@ import { forwarding, Gateway, imbalance } from '../support/gateway.ts'
 import { LoadClient } from '../support/load-client.ts'
 import { type Residence, watchMemory } from '../support/memory.ts'
 import { faultsOf } from '../support/report.ts'
+import { startUp } from '../support/start-up.ts'
 
 export interface BacklogOptions {
   readonly messages: number
@@ -106,15 +107,6 @@ export async function backlog({ messages, waitMs, say }: BacklogOptions): Promis
     filledPerS,
     drainedPerS,
   }
-}
-
-/** Starts the gateway; milliseconds until a client has its CONNACK. */
-async function startUp(gateway: Gateway): Promise<number> {
-  await gateway.start()
-  const client = await LoadClient.connect({ id: 'first', port: gateway.mqttPort })
-  const ms = performance.now() - gateway.startedAtMs
-  await client.close()
-  return ms
 }
 
 export function megabytes({ anonymous, total }: Residence): string {

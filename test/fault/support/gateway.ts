@@ -199,7 +199,8 @@ interface Running {
 
 function runningLine(output: string): Running | null {
   for (const line of output.split('\n')) {
-    if (!line.includes('"gateway is running"') || !line.endsWith('}')) continue
+    // The first line kept may have lost its beginning, the last one has not all of it yet.
+    if (!line.includes('"gateway is running"') || !line.startsWith('{') || !line.endsWith('}')) continue
     const value: unknown = JSON.parse(line)
     if (isRunning(value)) return value
   }

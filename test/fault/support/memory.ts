@@ -14,7 +14,7 @@ export interface MemoryWatch {
   stop(): void
 }
 
-async function residence(pid: number): Promise<Residence> {
+export async function residence(pid: number): Promise<Residence> {
   const text = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8')
   const field = (name: string) => Number(new RegExp(`^${name}: +(\\d+) kB$`, 'm').exec(text)?.[1]) * 1024
   return { total: field('Rss'), anonymous: field('Anonymous') }
