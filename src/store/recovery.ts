@@ -174,7 +174,7 @@ class Recovery {
       this.#lastCommit = checkpoint.proven
       this.#unsettled = checkpoint.unsettled
     }
-    await this.#replay(doubt === null ? scanFrom : 0, checkpoint)
+    await this.#replay(doubt === null ? scanFrom : 0)
     this.#compareWithMark(checkpoint)
     let missingRecords = 0
     if (doubt !== null || this.#logFault !== null || this.#lostRanges.length > 0) {
@@ -299,14 +299,14 @@ class Recovery {
     return { key: segmentIndexKey(queue, { commit, part }), value: encodeIndexEntry(entry) }
   }
 
-  /** Applies the deltas behind `from` in order and looks for gaps. */
-  async #replay(from: number, checkpoint: Checkpoint | null): Promise<void> {
+  /** Applies the deltas behind `from` in order and looks for gaps; up to it state/ holds them. */
+  async #replay(from: number): Promise<void> {
     const progress = new Progress()
     for await (const key of this.#logKeys(from)) {
       const isDelta = key.queue === 0 && key.part === 0
       // Before the first delta lie segments of commits that state/ knows.
       if (key.commit === 0 || (progress.expected === null && !isDelta)) continue
-      if (isDelta) await this.#replayDelta(key.commit, checkpoint, progress)
+      if (isDelta) await this.#replayDelta(key.commit, from, progress)
       else if (key.queue !== 0 && key.commit >= (progress.expected ?? 0)) await this.#adoptOrphan(key, progress)
       if (progress.changes.length >= MAX_BATCH_CHANGES) {
         await this.#state.apply(progress.changes)
@@ -326,7 +326,7 @@ class Recovery {
     }
   }
 
-  async #replayDelta(commit: number, checkpoint: Checkpoint | null, progress: Progress): Promise<void> {
+  async #replayDelta(commit: number, applied: number, progress: Progress): Promise<void> {
     const delta = await this.#readDelta(commit)
     if (delta === null) return // the next sound delta, or the high-water mark, shows what that cost
     if (progress.expected !== null && commit > progress.expected) {
@@ -347,7 +347,7 @@ class Recovery {
     this.#lastBoot = Math.max(this.#lastBoot, delta.boot)
     this.#nextRecord = Math.max(this.#nextRecord ?? 0, progress.nextRecord)
     this.#unsettled = delta.unsettled
-    if (checkpoint !== null && commit <= checkpoint.proven) return
+    if (commit <= applied) return
     this.#replayed++
     for (const change of delta.changes) {
       progress.changes.push(change)

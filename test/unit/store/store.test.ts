@@ -161,6 +161,19 @@ describe('settled marks', () => {
     expect((await readQueue(store, 1)).seqs).toEqual([1])
   })
 
+  test('of the commit before the stop are not forgotten when state/ was damaged', async () => {
+    await using directory = await tempDir()
+    {
+      await using store = await openStore(directory.path)
+      const ref = await append(store, 1, [0, 1, 2])
+      await store.commit(commitOf({ marks: [{ queue: 1, ref, settled: bitmapOf(3, [1]), isComplete: false }] }))
+    }
+    await rm(join(directory.path, 'store/state/CURRENT'))
+    await using store = await openStore(directory.path)
+    expect(store.recovery.isStateRebuilt).toBe(true)
+    expect((await readQueue(store, 1)).seqs).toEqual([0, 2])
+  })
+
   test('of a segment that is gone change nothing', async () => {
     await using directory = await tempDir()
     await using store = await openStore(directory.path)
