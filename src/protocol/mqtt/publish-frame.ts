@@ -12,6 +12,7 @@ import {
   PropertiesTag,
   type RecordPrefix,
   recordBytes,
+  recordExchange,
   recordIsTopic,
   recordKeyAt,
   recordKeyBytes,
@@ -19,6 +20,7 @@ import {
   recordPrefix,
   recordPropertiesAt,
   recordPropertiesTag,
+  swapSeparators,
 } from '../../model/message.ts'
 import type { Version } from './control-packet.ts'
 import { PacketType } from './frame.ts'
@@ -201,7 +203,7 @@ export class PublishWriter {
       const topicEnd = topic + recordKeyBytes(bytes, at)
       return this.#header(first, bytes, topic, topicEnd, packetId, propertiesBytes, payloadBytes)
     }
-    const topic = Buffer.from(originalTopic(bytes, at))
+    const topic = Buffer.from(sendableTopic(bytes, at))
     return this.#header(first, topic, 0, topic.length, packetId, propertiesBytes, payloadBytes)
   }
 
@@ -267,6 +269,12 @@ export class PublishWriter {
 }
 
 const expiryScan = new PropertyScan()
+
+/** Of a message that was not published to a topic. A client that is sent an empty topic, or one with wildcards, has to disconnect [MQTT-3.3.2-2]. */
+function sendableTopic(bytes: Buffer, at: number): string {
+  const topic = originalTopic(bytes, at) || swapSeparators(recordExchange(bytes, at))
+  return topic.replace(/[+#]/g, wildcard => (wildcard === '+' ? '%2B' : '%23'))
+}
 
 /** Bytes a number takes as variable byte integer. */
 export function varintBytes(value: number): number {

@@ -37,7 +37,7 @@ const unsubscribe5 = (packetId: string, filter: string): Buffer => packet(0xa2, 
 const unsuback5 = (packetId: string, code: string): Buffer => packet(0xb0, packetId, '00', code)
 
 /** Puts messages `0`, `1`, … into the queue `jobs`, which is bound to jobs/#. */
-async function fill(broker: MqttUnderTest, count: number): Promise<Queue> {
+async function fill(broker: Pick<MqttUnderTest, 'core'>, count: number): Promise<Queue> {
   const queue = broker.core.topology.has('jobs')
     ? broker.core.topology.queue('jobs')
     : await broker.core.queue('jobs', 'jobs/#')
@@ -64,6 +64,23 @@ describe('$queue/NAME', () => {
     await client.says(puback('00 01'), puback('00 02')).hearsNothing()
     expect(queue.ledger.figures()).toMatchObject({ queued: 0, in_flight: 0, settled: 2 })
   })
+
+  transcript(
+    'delivers messages whose routing keys are no topics under topics a client can take [MQTT-3.3.2-2]',
+    async ({ client, broker: { core } }) => {
+      await fill({ core }, 0)
+      const binding = { key: '', destination: { kind: 'queue', name: 'jobs' }, headers: null } as const
+      await core.declarations.bind({ ...binding, source: 'amq.fanout' }, 'api')
+      const publish = (key: string) => core.router.publish({ ...messageTo(key, '-'), exchange: 'amq.fanout' })
+      await Promise.all(['', 'a.+.c#', 'a.b'].map(publish))
+      await consumer311(client)
+      await client.hears(
+        publish311('amq/fanout', '-', 0x32, '00 01'),
+        publish311('a/%2B/c%23', '-', 0x32, '00 02'),
+        publish311('a/b', '-', 0x32, '00 03'),
+      )
+    },
+  )
 
   transcript('delivers what comes later, whoever publishes it', async ({ client, another, broker }) => {
     await fill(broker, 0)
