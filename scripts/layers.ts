@@ -138,6 +138,7 @@ const LAYERS: readonly Layer[] = [
       'src/gateway.ts',
       'src/gateway-model.ts',
       'src/gateway-dead-letters.ts',
+      'src/gateway-definitions.ts',
       'src/gateway-forecasts.ts',
       'src/gateway-streams.ts',
       'src/gateway-message.ts',

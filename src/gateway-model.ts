@@ -17,16 +17,18 @@ import type {
 import type { DeclareOutcome, Model } from './api/gateway.ts'
 import { DEFAULT_QUEUE_LIMITS } from './config/schema.ts'
 import type { BindingSpec, Declarations, Declared } from './core/declarations.ts'
+import type { ExchangeSpec } from './core/exchange.ts'
 import { HEADERS_MATCHES, type HeadersMatch } from './core/exchanges/headers.ts'
 import type { Identities } from './core/identity.ts'
 import type { MessageAddress } from './core/mover.ts'
 import type { Queue } from './core/queue.ts'
+import type { Origin, QueueSpec } from './core/queue-definition.ts'
 import type { Topology } from './core/topology.ts'
 import { deadLetterQueues, messageAddress, replayAnswer, replayOptions } from './gateway-dead-letters.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { messageDocument } from './gateway-message.ts'
 import { BrokerError } from './model/error.ts'
-import type { ExchangeName, QueueName } from './model/names.ts'
+import { type ExchangeName, exchangeName, type QueueName } from './model/names.ts'
 import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
 
 /** A look shows so much of a payload. */
@@ -72,9 +74,7 @@ export class RunningModel implements Model {
   }
 
   declareExchange(name: ExchangeName, request: ExchangeRequest): Promise<DeclareOutcome> {
-    const { type, durable, internal, alternate_exchange } = request
-    const spec = { name, kind: type, isDurable: durable, isInternal: internal, alternate: alternate_exchange }
-    return this.#declarations.declareExchange(spec, 'api')
+    return this.#declarations.declareExchange(exchangeSpec(name, request), 'api')
   }
 
   deleteExchange(name: ExchangeName): Promise<void> {
@@ -134,22 +134,7 @@ export class RunningModel implements Model {
   }
 
   async declareQueue(name: QueueName, request: QueueRequest): Promise<DeclareOutcome> {
-    const { limits } = request
-    const { dead_letter = null } = request
-    return this.#declarations.declareQueue({
-      name,
-      origin: 'api',
-      policy: queuePolicy(request),
-      deadLetter: dead_letter === null ? null : messageAddress(dead_letter),
-      isDurable: request.durable ?? true,
-      limits: {
-        messages: limits.messages ?? DEFAULT_QUEUE_LIMITS.messages,
-        bytes: limits.bytes ?? DEFAULT_QUEUE_LIMITS.bytes,
-        ageMs: limits.age_ms ?? DEFAULT_QUEUE_LIMITS.ageMs,
-        onFull: limits.on_full ?? DEFAULT_QUEUE_LIMITS.onFull,
-      },
-      qos0: 'buffer',
-    })
+    return this.#declarations.declareQueue(queueSpec(name, 'api', request))
   }
 
   deleteQueue(name: QueueName): Promise<void> {
@@ -189,6 +174,32 @@ export class RunningModel implements Model {
 
   async replay(name: QueueName, request: ReplayRequest): Promise<ReplayAnswer> {
     return replayAnswer(await this.#topology.replay(name, replayOptions(request, this.#identities)))
+  }
+}
+
+/** @throws BrokerError NAME_INVALID */
+export function exchangeSpec(name: ExchangeName, request: ExchangeRequest): ExchangeSpec {
+  const { type, durable, internal, alternate_exchange: alternate } = request
+  if (alternate !== null) exchangeName(alternate)
+  return { name, kind: type, isDurable: durable, isInternal: internal, alternate }
+}
+
+/** @throws BrokerError NAME_INVALID for the dead letters' address, REQUEST_INVALID */
+export function queueSpec(name: QueueName, origin: Origin, request: QueueRequest): QueueSpec {
+  const { limits, dead_letter = null } = request
+  return {
+    name,
+    origin,
+    policy: queuePolicy(request),
+    deadLetter: dead_letter === null ? null : messageAddress(dead_letter),
+    isDurable: request.durable ?? true,
+    limits: {
+      messages: limits.messages ?? DEFAULT_QUEUE_LIMITS.messages,
+      bytes: limits.bytes ?? DEFAULT_QUEUE_LIMITS.bytes,
+      ageMs: limits.age_ms ?? DEFAULT_QUEUE_LIMITS.ageMs,
+      onFull: limits.on_full ?? DEFAULT_QUEUE_LIMITS.onFull,
+    },
+    qos0: 'buffer',
   }
 }
 
@@ -238,7 +249,8 @@ const finite = (value: number): number | null => (value === Number.POSITIVE_INFI
 
 const addressDocument = ({ exchange, key }: MessageAddress): Address => ({ exchange, routing_key: key })
 
-function bindingSpec({
+/** @throws BrokerError REQUEST_INVALID */
+export function bindingSpec({
   source,
   destination,
   destination_type,

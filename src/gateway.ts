@@ -10,6 +10,7 @@ import type { MemoryBudget } from './core/memory.ts'
 import type { Router } from './core/router.ts'
 import type { Streams } from './core/streams.ts'
 import type { Topology } from './core/topology.ts'
+import { RunningDefinitions } from './gateway-definitions.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
 import { RunningStreams } from './gateway-streams.ts'
@@ -41,12 +42,14 @@ const NO_BYTES = Buffer.alloc(0)
 export class RunningGateway implements Gateway {
   readonly model: RunningModel
   readonly streams: RunningStreams
+  readonly definitions: RunningDefinitions
   readonly #parts: GatewayParts
 
   constructor(parts: GatewayParts) {
     this.#parts = parts
     this.model = new RunningModel(parts)
     this.streams = new RunningStreams(parts)
+    this.definitions = new RunningDefinitions(parts, this.model)
   }
 
   get config(): Readonly<Record<string, unknown>> {

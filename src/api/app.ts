@@ -1,8 +1,9 @@
 /*
  * The HTTP API as a function from request to response, without a socket; loaded at the first request (server.ts).
  */
-import { Hono } from 'hono'
+import { type Context, Hono, type MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
+import { DEFINITIONS_BYTES_MAX, DEFINITIONS_PATH } from '../model/definitions-document.ts'
 import { BrokerError } from '../model/error.ts'
 import type { Logger } from '../telemetry/log.ts'
 import { METRICS_CONTENT_TYPE, type Metrics } from '../telemetry/metrics.ts'
@@ -11,6 +12,7 @@ import { loopbackOnly } from './loopback-only.ts'
 import type { Rates } from './rates.ts'
 import { mountClients } from './routes/clients.ts'
 import { mountDeadLetters } from './routes/dead-letters.ts'
+import { mountDefinitions } from './routes/definitions.ts'
 import { mountExchanges } from './routes/exchanges.ts'
 import { mountHealth } from './routes/health.ts'
 import { mountOverview } from './routes/overview.ts'
@@ -34,13 +36,8 @@ const BODY_MAX_BYTES = 2 * 1024 * 1024
 export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   const app = new Hono()
   app.use(loopbackOnly)
-  app.use(
-    bodyLimit({
-      maxSize: BODY_MAX_BYTES,
-      onError: c =>
-        respond(problem(413, 'REQUEST_INVALID', `The body is larger than ${BODY_MAX_BYTES} bytes.`), c.req.method),
-    }),
-  )
+  const [limitBody, limitDefinitions] = [bodyOfAtMost(BODY_MAX_BYTES), bodyOfAtMost(DEFINITIONS_BYTES_MAX)]
+  app.use((c, next) => (c.req.path === DEFINITIONS_PATH ? limitDefinitions : limitBody)(c, next))
   app.use('/api/*', async (c, next) => {
     await next()
     c.header('cache-control', 'no-store')
@@ -56,6 +53,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountQueues(app, gateway)
   mountDeadLetters(app, gateway)
   mountStreams(app, gateway)
+  mountDefinitions(app, gateway)
   mountUpstreams(app, gateway)
   mountPublish(app, gateway)
   app.notFound(c => respond(problem(404, 'NOT_FOUND', `There is no ${c.req.method} ${c.req.path} here.`), c.req.method))
@@ -66,6 +64,12 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
     return respond(problem(500, 'INTERNAL', 'This is a bug in Sluice; its log has the details.'), c.req.method)
   })
   return app
+}
+
+function bodyOfAtMost(maxSize: number): MiddlewareHandler {
+  const onError = (c: Context): Response =>
+    respond(problem(413, 'REQUEST_INVALID', `The body is larger than ${maxSize} bytes.`), c.req.method)
+  return bodyLimit({ maxSize, onError })
 }
 
 function respond(body: ReturnType<typeof problem>, method: string): Response {

@@ -3,6 +3,7 @@
  * sizes bytes, rates per second, times ISO 8601 in UTC; each name ends in its unit. Fields are only ever added.
  */
 import * as z from 'zod/mini'
+import { DEFINITIONS_FORMAT } from '../model/definitions-document.ts'
 import { MAX_PRIORITY } from '../model/queue-policy.ts'
 
 const count = z.number()
@@ -187,49 +188,47 @@ const address = z.strictObject(
 export type Address = z.output<typeof address>
 
 /** Limits and policy of a queue; what is left out is as in the configuration. */
-export const queueRequest = z._default(
-  z.strictObject(
-    {
-      limits: z._default(
-        z.strictObject(
-          {
-            messages: z.optional(wholeNumber(1, 1_000_000_000)),
-            bytes: z.optional(wholeNumber(65_536, 2 ** 50)),
-            age_ms: z.optional(wholeNumber(1000, YEARS_MS)),
-            on_full: z.optional(onFull),
-          },
-          { error: requestError },
-        ),
-        {},
+const queueAttributes = z.strictObject(
+  {
+    limits: z._default(
+      z.strictObject(
+        {
+          messages: z.optional(wholeNumber(1, 1_000_000_000)),
+          bytes: z.optional(wholeNumber(65_536, 2 ** 50)),
+          age_ms: z.optional(wholeNumber(1000, YEARS_MS)),
+          on_full: z.optional(onFull),
+        },
+        { error: requestError },
       ),
-      /** Its definition and its messages outlive a restart. */
-      durable: z.optional(yesOrNo),
-      max_attempts: z.optional(z.nullable(wholeNumber(1, 65_535))),
-      retry: z.optional(
-        z.strictObject(
-          {
-            first_ms: z.optional(wholeNumber(1, DAY_MS)),
-            max_ms: z.optional(wholeNumber(1, DAY_MS)),
-            waiting: z.optional(wholeNumber(1, 100_000)),
-          },
-          { error: requestError },
-        ),
+      {},
+    ),
+    /** Its definition and its messages outlive a restart. */
+    durable: z.optional(yesOrNo),
+    max_attempts: z.optional(z.nullable(wholeNumber(1, 65_535))),
+    retry: z.optional(
+      z.strictObject(
+        {
+          first_ms: z.optional(wholeNumber(1, DAY_MS)),
+          max_ms: z.optional(wholeNumber(1, DAY_MS)),
+          waiting: z.optional(wholeNumber(1, 100_000)),
+        },
+        { error: requestError },
       ),
-      ttl_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
-      max_priority: z.optional(wholeNumber(0, MAX_PRIORITY)),
-      single_active_consumer: z.optional(yesOrNo),
-      /** One consumer at a time. */
-      exclusive: z.optional(yesOrNo),
-      /** Deleted, with what is in it, when nobody has consumed from it for so long. */
-      expires_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
-      dead_letter: z.optional(z.nullable(address)),
-      ack: z.optional(ack),
-      ack_timeout_ms: z.optional(wholeNumber(1, DAY_MS)),
-    },
-    { error: requestError },
-  ),
-  { limits: {} },
+    ),
+    ttl_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
+    max_priority: z.optional(wholeNumber(0, MAX_PRIORITY)),
+    single_active_consumer: z.optional(yesOrNo),
+    /** One consumer at a time. */
+    exclusive: z.optional(yesOrNo),
+    /** Deleted, with what is in it, when nobody has consumed from it for so long. */
+    expires_ms: z.optional(z.nullable(wholeNumber(1, YEARS_MS))),
+    dead_letter: z.optional(z.nullable(address)),
+    ack: z.optional(ack),
+    ack_timeout_ms: z.optional(wholeNumber(1, DAY_MS)),
+  },
+  { error: requestError },
 )
+export const queueRequest = z._default(queueAttributes, { limits: {} })
 export type QueueRequest = z.output<typeof queueRequest>
 
 const exchangeType = z.enum(['direct', 'topic', 'fanout', 'headers'], 'accepted are direct, topic, fanout and headers')
@@ -563,6 +562,82 @@ export const publishResponse = z.object({
   routed: z.boolean(),
 })
 
+/** Most entries of one list in it. */
+const DEFINITIONS_MAX = 100_000
+const MEBIBYTE = 1024 * 1024
+const MINUTE_MS = 60_000
+
+const nameOf = (what: string) => z.string(`the name of ${what} is needed`)
+const declarer = z.enum(['api', 'client'])
+
+/** Entries, each either declared over HTTP or by a client, and then in the form `attributes`, or from the configuration, and then whatever it is. */
+const entriesOf = <T extends z.core.$ZodLooseShape>(attributes: T) => {
+  const entry = z.discriminatedUnion(
+    'origin',
+    [
+      z.strictObject({ ...attributes, origin: declarer }, { error: requestError }),
+      z.looseObject({ origin: z.literal('config') }),
+    ],
+    'an object is needed whose origin is config, api or client',
+  )
+  const list = z.array(z.unknown(), 'a list is needed')
+  const atMost = z.maxLength(DEFINITIONS_MAX, `there are more than ${DEFINITIONS_MAX}; import them in parts`)
+  return z._default(z.pipe(list.check(atMost), z.array(entry)), [])
+}
+
+/** Exchanges, queues, bindings and streams as they are declared, without their messages. What is left out of an entry is as in PUT. */
+export const definitions = z.strictObject(
+  {
+    format: z.literal(
+      DEFINITIONS_FORMAT,
+      `${DEFINITIONS_FORMAT} is what this version of Sluice reads; use the version that wrote it`,
+    ),
+    exchanges: entriesOf({ name: nameOf('an exchange'), ...exchangeRequest.shape }),
+    queues: entriesOf({ name: nameOf('a queue'), ...queueAttributes.shape }),
+    streams: entriesOf({
+      name: nameOf('a stream'),
+      retain: z.strictObject(
+        { age_ms: wholeNumber(MINUTE_MS, YEARS_MS), bytes: wholeNumber(MEBIBYTE, 2 ** 50) },
+        { error: requestError },
+      ),
+    }),
+    bindings: entriesOf(bindingRequest.shape),
+  },
+  { error: requestError },
+)
+export type Definitions = z.output<typeof definitions>
+
+/** What `GET definitions` answers: the same in one order, so that the same definitions are the same bytes. */
+const definitionEntry = z.looseObject({ origin: z.enum(['config', 'api', 'client']) })
+export const definitionsDocument = z.looseObject({
+  format: z.number(),
+  exchanges: z.array(definitionEntry),
+  queues: z.array(definitionEntry),
+  streams: z.array(definitionEntry),
+  bindings: z.array(definitionEntry),
+})
+export type DefinitionsDocument = z.infer<typeof definitionsDocument>
+
+const importedKind = z.object({
+  /** With dry_run: would be. */
+  created: count,
+  /** Were there as they are in the document. */
+  existing: count,
+  /** Come from the configuration, here or where they were exported: left to it. */
+  config: count,
+})
+
+export const definitionsImported = z.object({
+  dry_run: z.boolean(),
+  exchanges: importedKind,
+  queues: importedKind,
+  streams: importedKind,
+  bindings: importedKind,
+  /** What was created, in words; the first hundred. */
+  created: z.array(z.string()),
+})
+export type DefinitionsImported = z.infer<typeof definitionsImported>
+
 /** RFC 9457. `code` is stable, `detail` is for people. */
 export const problem = z.looseObject({
   type: z.string(),
@@ -570,5 +645,7 @@ export const problem = z.looseObject({
   status: z.number(),
   code: z.string(),
   detail: z.string(),
+  /** Where several things are refused at once: each of the first hundred. */
+  errors: z.optional(z.array(z.object({ item: z.string(), code: z.string(), detail: z.string() }))),
 })
 export type Problem = z.infer<typeof problem>

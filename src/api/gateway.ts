@@ -6,6 +6,9 @@ import type {
   ClientDetail,
   ClientSummary,
   DeadLetterQueue,
+  Definitions,
+  DefinitionsDocument,
+  DefinitionsImported,
   ExchangeRequest,
   ExchangeStatus,
   GetRequest,
@@ -84,6 +87,16 @@ export interface StreamModel {
   delete(name: QueueName): Promise<void>
 }
 
+/** All that is declared, as one document. */
+export interface DefinitionsModel {
+  export(): DefinitionsDocument
+  /**
+   * Declares what is missing, when nothing of it is refused; deletes and changes nothing.
+   * @throws BrokerError DEFINITIONS_REFUSED
+   */
+  import(definitions: Definitions, options: { readonly isDryRun: boolean }): Promise<DefinitionsImported>
+}
+
 /**
  * The running gateway as the API sees it: figures read when asked for, and a few acts. broker.ts implements it, so that the API needs to know neither
  * store nor protocols.
@@ -93,6 +106,7 @@ export interface Gateway {
   readonly config: Readonly<Record<string, unknown>>
   readonly model: Model
   readonly streams: StreamModel
+  readonly definitions: DefinitionsModel
   /** Totals since this start. Read every second for the rates, so it must be cheap. */
   messages(): Overview['messages']
   overview(): Omit<Overview, 'messages' | 'rates' | 'health'>

@@ -2,6 +2,7 @@ import type * as z from 'zod/mini'
 import { problem } from '../api/contract.ts'
 import { Failure } from './failure.ts'
 import type { GatewayOptions } from './options.ts'
+import { printable } from './print.ts'
 
 const ANSWER_TIMEOUT_MS = 10_000
 
@@ -66,7 +67,11 @@ async function request({ url, token }: GatewayOptions, path: string, method: str
   if (response.ok) return response
   const text = await response.text()
   const parsed = problem.safeParse(parseJson(text))
-  if (parsed.success) throw new Failure(parsed.data.detail)
+  if (parsed.success) {
+    const { detail, errors = [] } = parsed.data
+    const lines = errors.map(({ item, detail }) => `  ${printable(item)}: ${printable(detail)}`)
+    throw new Failure([detail, ...lines].join('\n'))
+  }
   throw new Failure(
     `${target.origin} answered ${response.status} to ${method} ${path}: is this a Sluice gateway? Check --url.`,
   )

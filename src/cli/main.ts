@@ -73,6 +73,16 @@ const ENTRIES: readonly Entry[] = [
     summary: 'list, pause, resume upstreams',
     load: async () => (await import('./commands/upstreams.ts')).command(),
   },
+  {
+    name: 'export',
+    summary: 'exchanges, queues, streams, bindings as JSON',
+    load: async () => (await import('./commands/export.ts')).command(),
+  },
+  {
+    name: 'import',
+    summary: 'declare what an export has and the gateway lacks',
+    load: async () => (await import('./commands/import.ts')).command(),
+  },
   { name: 'pub', summary: 'publish over MQTT', load: async () => (await import('./commands/pub.ts')).command() },
   { name: 'sub', summary: 'subscribe over MQTT', load: async () => (await import('./commands/sub.ts')).command() },
 ]

@@ -6,13 +6,14 @@ import type { Store } from '../store/store.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Binding } from './binding.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
+import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
 import { DEFAULT_EXCHANGE, type Exchange, type ExchangeSpec } from './exchange.ts'
 import type { HeadersMatch, HeaderValue } from './exchanges/headers.ts'
 import type { Keeper } from './keeper.ts'
 import type { Queue } from './queue.ts'
 import { isSamePolicy, type Origin, type QueueSpec, resolvePolicy } from './queue-definition.ts'
 import type { RoutingTable } from './routing-table.ts'
-import type { Streams } from './streams.ts'
+import type { StreamSpec, Streams } from './streams.ts'
 import type { Topology } from './topology.ts'
 
 /** A binding by names, as it is declared and kept. */
@@ -37,11 +38,44 @@ export type DeclareOutcome = 'created' | 'exists'
 
 /** How many there may be. What the configuration declares counts and is never refused. */
 export interface DeclaredLimits {
+  /** Streams among them. */
   readonly queues: number
   /** Without the built-in ones. */
   readonly exchanges: number
   readonly bindings: number
 }
+
+/** What is declared by name, to be declared together; nothing of it comes from the configuration. */
+export interface Definitions {
+  readonly exchanges: readonly Declared<ExchangeSpec>[]
+  readonly queues: readonly QueueSpec[]
+  readonly streams: readonly StreamSpec[]
+  readonly bindings: readonly Declared<BindingSpec>[]
+}
+
+/** Why one definition cannot be declared. */
+export interface DefinitionRefusal {
+  /** Which one, for people: `queue jobs`. */
+  readonly item: string
+  readonly error: BrokerError
+}
+
+/** What is declared together with something, and there when it is. */
+interface Alongside {
+  readonly exchanges: ReadonlyMap<string, ExchangeSpec>
+  /** Names of queues and streams. */
+  readonly keepers: ReadonlySet<string>
+  /** How many of each will be new. */
+  readonly counts: DeclaredLimits
+}
+
+const NOTHING: Alongside = {
+  exchanges: new Map(),
+  keepers: new Set(),
+  counts: { exchanges: 0, queues: 0, bindings: 0 },
+}
+/** So many refusals are told one by one. */
+const REFUSALS_TOLD = 100
 
 interface DeclaredBinding extends Declared<BindingSpec> {
   readonly binding: Binding
@@ -97,16 +131,19 @@ export class Declarations {
     this.#log = log
   }
 
-  /** Brings back what was declared durable; after all queues are there. A binding that leads from or to nothing any more is forgotten. */
+  /**
+   * Brings back what was declared durable; after all queues are there. A binding that leads from or to nothing any more is forgotten.
+   * @throws BrokerError STORE_FORMAT_UNKNOWN
+   */
   async load(): Promise<void> {
     for await (const [, value] of this.#store.readState(EXCHANGES)) {
-      const declared = JSON.parse(value.toString()) as Declared<ExchangeSpec>
+      const declared = decodeDefinitionRecord<Declared<ExchangeSpec>>(value)
       this.#exchanges.set(declared.spec.name, declared)
       this.#table.add(declared.spec)
     }
     const gone: Buffer[] = []
     for await (const [key, value] of this.#store.readState(BINDINGS)) {
-      const { spec, origin } = JSON.parse(value.toString()) as Declared<BindingSpec>
+      const { spec, origin } = decodeDefinitionRecord<Declared<BindingSpec>>(value)
       if (this.#bindings.has(bindingId(spec))) continue
       const { source, destination } = spec
       const isThere =
@@ -139,23 +176,32 @@ export class Declarations {
    */
   declareExchange(spec: ExchangeSpec, origin: Origin): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
-      const known = this.#table.find(spec.name)
-      if (known !== undefined) {
-        if (isSameExchange(known.spec, spec)) return 'exists'
-        throw new BrokerError(
-          'DECLARATION_MISMATCH',
-          `exchange ${spec.name} exists with other attributes (${known.spec.kind}); delete it first, or declare it as it is`,
-          { facts: { exchange: spec.name } },
-        )
-      }
-      refuseReserved('exchange', spec.name)
-      this.#refuseOver('exchanges', this.#exchanges.size, origin)
-      const declared = { spec, origin }
-      this.#exchanges.set(spec.name, declared)
-      this.#table.add(spec)
-      if (spec.isDurable) await this.#keep(exchangeKey(spec.name), declared)
-      return 'created'
+      const outcome = this.#judgeExchange({ spec, origin }, NOTHING)
+      if (outcome === 'created') await this.#addExchange({ spec, origin })
+      return outcome
     })
+  }
+
+  #judgeExchange({ spec, origin }: Declared<ExchangeSpec>, { counts }: Alongside): DeclareOutcome {
+    const known = this.#table.find(spec.name)
+    if (known !== undefined) {
+      if (isSameExchange(known.spec, spec)) return 'exists'
+      throw new BrokerError(
+        'DECLARATION_MISMATCH',
+        `exchange ${spec.name} exists with other attributes (${known.spec.kind}); delete it first, or declare it as it is`,
+        { facts: { exchange: spec.name } },
+      )
+    }
+    refuseReserved('exchange', spec.name)
+    this.#refuseOver('exchanges', this.#exchanges.size + counts.exchanges, origin)
+    return 'created'
+  }
+
+  async #addExchange(declared: Declared<ExchangeSpec>): Promise<void> {
+    const { spec } = declared
+    this.#exchanges.set(spec.name, declared)
+    this.#table.add(spec)
+    if (spec.isDurable) await this.#keep(exchangeKey(spec.name), declared)
   }
 
   /**
@@ -182,28 +228,133 @@ export class Declarations {
 
   /**
    * Declares a queue; one that is there with the same limits and policy is fine. Resolves when its definition is durable, if it is to be.
-   * @throws BrokerError DECLARATION_MISMATCH if it is there with others, NOT_AUTHORIZED for reserved names, LIMIT_REACHED.
+   * @throws BrokerError DECLARATION_MISMATCH if it is there with others or a stream has its name, NOT_AUTHORIZED for reserved names, LIMIT_REACHED.
    */
   declareQueue(spec: QueueSpec): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
-      const { name } = spec
-      if (this.#topology.has(name) && !this.#topology.isOrphan(name)) {
-        const queue = this.#topology.queue(name)
-        if (isSameQueue(queue, spec)) {
-          queue.used()
-          return 'exists'
-        }
-        throw new BrokerError(
-          'DECLARATION_MISMATCH',
-          `queue ${name} exists with other limits or another policy; delete it first, or declare it as it is`,
-          { facts: { queue: name } },
-        )
-      }
-      refuseReserved('queue', name)
-      if (!this.#topology.has(name)) this.#refuseOver('queues', this.#topology.queueCount, spec.origin)
-      await this.#topology.declareQueue(spec)
-      return 'created'
+      const outcome = this.#judgeQueue(spec, NOTHING)
+      if (outcome === 'created') await this.#topology.declareQueue(spec)
+      else this.#topology.queue(spec.name).used()
+      return outcome
     })
+  }
+
+  #judgeQueue(spec: QueueSpec, { counts }: Alongside): DeclareOutcome {
+    const { name } = spec
+    if (this.#topology.has(name) && !this.#topology.isOrphan(name)) {
+      if (isSameQueue(this.#topology.queue(name), spec)) return 'exists'
+      throw new BrokerError(
+        'DECLARATION_MISMATCH',
+        `queue ${name} exists with other limits or another policy; delete it first, or declare it as it is`,
+        { facts: { queue: name } },
+      )
+    }
+    refuseReserved('queue', name)
+    this.#topology.checkName(name)
+    if (!this.#topology.has(name)) this.#refuseOver('queues', this.#keeperCount + counts.queues, spec.origin)
+    return 'created'
+  }
+
+  #judgeStream({ name, origin, retention }: StreamSpec, { counts }: Alongside): DeclareOutcome {
+    const known = this.#streams.find(name)
+    if (known !== undefined && !this.#streams.isOrphan(name)) {
+      if (known.retention.ageMs === retention.ageMs && known.retention.bytes === retention.bytes) return 'exists'
+      throw new BrokerError(
+        'DECLARATION_MISMATCH',
+        `stream ${name} exists with another retention; delete it first, or declare it as it is`,
+        { facts: { stream: name } },
+      )
+    }
+    refuseReserved('stream', name)
+    this.#streams.checkName(name)
+    if (known === undefined) this.#refuseOver('queues', this.#keeperCount + counts.queues, origin)
+    return 'created'
+  }
+
+  get #keeperCount(): number {
+    return this.#topology.queueCount + this.#streams.count
+  }
+
+  /**
+   * Declares all of `definitions` that is not there, or nothing if anything of it is refused; what is there stays as it is. Resolves with what was missing, when it is
+   * durable; with `isDryRun` nothing is declared. What a power cut leaves of it is completed by declaring it again.
+   * @throws BrokerError DEFINITIONS_REFUSED with an error for each definition that is refused.
+   */
+  declareAll(definitions: Definitions, { isDryRun }: { readonly isDryRun: boolean }): Promise<Definitions> {
+    return this.#inTurn(async () => {
+      const missing = this.#missing(definitions)
+      if (isDryRun) return missing
+      await Promise.all(missing.exchanges.map(declared => this.#addExchange(declared)))
+      await Promise.all([
+        ...missing.queues.map(spec => this.#topology.declareQueue(spec)),
+        ...missing.streams.map(spec => this.#streams.declare(spec)),
+      ])
+      await Promise.all(missing.bindings.map(declared => this.#addBinding(declared)))
+      for (const { name } of definitions.queues) this.#topology.queue(name).used()
+      return missing
+    })
+  }
+
+  /** What of `definitions` is not there. @throws BrokerError DEFINITIONS_REFUSED */
+  #missing({ exchanges, queues, streams, bindings }: Definitions): Definitions {
+    const missing = {
+      exchanges: [] as Declared<ExchangeSpec>[],
+      queues: [] as QueueSpec[],
+      streams: [] as StreamSpec[],
+      bindings: [] as Declared<BindingSpec>[],
+    }
+    const alongside: Alongside = {
+      exchanges: new Map(exchanges.map(({ spec }) => [spec.name, spec])),
+      keepers: new Set([...queues, ...streams].map(({ name }) => name)),
+      counts: {
+        get exchanges() {
+          return missing.exchanges.length
+        },
+        get queues() {
+          return missing.queues.length + missing.streams.length
+        },
+        get bindings() {
+          return missing.bindings.length
+        },
+      },
+    }
+    const refusals: DefinitionRefusal[] = []
+    const seen = new Set<string>()
+    const sift = <T>(given: readonly T[], into: T[], { id, item, judge }: Sieve<T>): void => {
+      for (const one of given) {
+        try {
+          if (seen.has(id(one))) throw new BrokerError('REQUEST_INVALID', 'this name is there twice; take one out')
+          seen.add(id(one))
+          if (judge(one) === 'created') into.push(one)
+        } catch (error) {
+          if (!(error instanceof BrokerError)) throw error
+          refusals.push({ item: item(one), error })
+        }
+      }
+    }
+    sift(exchanges, missing.exchanges, {
+      id: ({ spec }) => `exchange ${spec.name}`,
+      item: ({ spec }) => `exchange ${spec.name}`,
+      judge: declared => this.#judgeExchange(declared, alongside),
+    })
+    sift(queues, missing.queues, {
+      id: ({ name }) => `queue ${name}`,
+      item: ({ name }) => `queue ${name}`,
+      judge: spec => this.#judgeQueue(spec, alongside),
+    })
+    sift(streams, missing.streams, {
+      // Queues and streams share their names.
+      id: ({ name }) => `queue ${name}`,
+      item: ({ name }) => `stream ${name}`,
+      judge: spec => this.#judgeStream(spec, alongside),
+    })
+    sift(bindings, missing.bindings, {
+      id: ({ spec }) => bindingId(spec),
+      item: ({ spec }) => bindingText(spec),
+      judge: declared => this.#judgeBinding(declared, alongside),
+    })
+    if (refusals.length > 0) throw definitionsRefused(refusals)
+    return missing
   }
 
   /** Deletes queues that nobody has used for as long as their policy grants. What cannot be deleted now is looked at again. */
@@ -263,23 +414,37 @@ export class Declarations {
    */
   bind(spec: BindingSpec, origin: Origin): Promise<DeclareOutcome> {
     return this.#inTurn(async () => {
-      refuseDefault(spec)
-      const { kind } = this.#table.exchange(spec.source).spec
-      if (spec.source === MQTT_EXCHANGE) topicFilter(spec.key)
-      else routingKey(spec.key)
-      if (kind !== 'headers' && spec.headers !== null) {
-        throw new BrokerError(
-          'REQUEST_INVALID',
-          `${spec.source} is a ${kind} exchange and looks at no arguments; bind without them, or to a headers exchange`,
-          { facts: { exchange: spec.source } },
-        )
-      }
-      if (this.#bindings.has(bindingId(spec))) return 'exists'
-      this.#refuseOver('bindings', this.#bindings.size, origin)
-      const declared = this.#bind(spec, origin)
-      if (this.#isKept(declared)) await this.#keep(bindingKey(spec), { spec, origin })
-      return 'created'
+      const outcome = this.#judgeBinding({ spec, origin }, NOTHING)
+      if (outcome === 'created') await this.#addBinding({ spec, origin })
+      return outcome
     })
+  }
+
+  #judgeBinding({ spec, origin }: Declared<BindingSpec>, { exchanges, keepers, counts }: Alongside): DeclareOutcome {
+    const { source, destination, key, headers } = spec
+    refuseDefault(spec)
+    const exchangeOf = (name: string): ExchangeSpec =>
+      this.#table.find(name)?.spec ?? exchanges.get(name) ?? this.#table.exchange(name).spec
+    const { kind } = exchangeOf(source)
+    if (source === MQTT_EXCHANGE) topicFilter(key)
+    else routingKey(key)
+    if (kind !== 'headers' && headers !== null) {
+      throw new BrokerError(
+        'REQUEST_INVALID',
+        `${source} is a ${kind} exchange and looks at no arguments; bind without them, or to a headers exchange`,
+        { facts: { exchange: source } },
+      )
+    }
+    if (this.#bindings.has(bindingId(spec))) return 'exists'
+    if (destination.kind === 'exchange') exchangeOf(destination.name)
+    else if (!keepers.has(destination.name)) this.#keeper(destination.name)
+    this.#refuseOver('bindings', this.#bindings.size + counts.bindings, origin)
+    return 'created'
+  }
+
+  async #addBinding({ spec, origin }: Declared<BindingSpec>): Promise<void> {
+    const declared = this.#bind(spec, origin)
+    if (this.#isKept(declared)) await this.#keep(bindingKey(spec), { spec, origin })
   }
 
   /** @throws BrokerError BINDING_NOT_FOUND, NOT_AUTHORIZED for one of the configuration or of the default exchange. */
@@ -287,12 +452,11 @@ export class Declarations {
     return this.#inTurn(async () => {
       refuseDefault(spec)
       const declared = this.#bindings.get(bindingId(spec))
-      const ends = `${spec.source} to ${spec.destination.kind} ${spec.destination.name} with key ${JSON.stringify(spec.key)}`
-      if (declared === undefined) throw new BrokerError('BINDING_NOT_FOUND', `there is no binding from ${ends}`)
+      if (declared === undefined) throw new BrokerError('BINDING_NOT_FOUND', `there is no ${bindingText(spec)}`)
       if (declared.origin === 'config') {
         throw new BrokerError(
           'NOT_AUTHORIZED',
-          `the binding from ${ends} comes from the configuration; take it out there`,
+          `the ${bindingText(spec)} comes from the configuration; take it out there`,
         )
       }
       await this.#unbind(declared)
@@ -361,13 +525,35 @@ export class Declarations {
   }
 
   #keep(key: Buffer, declared: Declared<ExchangeSpec | BindingSpec>): Promise<void> {
-    return this.#schedule.change({ key, value: Buffer.from(JSON.stringify(declared)) })
+    return this.#schedule.change({ key, value: encodeDefinitionRecord(declared) })
   }
 
   #forget(key: Buffer): Promise<void> {
     return this.#schedule.change({ key, value: null })
   }
 }
+
+interface Sieve<T> {
+  readonly id: (one: T) => string
+  readonly item: (one: T) => string
+  readonly judge: (one: T) => DeclareOutcome
+}
+
+/** One error for several definitions, of which nothing was declared. */
+export function definitionsRefused(refusals: readonly DefinitionRefusal[]): BrokerError {
+  const told = refusals.slice(0, REFUSALS_TOLD)
+  const errors = told.map(({ item, error }) => ({ item, code: error.code, detail: error.message }))
+  const which = told.length < refusals.length ? `; these are the first ${told.length}` : ''
+  return new BrokerError(
+    'DEFINITIONS_REFUSED',
+    `nothing was changed: ${refusals.length} of the definitions cannot be declared${which}`,
+    { facts: { refused: refusals.length, errors } },
+  )
+}
+
+/** A binding in words. */
+export const bindingText = ({ source, destination, key }: BindingSpec): string =>
+  `binding from ${source} to ${destination.kind} ${destination.name} with key ${JSON.stringify(key)}`
 
 const exchangeKey = (name: string): Buffer => Buffer.concat([EXCHANGES, Buffer.from(name)])
 const bindingKey = (spec: BindingSpec): Buffer => Buffer.concat([BINDINGS, Buffer.from(bindingId(spec))])
@@ -388,7 +574,7 @@ function refuseDefault({ source, destination }: BindingSpec): void {
   )
 }
 
-function refuseReserved(what: 'exchange' | 'queue', name: string): void {
+function refuseReserved(what: 'exchange' | 'queue' | 'stream', name: string): void {
   if (!name.startsWith('amq.')) return
   throw new BrokerError('NOT_AUTHORIZED', `${what} names beginning with amq. are reserved; choose another than ${name}`)
 }

@@ -1,5 +1,6 @@
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import { StatePrefix } from '../store/keys.ts'
+import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
 import type { MessageAddress } from './mover.ts'
 import type { QueueLimits } from './queue.ts'
 
@@ -71,11 +72,12 @@ function differences(policy: Partial<QueuePolicy>): Partial<QueuePolicy> {
 /** A definition as JSON, with its keys in one order: the same definition is the same bytes. No age limit is written as null. */
 export function encodeDefinition(definition: QueueDefinition): Buffer {
   const { number, name, origin, limits, qos0, policy, deadLetter, lanes } = definition
-  return Buffer.from(JSON.stringify({ number, name, origin, limits, qos0, policy, deadLetter, lanes }))
+  return encodeDefinitionRecord({ number, name, origin, limits, qos0, policy, deadLetter, lanes })
 }
 
+/** @throws BrokerError STORE_FORMAT_UNKNOWN */
 export function decodeDefinition(value: Buffer): QueueDefinition {
-  const { limits, policy, deadLetter, lanes, ...definition } = JSON.parse(value.toString()) as Kept
+  const { limits, policy, deadLetter, lanes, ...definition } = decodeDefinitionRecord<Kept>(value)
   return {
     ...definition,
     limits: { ...limits, ageMs: limits.ageMs ?? Number.POSITIVE_INFINITY },

@@ -4,6 +4,7 @@ import type { Store } from '../store/store.ts'
 import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
+import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { EMPTY_FIGURES, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
@@ -99,13 +100,7 @@ export class Streams {
    */
   async declare(spec: StreamSpec): Promise<Stream> {
     const { name } = spec
-    if (this.#topology.has(name)) {
-      throw new BrokerError(
-        'DECLARATION_MISMATCH',
-        `there is a queue ${name}, perhaps of an earlier configuration; delete it, or give the stream another name`,
-        { facts: { stream: name } },
-      )
-    }
+    this.checkName(name)
     this.#declared.add(name)
     const known = this.#definitions.get(name)
     const stream = this.#streams.get(name)
@@ -121,6 +116,16 @@ export class Streams {
     const opened = await this.#open(definition)
     await this.#keep(definition)
     return opened
+  }
+
+  /** @throws BrokerError DECLARATION_MISMATCH if a queue has this name. */
+  checkName(name: string): void {
+    if (!this.#topology.has(name)) return
+    throw new BrokerError(
+      'DECLARATION_MISMATCH',
+      `there is a queue ${name}, perhaps of an earlier configuration; delete it, or give the stream another name`,
+      { facts: { stream: name } },
+    )
   }
 
   /** Segments name their queue: so a stream whose definition was lost with state/ finds its messages again. */
@@ -237,6 +242,10 @@ export class Streams {
     return this.#streams.values()
   }
 
+  get count(): number {
+    return this.#streams.size
+  }
+
   originOf(name: string): Origin {
     return this.#definitions.get(name)?.origin ?? 'config'
   }
@@ -273,14 +282,16 @@ export class Streams {
 
 /** As JSON; no age limit is written as null. */
 function encodeDefinition(definition: StreamDefinition): Buffer {
-  return Buffer.from(JSON.stringify(definition))
+  return encodeDefinitionRecord(definition)
 }
 
 function decodeDefinition(value: Buffer): StreamDefinition {
-  const { retention, ...definition } = JSON.parse(value.toString()) as Omit<StreamDefinition, 'retention'> & {
-    readonly retention: { readonly bytes: number; readonly ageMs: number | null }
-  }
+  const { retention, ...definition } = decodeDefinitionRecord<KeptStream>(value)
   return { ...definition, retention: { ...retention, ageMs: retention.ageMs ?? Number.POSITIVE_INFINITY } }
+}
+
+type KeptStream = Omit<StreamDefinition, 'retention'> & {
+  readonly retention: { readonly bytes: number; readonly ageMs: number | null }
 }
 
 function definitionKey(stream: number): Buffer {

@@ -205,13 +205,7 @@ export class Topology {
    */
   async declareQueue(spec: QueueSpec): Promise<Queue> {
     const { name, limits, qos0, policy = {}, isDurable = true } = spec
-    if (this.#reserved.has(name)) {
-      throw new BrokerError(
-        'DECLARATION_MISMATCH',
-        `there is a stream ${name}, perhaps of an earlier configuration; delete it, or give the queue another name`,
-        { facts: { queue: name } },
-      )
-    }
+    this.checkName(name)
     this.#declared.add(name)
     const queue = this.#queues.get(name)
     const known = this.#definitions.get(name)
@@ -233,6 +227,16 @@ export class Topology {
     this.#definitions.set(name, definition)
     if (queue.isDurable) await this.#keep(definition)
     return queue
+  }
+
+  /** @throws BrokerError DECLARATION_MISMATCH if a stream has this name. */
+  checkName(name: string): void {
+    if (!this.#reserved.has(name)) return
+    throw new BrokerError(
+      'DECLARATION_MISMATCH',
+      `there is a stream ${name}, perhaps of an earlier configuration; delete it, or give the queue another name`,
+      { facts: { queue: name } },
+    )
   }
 
   async #create(spec: QueueSpec): Promise<Queue> {

@@ -18,6 +18,7 @@ export const ERROR_CODES = [
   'EXCHANGE_NOT_FOUND',
   'BINDING_NOT_FOUND',
   'DECLARATION_MISMATCH',
+  'DEFINITIONS_REFUSED',
   'LIMIT_REACHED',
   'UPSTREAM_NOT_FOUND',
   'UPSTREAM_UNREACHABLE',
@@ -33,7 +34,9 @@ export const ERROR_CODES = [
 export type ErrorCode = (typeof ERROR_CODES)[number]
 
 /** Facts an operator or a program may want beside the sentence: names, limits, sizes. */
-export type ErrorFacts = Readonly<Record<string, string | number | boolean>>
+export interface ErrorFacts {
+  readonly [name: string]: string | number | boolean | readonly ErrorFacts[]
+}
 
 /**
  * An operating error: the world is not as it should be, the program is. The message says what happened, why, and what to do.

@@ -141,6 +141,17 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
       expect.objectContaining({ source: 'mqtt', destination: 'all', routing_key: 'sensors/#' }),
     )
   },
+  async export() {
+    expect(await sluiceJson('export')).toMatchObject({ format: 1, queues: [{ name: 'all' }, { name: 'all.dead' }] })
+  },
+  async import() {
+    const file = join(work.path, 'definitions.json')
+    expect(await sluice('export', '--output', file, '--url', gateway.httpUrl)).toMatchObject({ status: 0, stderr: '' })
+    expect(await sluiceJson('import', file, '--dry-run')).toMatchObject({
+      dry_run: true,
+      queues: { created: 0, config: 2 },
+    })
+  },
   async routes() {
     expect(await sluiceJson('routes')).toMatchObject([{ name: 'all', upstream: 'central' }])
   },

@@ -1,4 +1,4 @@
-import type { Model, StreamModel } from '../../src/api/gateway.ts'
+import type { DefinitionsModel, Model, StreamModel } from '../../src/api/gateway.ts'
 
 const refuse = (): never => {
   throw new TypeError('not asked for here')
@@ -31,4 +31,10 @@ export const NO_STREAMS: StreamModel = {
   messages: refuse,
   replay: refuse,
   delete: refuse,
+}
+
+/** And of definitions. */
+export const NO_DEFINITIONS: DefinitionsModel = {
+  export: refuse,
+  import: refuse,
 }

@@ -19,7 +19,6 @@ export function mountExchanges(app: Hono, { model }: Gateway): void {
     const { exchangeRequest } = await import('../contract.ts')
     const name = exchangeName(c.req.param('name'))
     const request = await readBody(c, exchangeRequest)
-    if (request.alternate_exchange !== null) exchangeName(request.alternate_exchange)
     const outcome = await model.declareExchange(name, request)
     return c.body(null, outcome === 'created' ? 201 : 204)
   })

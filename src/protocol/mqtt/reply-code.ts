@@ -31,6 +31,7 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   EXCHANGE_NOT_FOUND: fault('the exchange this message goes to is gone'),
   BINDING_NOT_FOUND: fault('the binding of this message is gone'),
   DECLARATION_MISMATCH: fault('it exists with other attributes'),
+  DEFINITIONS_REFUSED: fault('definitions were refused'),
   LIMIT_REACHED: quota('there are as many as there may be'),
   UPSTREAM_NOT_FOUND: fault('the upstream of this route is gone'),
   CLIENT_NOT_FOUND: fault('the client is gone'),

@@ -7,7 +7,7 @@ import type { Gateway, Model, PublishedMessage } from '../../../src/api/gateway.
 import { Rates } from '../../../src/api/rates.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
-import { EMPTY_MODEL, NO_STREAMS } from '../../support/empty-model.ts'
+import { EMPTY_MODEL, NO_DEFINITIONS, NO_STREAMS } from '../../support/empty-model.ts'
 import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
 
 const CLIENT: contract.ClientDetail = {
@@ -45,6 +45,7 @@ class SmallGateway implements Gateway {
     queue: name => (name === QUEUE.name ? QUEUE : undefined),
   }
   readonly streams = { ...NO_STREAMS }
+  readonly definitions = { ...NO_DEFINITIONS }
   readonly published: PublishedMessage[] = []
   refusal: BrokerError | null = null
   status: contract.Health['status'] = 'ok'

@@ -17,6 +17,8 @@ const COMMANDS = [
   'bindings',
   'routes',
   'upstreams',
+  'export',
+  'import',
   'pub',
   'sub',
 ]
