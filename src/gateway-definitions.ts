@@ -38,9 +38,10 @@ export class RunningDefinitions implements DefinitionsModel {
     for (const { origin, ...exchange } of this.#model.exchanges()) {
       if (origin !== 'built-in') exchanges.push({ ...exchange, origin })
     }
-    const streams = [...this.#streams.all()].map(({ name, retention }) => ({
+    const streams = [...this.#streams.all()].map(({ name, retention, ack }) => ({
       name,
       retain: { age_ms: retention.ageMs, bytes: retention.bytes },
+      ack,
       origin: this.#streams.originOf(name),
     }))
     return {
@@ -100,11 +101,12 @@ function readDefinitions({ exchanges, queues, streams, bindings }: DefinitionsRe
       .flatMap(({ name, origin, ...attributes }) =>
         read(`queue ${name}`, () => queueSpec(queueName(name), origin, attributes)),
       ),
-    streams: streams.filter(isDeclared).flatMap(({ name, origin, retain }) =>
+    streams: streams.filter(isDeclared).flatMap(({ name, origin, retain, ack = 'fsync' }) =>
       read(`stream ${name}`, () => ({
         name: queueName(name),
         origin,
         retention: { ageMs: retain.age_ms, bytes: retain.bytes },
+        ack,
       })),
     ),
     bindings: bindings.filter(isDeclared).flatMap(({ origin, ...attributes }) => {

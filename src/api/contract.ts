@@ -600,6 +600,7 @@ export const definitions = z.strictObject(
         { age_ms: wholeNumber(MINUTE_MS, YEARS_MS), bytes: wholeNumber(MEBIBYTE, 2 ** 50) },
         { error: requestError },
       ),
+      ack: z.optional(z.enum(['fsync', 'buffered'], 'accepted are fsync and buffered')),
     }),
     bindings: entriesOf(bindingRequest.shape),
   },

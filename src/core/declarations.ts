@@ -255,13 +255,14 @@ export class Declarations {
     return 'created'
   }
 
-  #judgeStream({ name, origin, retention }: StreamSpec, { counts }: Alongside): DeclareOutcome {
+  #judgeStream({ name, origin, retention, ack }: StreamSpec, { counts }: Alongside): DeclareOutcome {
     const known = this.#streams.find(name)
     if (known !== undefined && !this.#streams.isOrphan(name)) {
-      if (known.retention.ageMs === retention.ageMs && known.retention.bytes === retention.bytes) return 'exists'
+      const isSame = known.retention.ageMs === retention.ageMs && known.retention.bytes === retention.bytes
+      if (isSame && known.ack === ack) return 'exists'
       throw new BrokerError(
         'DECLARATION_MISMATCH',
-        `stream ${name} exists with another retention; delete it first, or declare it as it is`,
+        `stream ${name} exists with another retention or ack; delete it first, or declare it as it is`,
         { facts: { stream: name } },
       )
     }

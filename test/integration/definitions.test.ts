@@ -142,6 +142,19 @@ test('what is in the way is told item by item, and nothing is changed', async ()
   expect(await gateway.exported()).toBe(before)
 })
 
+test('a stream that acknowledges in another way is in the way', async () => {
+  await using directory = await tempDir()
+  await using gateway = await startGateway(directory.path)
+  const withStream = (ack: string) => ({
+    format: 1,
+    streams: [{ name: 'log', retain: { age_ms: 60_000, bytes: 1024 ** 2 }, ack, origin: 'api' }],
+  })
+  expect((await gateway.send('POST', 'definitions', withStream('buffered'))).status).toBe(200)
+  expect(JSON.parse(await gateway.exported()).streams[0]).toMatchObject({ name: 'log', ack: 'buffered' })
+  expect((await gateway.send('POST', 'definitions', withStream('buffered'))).status).toBe(200)
+  expect((await gateway.send('POST', 'definitions', withStream('fsync'))).status).toBe(409)
+})
+
 test('what is no document of definitions is refused and says why', async () => {
   await using directory = await tempDir()
   await using gateway = await startGateway(directory.path)
