@@ -150,7 +150,9 @@ test('a stream that acknowledges in another way is in the way', async () => {
     streams: [{ name: 'log', retain: { age_ms: 60_000, bytes: 1024 ** 2 }, ack, origin: 'api' }],
   })
   expect((await gateway.send('POST', 'definitions', withStream('buffered'))).status).toBe(200)
-  expect(JSON.parse(await gateway.exported()).streams[0]).toMatchObject({ name: 'log', ack: 'buffered' })
+  expect(JSON.parse(await gateway.exported()).streams).toContainEqual(
+    expect.objectContaining({ name: 'log', ack: 'buffered' }),
+  )
   expect((await gateway.send('POST', 'definitions', withStream('buffered'))).status).toBe(200)
   expect((await gateway.send('POST', 'definitions', withStream('fsync'))).status).toBe(409)
 })
