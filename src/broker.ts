@@ -242,8 +242,8 @@ async function compose(
   onStop(() => mqtt.stop())
 
   const forecasts = new Forecasts({ read: () => stocks(topology, store), monotonicMs: clock.monotonicMs })
-  forecasts.start()
-  onStop(async () => forecasts.stop())
+  forecasts.samples.start()
+  onStop(async () => forecasts.samples.stop())
   const gateway = new RunningGateway({
     config,
     store,

@@ -1,4 +1,5 @@
 import type { Forecast } from './api/contract.ts'
+import { Samples } from './telemetry/samples.ts'
 
 /** How much of something there is, and how much has come in all. */
 export interface Stock {
@@ -19,10 +20,6 @@ export interface Stocks {
   readonly disk: { readonly usedBytes: number; readonly freeBytes: number }
 }
 
-interface Sample extends Stocks {
-  readonly atMs: number
-}
-
 const SAMPLE_INTERVAL_MS = 5000
 /** A trend is that of half a minute: long enough for the noise of commits and confirms, short enough to see an outage begin and end. */
 const SAMPLES_MAX = 7
@@ -31,32 +28,12 @@ const FARTHEST_MS = 30 * 86_400_000
 
 /** When queues and disk will be full, or empty, if all goes on as in the last half minute. */
 export class Forecasts {
+  readonly samples: Samples<Stocks>
   readonly #read: () => Stocks
-  readonly #monotonicMs: () => number
-  #samples: Sample[] = []
-  #timer: NodeJS.Timeout | null = null
 
   constructor({ read, monotonicMs }: { read: () => Stocks; monotonicMs: () => number }) {
     this.#read = read
-    this.#monotonicMs = monotonicMs
-  }
-
-  /** Takes a sample now and again until `stop`. */
-  start(): void {
-    if (this.#timer !== null) return
-    this.sample()
-    this.#timer = setInterval(() => this.sample(), SAMPLE_INTERVAL_MS)
-    this.#timer.unref()
-  }
-
-  stop(): void {
-    if (this.#timer !== null) clearInterval(this.#timer)
-    this.#timer = null
-  }
-
-  sample(): void {
-    this.#samples.push({ ...this.#read(), atMs: this.#monotonicMs() })
-    if (this.#samples.length > SAMPLES_MAX) this.#samples.shift()
+    this.samples = new Samples({ read, monotonicMs, intervalMs: SAMPLE_INTERVAL_MS, most: SAMPLES_MAX })
   }
 
   /** Of a queue as it is now. */
@@ -89,10 +66,9 @@ export class Forecasts {
   }
 
   /** The oldest sample kept, if it is old enough to tell anything. */
-  #since(): { before: Sample | undefined; seconds: number } {
-    const before = this.#samples[0]
-    const elapsedMs = before === undefined ? 0 : this.#monotonicMs() - before.atMs
-    return { before: elapsedMs < SAMPLE_INTERVAL_MS ? undefined : before, seconds: elapsedMs / 1000 }
+  #since(): { before: Stocks | undefined; seconds: number } {
+    const { figures, elapsedMs } = this.samples.oldest() ?? { figures: undefined, elapsedMs: 0 }
+    return { before: elapsedMs < SAMPLE_INTERVAL_MS ? undefined : figures, seconds: elapsedMs / 1000 }
   }
 }
 

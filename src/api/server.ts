@@ -46,7 +46,7 @@ export class ApiServer {
         this.#server.off('error', refuse)
         // Such as too many open files: this connection is lost, the next may succeed.
         this.#server.on('error', error => log.warn({ err: error }, 'an HTTP connection could not be accepted'))
-        this.#rates.start()
+        this.#rates.samples.start()
         resolve()
       })
     })
@@ -54,7 +54,7 @@ export class ApiServer {
 
   /** Closes the port and every connection; may be called again. */
   async stop(): Promise<void> {
-    this.#rates.stop()
+    this.#rates.samples.stop()
     if (!this.#server.listening) return
     const closed = new Promise<void>(resolve => this.#server.close(() => resolve()))
     this.#server.closeAllConnections()

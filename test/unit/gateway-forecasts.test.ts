@@ -13,7 +13,7 @@ function world() {
     read: () => ({ queues: new Map([['q', stock]]), disk }),
     monotonicMs: () => nowMs,
   })
-  forecasts.sample()
+  forecasts.samples.take()
   return {
     passes(
       seconds: number,
@@ -25,7 +25,7 @@ function world() {
         const growth = into - out
         stock = { messages: messages + growth, bytes: bytes + growth * size, accepted: accepted + into }
         disk = { usedBytes: disk.usedBytes + written, freeBytes: disk.freeBytes - written }
-        if (nowMs % 5000 === 0) forecasts.sample()
+        if (nowMs % 5000 === 0) forecasts.samples.take()
       }
     },
     forecast: (limits = LIMITS) => forecasts.queue('q', stock, limits),

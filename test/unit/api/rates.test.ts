@@ -9,7 +9,7 @@ function openRates() {
     for (let second = 0; second < seconds; second++) {
       nowMs += 1000
       counted.received += received
-      rates.sample()
+      rates.samples.take()
     }
   }
   return { rates, pass }
@@ -21,7 +21,7 @@ test('without a sample there is no rate', () => {
 
 test('rates are means of the last seconds and forget what was before', () => {
   const { rates, pass } = openRates()
-  rates.sample()
+  rates.samples.take()
   pass(3, { received: 100 })
   expect(rates.perSecond().received).toBe(100)
   pass(2, { received: 0 })
