@@ -12,6 +12,7 @@ import {
   type Definitions,
   definitionsRefused,
 } from './core/declarations.ts'
+import { sortKeys } from './core/definition-record.ts'
 import type { Streams } from './core/streams.ts'
 import { bindingSpec, exchangeSpec, queueSpec, type RunningModel } from './gateway-model.ts'
 import { DEFINITIONS_FORMAT } from './model/definitions-document.ts'
@@ -134,8 +135,7 @@ function queueEntry({ name, durable, limits, policy, dead_letter, origin }: Queu
 
 function sortArguments<T extends { readonly arguments: Readonly<Record<string, unknown>> | null }>(binding: T): T {
   if (binding.arguments === null) return binding
-  const sorted = Object.entries(binding.arguments).sort(([a], [b]) => (a < b ? -1 : 1))
-  return { ...binding, arguments: Object.fromEntries(sorted) }
+  return { ...binding, arguments: sortKeys(binding.arguments) }
 }
 
 /** By name, or what else comes first in them: the same entries are in the same order wherever and whenever they were declared. */

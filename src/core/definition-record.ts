@@ -6,10 +6,18 @@ import { BrokerError } from '../model/error.ts'
  */
 const DEFINITION_VERSION = 1
 
-/** A definition as JSON, its version first. */
+/** A definition as JSON with its version, keys in order: the same definition is the same bytes, wherever it came from. What is infinite is written as null. */
 export function encodeDefinitionRecord(definition: object): Buffer {
-  return Buffer.from(JSON.stringify({ version: DEFINITION_VERSION, ...definition }))
+  const inOrder = (_: string, value: unknown): unknown => (isPlainObject(value) ? sortKeys(value) : value)
+  return Buffer.from(JSON.stringify({ version: DEFINITION_VERSION, ...definition }, inOrder))
 }
+
+export function sortKeys<T extends object>(object: T): T {
+  return Object.fromEntries(Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1))) as T
+}
+
+const isPlainObject = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** What encodeDefinitionRecord was given, without what JSON has no words for. @throws BrokerError STORE_FORMAT_UNKNOWN if a later version wrote it. */
 export function decodeDefinitionRecord<Kept extends object>(value: Buffer): Kept {

@@ -1,6 +1,6 @@
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import { StatePrefix } from '../store/keys.ts'
-import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
+import { decodeDefinitionRecord } from './definition-record.ts'
 import type { MessageAddress } from './mover.ts'
 import type { QueueLimits } from './queue.ts'
 
@@ -67,12 +67,6 @@ function differences(policy: Partial<QueuePolicy>): Partial<QueuePolicy> {
     ([key, value]) => JSON.stringify(value) !== JSON.stringify(PLAIN_POLICY[key as keyof QueuePolicy]),
   )
   return Object.fromEntries(differing)
-}
-
-/** A definition as JSON, with its keys in one order: the same definition is the same bytes. No age limit is written as null. */
-export function encodeDefinition(definition: QueueDefinition): Buffer {
-  const { number, name, origin, limits, qos0, policy, deadLetter, lanes } = definition
-  return encodeDefinitionRecord({ number, name, origin, limits, qos0, policy, deadLetter, lanes })
 }
 
 /** @throws BrokerError STORE_FORMAT_UNKNOWN */

@@ -106,7 +106,7 @@ export class Streams {
     const stream = this.#streams.get(name)
     const definition = { number: known?.number ?? this.#numberFor(name), ...spec }
     if (known !== undefined && stream !== undefined) {
-      if (encodeDefinition(known).equals(encodeDefinition(definition))) return stream
+      if (encodeDefinitionRecord(known).equals(encodeDefinitionRecord(definition))) return stream
       stream.retention = spec.retention
       stream.ack = spec.ack
       this.#definitions.set(name, definition)
@@ -276,13 +276,8 @@ export class Streams {
   }
 
   #keep(definition: StreamDefinition): Promise<void> {
-    return this.#schedule.change({ key: definitionKey(definition.number), value: encodeDefinition(definition) })
+    return this.#schedule.change({ key: definitionKey(definition.number), value: encodeDefinitionRecord(definition) })
   }
-}
-
-/** As JSON; no age limit is written as null. */
-function encodeDefinition(definition: StreamDefinition): Buffer {
-  return encodeDefinitionRecord(definition)
 }
 
 function decodeDefinition(value: Buffer): StreamDefinition {

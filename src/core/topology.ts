@@ -6,6 +6,7 @@ import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DeadLetters } from './dead-letter.ts'
+import { encodeDefinitionRecord } from './definition-record.ts'
 import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
@@ -17,7 +18,6 @@ import {
   decodeDefinition,
   defineQueue,
   definitionKey,
-  encodeDefinition,
   foundQueue,
   ledgerKey,
   type Origin,
@@ -219,7 +219,7 @@ export class Topology {
       queue.addLane(numbers.at(-1) ?? 0)
     }
     const definition = defineQueue(spec, numbers)
-    if (encodeDefinition(known).equals(encodeDefinition(definition))) return queue
+    if (encodeDefinitionRecord(known).equals(encodeDefinitionRecord(definition))) return queue
     queue.limits = limits
     queue.qos0 = qos0
     queue.policy = resolved
@@ -339,7 +339,7 @@ export class Topology {
   #keep(definition: QueueDefinition): Promise<void> {
     return this.#schedule.change({
       key: definitionKey(definition.number),
-      value: encodeDefinition(definition),
+      value: encodeDefinitionRecord(definition),
     })
   }
 

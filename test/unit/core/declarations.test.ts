@@ -466,6 +466,22 @@ describe('after a restart', () => {
     expect(core.store.counters.commits).toBe(1)
   })
 
+  it('a stream that is declared as it was costs no commit', async () => {
+    await using directory = await tempDir()
+    const retention = { ageMs: Number.POSITIVE_INFINITY, bytes: 1024 ** 3 }
+    const spec = { name: 'history', origin: 'config', retention, ack: 'fsync' } as const
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      await core.streams.declare(spec)
+      expect(core.store.counters.commits).toBe(1)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    await core.streams.declare(spec)
+    expect(core.store.counters.commits).toBe(0)
+    await core.streams.declare({ ...spec, ack: 'buffered' })
+    expect(core.store.counters.commits).toBe(1)
+  })
+
   it('durable exchanges, queues and the bindings between them are there again; transient ones are not', async () => {
     await using directory = await tempDir()
     {
