@@ -194,21 +194,11 @@ export interface Move {
 
 /** The record at `at` under another address and with a history; without expiry. */
 export function movedRecord(bytes: Buffer, at: number, { exchange, key, history, properties }: Move): Buffer {
-  const { bytes: head } = recordPrefix({
-    exchange,
-    key,
-    qos: recordQos(bytes, at),
-    retain: recordRetain(bytes, at),
-    dup: recordDup(bytes, at),
-    priority: recordPriority(bytes, at),
-    clientId: recordClientId(bytes, at),
-    user: recordUser(bytes, at),
-    propertiesTag: recordPropertiesTag(bytes, at),
-  })
-  const payload = bytes.subarray(recordPayloadAt(bytes, at), at + recordBytes(bytes, at))
+  const message = decodeRecord(bytes, at)
+  const { bytes: head } = recordPrefix({ ...message, exchange, key })
   const length = Buffer.alloc(HISTORY_LENGTH_BYTES)
   writeU32(length, 0, history.length)
-  const record = Buffer.concat([head, length, history, properties, payload])
+  const record = Buffer.concat([head, length, history, properties, message.payload])
   writeU32(record, 0, record.length)
   record[9] = (bytes[at + 9] ?? 0) | FLAG_HISTORY
   bytes.copy(record, 10, at + 10, at + 26)
