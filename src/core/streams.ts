@@ -1,14 +1,13 @@
 import { BrokerError } from '../model/error.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
-import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
-import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { EMPTY_FIGURES, withQueued } from './ledger.ts'
 import type { MemoryBudget } from './memory.ts'
 import { ledgerKey, numberBytes, type Origin } from './queue-definition.ts'
+import { Registry } from './registry.ts'
 import type { RoutingTable } from './routing-table.ts'
 import {
   cursorPrefix,
@@ -40,15 +39,10 @@ export class Streams {
   readonly #tickets: Tickets
   readonly #memory: MemoryBudget
   readonly #clock: Clock
-  readonly #table: RoutingTable
   readonly #topology: Topology
   readonly #ageMs: (bytes: Buffer, at: number) => number
   readonly #configured: ReadonlySet<string>
-  readonly #streams = new Map<string, Stream>()
-  readonly #definitions = new Map<string, StreamDefinition>()
-  readonly #declared = new Set<string>()
-  /** By stream, the binding that lets the default exchange find it. */
-  readonly #byName = new Map<string, Binding>()
+  readonly #streams: Registry<Stream, StreamDefinition>
 
   constructor({
     store,
@@ -78,7 +72,7 @@ export class Streams {
     this.#tickets = tickets
     this.#memory = memory
     this.#clock = clock
-    this.#table = table
+    this.#streams = new Registry('stream', table)
     this.#topology = topology
     this.#ageMs = ageMs
     this.#configured = new Set(configured)
@@ -90,7 +84,7 @@ export class Streams {
       const definition = decodeDefinition(value)
       await this.#open(definition)
     }
-    const numbers = new Set([...this.#definitions.values()].map(({ number }) => number))
+    const numbers = new Set([...this.#streams.definitions()].map(({ number }) => number))
     await this.#topology.load((number, name) => numbers.has(number) || this.#configured.has(name))
   }
 
@@ -101,15 +95,15 @@ export class Streams {
   async declare(spec: StreamSpec): Promise<Stream> {
     const { name } = spec
     this.checkName(name)
-    this.#declared.add(name)
-    const known = this.#definitions.get(name)
-    const stream = this.#streams.get(name)
+    this.#streams.noteDeclared(name)
+    const known = this.#streams.definitionOf(name)
+    const stream = this.#streams.find(name)
     const definition = { number: known?.number ?? this.#numberFor(name), ...spec }
     if (known !== undefined && stream !== undefined) {
       if (encodeDefinitionRecord(known).equals(encodeDefinitionRecord(definition))) return stream
       stream.retention = spec.retention
       stream.ack = spec.ack
-      this.#definitions.set(name, definition)
+      this.#streams.redefine(definition)
       await this.#keep(definition)
       return stream
     }
@@ -152,11 +146,7 @@ export class Streams {
       await this.#stored(number),
     )
     this.#topology.reserve(number, name)
-    this.#streams.set(name, stream)
-    this.#definitions.set(name, definition)
-    const byName: Binding = { pattern: name, destination: { live: null, queue: stream }, maxQos: 2, note: 0 }
-    this.#byName.set(name, byName)
-    this.#table.bind(DEFAULT_EXCHANGE, byName)
+    this.#streams.add(stream, definition)
     return stream
   }
 
@@ -189,17 +179,7 @@ export class Streams {
    * @throws BrokerError STREAM_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody reads it.
    */
   checkDeletable(name: string): void {
-    const { readerCount } = this.stream(name)
-    if (this.originOf(name) === 'config' && !this.isOrphan(name)) {
-      throw new BrokerError('QUEUE_IN_USE', `stream ${name} comes from the configuration; take it out there`, {
-        facts: { stream: name },
-      })
-    }
-    if (readerCount > 0) {
-      throw new BrokerError('QUEUE_IN_USE', `stream ${name} has ${readerCount} readers; end them first`, {
-        facts: { stream: name, readers: readerCount },
-      })
-    }
+    this.#streams.checkDeletable(name, 'readers', this.stream(name).readerCount)
   }
 
   /**
@@ -209,17 +189,11 @@ export class Streams {
   async delete(name: string): Promise<void> {
     this.checkDeletable(name)
     const stream = this.stream(name)
-    const definition = this.#definitions.get(name)
-    const byName = this.#byName.get(name)
-    if (definition === undefined || byName === undefined) throw new TypeError(`stream ${name} has no definition`)
-    // From here on nobody finds it, so nobody can publish to it or read it while it is emptied.
-    this.#table.unbind(DEFAULT_EXCHANGE, byName)
-    this.#streams.delete(name)
+    // Hidden, so that nobody can publish to it or read it while it is emptied.
+    const definition = this.#streams.hide(name)
     // All of it is durably gone before its definition goes: otherwise messages would come back with nobody to own them.
     await stream.empty()
-    this.#byName.delete(name)
-    this.#definitions.delete(name)
-    this.#declared.delete(name)
+    this.#streams.forget(name)
     await Promise.all([
       this.#schedule.change({ key: definitionKey(definition.number), value: null }),
       this.#schedule.change({ key: ledgerKey(definition.number), value: null }),
@@ -229,17 +203,17 @@ export class Streams {
 
   /** Forgets what is over age or bytes; called every few seconds. */
   retain(): void {
-    for (const stream of this.#streams.values()) stream.retain()
+    for (const stream of this.#streams.all()) stream.retain()
   }
 
   /** For an orderly stop: nothing is acknowledged unwritten any more, and the last commit says so. */
   settleUp(): void {
-    for (const stream of this.#streams.values()) stream.settleUp()
+    for (const stream of this.#streams.all()) stream.settleUp()
   }
 
   /** Those in use and orphans. */
   all(): Iterable<Stream> {
-    return this.#streams.values()
+    return this.#streams.all()
   }
 
   get count(): number {
@@ -247,21 +221,21 @@ export class Streams {
   }
 
   originOf(name: string): Origin {
-    return this.#definitions.get(name)?.origin ?? 'config'
+    return this.#streams.originOf(name)
   }
 
   /** Left over from an earlier configuration: kept, and forgetting by age, until it is deleted or declared again. */
   isOrphan(name: string): boolean {
-    return this.originOf(name) === 'config' && !this.#declared.has(name)
+    return this.#streams.isOrphan(name)
   }
 
   find(name: string): Stream | undefined {
-    return this.#streams.get(name)
+    return this.#streams.find(name)
   }
 
   /** @throws BrokerError STREAM_NOT_FOUND */
   stream(name: string): Stream {
-    const stream = this.#streams.get(name)
+    const stream = this.#streams.find(name)
     if (stream === undefined) {
       throw new BrokerError('STREAM_NOT_FOUND', `there is no stream ${name}; \`sluice stream\` lists those there are`, {
         facts: { stream: name },

@@ -2,12 +2,10 @@ import { BrokerError } from '../model/error.ts'
 import type { QueuePolicy } from '../model/queue-policy.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
-import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { DeadLetters } from './dead-letter.ts'
 import { encodeDefinitionRecord } from './definition-record.ts'
-import { DEFAULT_EXCHANGE } from './exchange.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
 import { EMPTY_FIGURES, withQueued } from './ledger.ts'
@@ -26,6 +24,7 @@ import {
   type QueueSpec,
   resolvePolicy,
 } from './queue-definition.ts'
+import { Registry } from './registry.ts'
 import { type Replayed, type ReplayOptions, replay } from './replay.ts'
 import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
@@ -38,15 +37,10 @@ export class Topology {
   readonly #tickets: Tickets
   readonly #memory: MemoryBudget
   readonly #clock: Clock
-  readonly #table: RoutingTable
   readonly #ageMs: AgeMs
-  readonly #queues = new Map<string, Queue>()
-  readonly #definitions = new Map<string, QueueDefinition>()
-  readonly #declared = new Set<string>()
+  readonly #queues: Registry<Queue, QueueDefinition>
   /** Names of streams. */
   readonly #reserved = new Set<string>()
-  /** By queue, the binding that lets the default exchange find it. */
-  readonly #byName = new Map<string, Binding>()
   /** Moves dead letters and replays. */
   readonly mover: Mover
   #nextNumber = 1
@@ -75,7 +69,7 @@ export class Topology {
     this.#tickets = tickets
     this.#memory = memory
     this.#clock = clock
-    this.#table = table
+    this.#queues = new Registry('queue', table)
     this.#ageMs = ageMs
     this.mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
   }
@@ -155,13 +149,8 @@ export class Topology {
   }
 
   #add(queue: Queue, definition: QueueDefinition): void {
-    const { name } = queue
     this.#sendDeadLetters(queue, definition)
-    this.#queues.set(name, queue)
-    this.#definitions.set(name, definition)
-    const byName: Binding = { pattern: name, destination: { live: null, queue }, maxQos: 2, note: 0 }
-    this.#byName.set(name, byName)
-    this.#table.bind(DEFAULT_EXCHANGE, byName)
+    this.#queues.add(queue, definition)
   }
 
   #sendDeadLetters(queue: Queue, { deadLetter }: QueueDefinition): void {
@@ -206,9 +195,9 @@ export class Topology {
   async declareQueue(spec: QueueSpec): Promise<Queue> {
     const { name, limits, qos0, policy = {}, isDurable = true } = spec
     this.checkName(name)
-    this.#declared.add(name)
-    const queue = this.#queues.get(name)
-    const known = this.#definitions.get(name)
+    this.#queues.noteDeclared(name)
+    const queue = this.#queues.find(name)
+    const known = this.#queues.definitionOf(name)
     if (known === undefined || queue === undefined) return isDurable ? this.#create(spec) : this.#createInMemory(spec)
     queue.used()
     const resolved = resolvePolicy(policy)
@@ -224,7 +213,7 @@ export class Topology {
     queue.qos0 = qos0
     queue.policy = resolved
     this.#sendDeadLetters(queue, definition)
-    this.#definitions.set(name, definition)
+    this.#queues.redefine(definition)
     if (queue.isDurable) await this.#keep(definition)
     return queue
   }
@@ -262,17 +251,7 @@ export class Topology {
    * @throws BrokerError QUEUE_NOT_FOUND; QUEUE_IN_USE if the configuration declares it or somebody consumes from it.
    */
   checkDeletable(name: string): void {
-    const { consumerCount } = this.queue(name)
-    if (this.originOf(name) === 'config' && !this.isOrphan(name)) {
-      throw new BrokerError('QUEUE_IN_USE', `queue ${name} comes from the configuration; take it out there`, {
-        facts: { queue: name },
-      })
-    }
-    if (consumerCount > 0) {
-      throw new BrokerError('QUEUE_IN_USE', `queue ${name} has ${consumerCount} consumers; end them first`, {
-        facts: { queue: name, consumers: consumerCount },
-      })
-    }
+    this.#queues.checkDeletable(name, 'consumers', this.queue(name).consumerCount)
   }
 
   /**
@@ -282,25 +261,18 @@ export class Topology {
   async deleteQueue(name: string): Promise<void> {
     this.checkDeletable(name)
     const queue = this.queue(name)
-    const definition = this.#definitions.get(name)
-    const byName = this.#byName.get(name)
-    if (definition === undefined || byName === undefined) throw new TypeError(`queue ${name} has no definition`)
-    // From here on nobody finds it, so nobody can publish to it or consume from it while it is emptied.
-    this.#table.unbind(DEFAULT_EXCHANGE, byName)
-    this.#queues.delete(name)
+    // Hidden, so that nobody can publish to it or consume from it while it is emptied.
+    const definition = this.#queues.hide(name)
     try {
       if (queue.isDurable) await queue.purge()
       // Its marks are durable before its definition goes: otherwise its messages would come back with nobody to own them.
       await this.#schedule.flush()
     } catch (error) {
-      this.#queues.set(name, queue)
-      this.#table.bind(DEFAULT_EXCHANGE, byName)
+      this.#queues.show(queue)
       throw error
     }
     queue.delete('deleted')
-    this.#byName.delete(name)
-    this.#definitions.delete(name)
-    this.#declared.delete(name)
+    this.#queues.forget(name)
     if (!queue.isDurable) return
     await Promise.all([
       this.#schedule.change({ key: definitionKey(definition.number), value: null }),
@@ -360,17 +332,17 @@ export class Topology {
 
   /** Lets go of what is expired; called every second. */
   expire(): void {
-    for (const queue of this.#queues.values()) queue.expire()
+    for (const queue of this.#queues.all()) queue.expire()
   }
 
   /** For an orderly stop, when nobody publishes any more: the last commit will owe nothing. */
   settleUp(): void {
-    for (const queue of this.#queues.values()) queue.settleUp()
+    for (const queue of this.#queues.all()) queue.settleUp()
   }
 
   /** All but sessions' own: those in use and orphans. */
   queues(): Iterable<Queue> {
-    return this.#queues.values()
+    return this.#queues.all()
   }
 
   get queueCount(): number {
@@ -378,21 +350,21 @@ export class Topology {
   }
 
   originOf(name: string): Origin {
-    return this.#definitions.get(name)?.origin ?? 'config'
+    return this.#queues.originOf(name)
   }
 
   /** Left over from an earlier configuration: kept until it is deleted, or declared again. */
   isOrphan(name: string): boolean {
-    return this.#definitions.get(name)?.origin === 'config' && !this.#declared.has(name)
+    return this.#queues.isOrphan(name)
   }
 
   has(name: string): boolean {
-    return this.#queues.has(name)
+    return this.#queues.find(name) !== undefined
   }
 
   /** @throws BrokerError QUEUE_NOT_FOUND */
   queue(name: string): Queue {
-    const queue = this.#queues.get(name)
+    const queue = this.#queues.find(name)
     if (queue === undefined) {
       throw new BrokerError('QUEUE_NOT_FOUND', `there is no queue ${name}; \`sluice queues\` lists those there are`, {
         facts: { queue: name },
