@@ -42,10 +42,16 @@ export interface ConnectPacket {
   readonly authenticationMethod: string | null
 }
 
+/** One filter of a SUBSCRIBE with its options (section 3.8.3.1); 3.1 and 3.1.1 ask for a QoS only. */
 export interface SubscriptionRequest {
   readonly filter: string
   readonly qos: QoS
   readonly isNoLocal: boolean
+  readonly isRetainAsPublished: boolean
+  /** Whether retained messages are wanted: 0 with every SUBSCRIBE, 1 with a new subscription only, 2 never. */
+  readonly retainHandling: number
+  /** Subscription identifier, 1 to 268,435,455; 0: none. */
+  readonly identifier: number
 }
 
 export interface SubscribePacket {
@@ -260,14 +266,12 @@ export function checkResponseTopic(properties: PropertyScan): void {
 export function readSubscribe(bytes: Buffer, at: number, end: number, version: Version): SubscribePacket {
   const reader = new PacketReader(bytes, at, end)
   const packetId = reader.packetId()
+  let identifier = 0
   if (version === 5) {
     reader.properties(PacketType.subscribe)
-    if (scan.has(Property.subscriptionIdentifier)) {
-      if (scan.number(Property.subscriptionIdentifier, 0) === 0) {
-        throw new ProtocolError(Reason.protocolError, 'subscription identifier 0')
-      }
-      // Announced as not available in CONNACK.
-      throw new ProtocolError(Reason.subscriptionIdentifiersNotSupported, 'subscription identifiers are not supported')
+    identifier = scan.number(Property.subscriptionIdentifier, 0)
+    if (identifier === 0 && scan.has(Property.subscriptionIdentifier)) {
+      throw new ProtocolError(Reason.protocolError, 'subscription identifier 0') // section 3.8.2.1.2
     }
   }
   const requests: SubscriptionRequest[] = []
@@ -279,8 +283,16 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     if (version < 5 ? (options & 0xfc) !== 0 : (options & 0xc0) !== 0) {
       throw malformed('reserved bits of subscription options are set') // [MQTT-3.8.3-5], 3.1.1 [MQTT-3.8.3-4]
     }
-    if ((options & 0x30) === 0x30) throw new ProtocolError(Reason.protocolError, 'retain handling 3')
-    requests.push({ filter, qos, isNoLocal: (options & 4) !== 0 })
+    const retainHandling = (options >> 4) & 3
+    if (retainHandling === 3) throw new ProtocolError(Reason.protocolError, 'retain handling 3')
+    requests.push({
+      filter,
+      qos,
+      isNoLocal: (options & 4) !== 0,
+      isRetainAsPublished: (options & 8) !== 0,
+      retainHandling,
+      identifier,
+    })
   }
   if (requests.length === 0) throw new ProtocolError(Reason.protocolError, 'SUBSCRIBE without a filter') // [MQTT-3.8.3-2]
   return { packetId, requests }

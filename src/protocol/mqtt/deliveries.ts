@@ -8,11 +8,11 @@
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
-import { recordExpiryMs } from '../../model/message.ts'
+import { type QoS, recordExpiryMs } from '../../model/message.ts'
 import type { MqttCounters } from './counters.ts'
 import type { Output } from './output.ts'
 import { NOT_IN_FLIGHT, PacketIds } from './packet-ids.ts'
-import type { PublishWriter } from './publish-frame.ts'
+import { type PublishWriter, publishFirst } from './publish-frame.ts'
 
 /** One of the places a client is sent messages from, as its consumer. */
 export interface Source extends Consumer {
@@ -101,9 +101,9 @@ export class Deliveries {
 
   /**
    * Sends one message of a source that has credit; null: it is on its way, and at QoS 1 in flight from now on. Else nothing happened.
-   * Positional because it is called for every message.
+   * `flags` are DUP and RETAIN as they stand in the first byte. Positional because it is called for every message.
    */
-  send(source: number, bytes: Buffer, at: number, position: number, qos: 0 | 1, isDup: boolean): Unsendable | null {
+  send(source: number, bytes: Buffer, at: number, position: number, qos: QoS, flags: number): Unsendable | null {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
@@ -112,10 +112,10 @@ export class Deliveries {
       expiryS = Math.ceil(leftMs / 1000)
     }
     const packetId = qos === 0 ? 0 : this.#ids.next
-    if (!this.#writer.writeRecord(bytes, at, packetId, isDup, expiryS)) return 'too_large'
+    if (!this.#writer.writeRecord(bytes, at, publishFirst(qos, flags), packetId, expiryS)) return 'too_large'
     if (qos !== 0) this.#ids.take(source, position)
     this.#share--
-    this.#counters.messagesOut[qos]++
+    this.#counters.messagesOut[qos === 0 ? 0 : 1]++
     this.sent++
     return null
   }

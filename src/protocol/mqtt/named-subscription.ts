@@ -8,6 +8,7 @@
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { Deliveries, Source, Unsendable } from './deliveries.ts'
+import { retainFlag } from './subscription-note.ts'
 
 /** Where the messages come from, and what the client's answers mean there. */
 export interface Supply {
@@ -35,6 +36,7 @@ export class NamedSubscription implements Source {
   readonly #onEnd: () => void
   readonly #number: number
   #qos: 0 | 1
+  #note: number
   #state: 'consuming' | 'ending' | 'ended' = 'consuming'
   #inFlight = 0
 
@@ -46,16 +48,20 @@ export class NamedSubscription implements Source {
     supply,
     deliveries,
     qos,
+    note,
     onEnd,
   }: {
     supply: Supply
     deliveries: Deliveries
     qos: 0 | 1
+    /** Its options, as in subscription-note.ts. */
+    note: number
     onEnd: () => void
   }) {
     this.#supply = supply
     this.#deliveries = deliveries
     this.#qos = qos
+    this.#note = note
     this.#onEnd = onEnd
     this.#number = deliveries.add(this)
     try {
@@ -85,8 +91,9 @@ export class NamedSubscription implements Source {
   }
 
   deliver(bytes: Buffer, at: number, position: number): void {
+    const flags = retainFlag(bytes, at, this.#note)
     // A redelivery is a new PUBLISH, to whichever client has its turn, and no retransmission of the earlier one: DUP stays 0 [MQTT-3.3.1-3].
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, this.#qos, false)
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, this.#qos, flags)
     if (unsendable !== null) this.#supply.skip(position, unsendable)
     else if (this.#qos === 0) this.#supply.settle(position)
     else this.#inFlight++
@@ -103,9 +110,10 @@ export class NamedSubscription implements Source {
     if (this.#state === 'ending' && this.#inFlight === 0) this.#leave(true)
   }
 
-  /** SUBSCRIBE to it again, at another QoS perhaps. */
-  resume(qos: 0 | 1): void {
+  /** SUBSCRIBE to it again, with other options perhaps. */
+  resume(qos: 0 | 1, note: number): void {
     this.#qos = qos
+    this.#note = note
     this.#state = 'consuming'
     this.#supply.pump()
   }

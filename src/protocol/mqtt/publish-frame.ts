@@ -35,6 +35,8 @@ export const PUBLISH = PacketType.publish << 4
 export const PUBLISH_DUP = 8
 export const PUBLISH_RETAIN = 1
 export const publishQos = (first: number): QoS | 3 => ((first >> 1) & 3) as QoS | 3
+/** `flags`: DUP and RETAIN. */
+export const publishFirst = (qos: QoS, flags: number): number => PUBLISH | (qos << 1) | flags
 
 /** The wire form of a run's frames (Run.form): 3.1 and 3.1.1 write PUBLISH alike. */
 const FORM_V3 = 4
@@ -141,11 +143,12 @@ export class PublishWriter {
   }
 
   /**
-   * A run at QoS 0. Frames that already are what the client gets (same form, no packet id, retain flag clear) go as one slice,
+   * A run at QoS 0. Frames that already are what the client gets (same form, no packet id, same retain flag) go as one slice,
    * others with a new header. Returns how many were too large for the client.
    */
-  writeRun(run: Run, topic: Buffer): number {
-    const isSame = run.form === this.#form && run.qos === 0 && !run.retain
+  writeRun(run: Run, topic: Buffer, isRetain: boolean): number {
+    const first = isRetain ? PUBLISH | PUBLISH_RETAIN : PUBLISH
+    const isSame = run.form === this.#form && run.qos === 0 && run.retain === isRetain
     if (isSame && this.#maximumPacketSize === Number.POSITIVE_INFINITY) {
       this.#output.append(run.bytes, run.starts[0] ?? 0, run.ends[run.count - 1] ?? 0)
       return 0
@@ -161,7 +164,7 @@ export class PublishWriter {
       const payload = run.payloads[i] ?? 0
       const isOwnProperties = this.#form === FORM_V5 && run.propertiesTag === PropertiesTag.mqtt5
       const properties = isOwnProperties ? (run.properties[i] ?? 0) : payload
-      if (!this.#header(PUBLISH, topic, 0, topic.length, 0, payload - properties, end - payload)) {
+      if (!this.#header(first, topic, 0, topic.length, 0, payload - properties, end - payload)) {
         tooLarge++
         continue
       }
@@ -171,15 +174,14 @@ export class PublishWriter {
   }
 
   /**
-   * A record at QoS 1, or at QoS 0 if `packetId` is 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none. False, and
-   * nothing written, if it is too large for the client. Positional because it is called for every message.
+   * A record, with `first` as its first byte; `packetId` is 0 at QoS 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none.
+   * False, and nothing written, if it is too large for the client. Positional because it is called for every message.
    */
-  writeRecord(bytes: Buffer, at: number, packetId: number, isDup: boolean, expiryS: number): boolean {
+  writeRecord(bytes: Buffer, at: number, first: number, packetId: number, expiryS: number): boolean {
     const payload = recordPayloadAt(bytes, at)
     const end = at + recordBytes(bytes, at)
     const isOwnProperties = this.#form === FORM_V5 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     const properties = isOwnProperties ? recordPropertiesAt(bytes, at) : payload
-    const first = packetId === 0 ? PUBLISH : PUBLISH | 2 | (isDup ? PUBLISH_DUP : 0) // [MQTT-3.3.1-2]
     if (!this.#recordHeader(first, bytes, at, packetId, payload - properties, end - payload)) return false
     if (expiryS > 0 && isOwnProperties) {
       this.#agedProperties(bytes, properties, payload, expiryS)

@@ -1,9 +1,8 @@
 import type { Queue } from '../../core/queue.ts'
 import { recordClientId } from '../../model/message.ts'
 import type { Deliveries, Source } from './deliveries.ts'
-
-/** Binding.note: the subscription wants nothing that its own client published. */
-export const NOTE_NO_LOCAL = 4
+import { PUBLISH_DUP } from './publish-frame.ts'
+import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
 
 /** The source of what a session's own subscriptions select: the session's queue. */
 export class SessionQueue implements Source {
@@ -29,11 +28,13 @@ export class SessionQueue implements Source {
   }
 
   deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
-    if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(bytes, at) === this.#clientId) {
+    if (isNoLocal(note) && recordClientId(bytes, at) === this.#clientId) {
       this.#queue.settle(position) // [MQTT-3.8.3-3]
       return
     }
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, 1, attempts > 0)
+    const qos = deliveredQos(bytes, at, note)
+    const flags = retainFlag(bytes, at, note) | (attempts > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1]
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags)
     if (unsendable !== null) this.#queue.reject(position, unsendable)
   }
 

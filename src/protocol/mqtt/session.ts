@@ -27,8 +27,9 @@ import { Reason } from './protocol-error.ts'
 import { PublishWriter, topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
-import { NOTE_NO_LOCAL, SessionQueue } from './session-queue.ts'
+import { SessionQueue } from './session-queue.ts'
 import { forgetCursor, StreamSupply } from './stream-supply.ts'
+import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type Wanted } from './topic.ts'
 
 /** Highest QoS granted until QoS 2 is built. */
@@ -142,13 +143,14 @@ export class Session implements Destination, LiveReceiver {
     return wanted.kind === 'topics' ? this.#bind(request, granted) : this.#consume(wanted, request, granted)
   }
 
-  #bind({ filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number {
+  #bind(request: SubscriptionRequest, granted: 0 | 1): number {
+    const { filter } = request
     if (granted > 0 && this.queue === null) this.#makeQueue()
     const binding: Binding = {
       pattern: filter,
       destination: this,
       maxQos: granted,
-      note: isNoLocal ? NOTE_NO_LOCAL : 0,
+      note: subscriptionNote(request, granted),
     }
     const replaced = this.#bindings.get(filter)
     if (replaced !== undefined) this.#router.unbind(MQTT_EXCHANGE, replaced)
@@ -157,14 +159,16 @@ export class Session implements Destination, LiveReceiver {
     return granted
   }
 
-  #consume(wanted: Named, { filter, isNoLocal }: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
-    if (isNoLocal) {
+  #consume(wanted: Named, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+    const { filter } = request
+    if (request.isNoLocal) {
       // Taking a message from a queue and keeping it from this client would lose it for the others.
       return refusal(Reason.implementationSpecific, 'No Local is for topics, not for $queue and $stream')
     }
+    const note = subscriptionNote(request, granted)
     const known = this.#named.get(filter)
     if (known !== undefined) {
-      known.resume(granted)
+      known.resume(granted, note)
       return granted
     }
     try {
@@ -173,7 +177,7 @@ export class Session implements Destination, LiveReceiver {
       if ('reason' in supply) return supply
       const deliveries = this.#takeDeliveries()
       const onEnd = () => this.#named.delete(filter)
-      this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, onEnd }))
+      this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, note, onEnd }))
       return granted
     } catch (error) {
       if (error instanceof BrokerError) return consumerRefusal(error)
@@ -229,13 +233,13 @@ export class Session implements Destination, LiveReceiver {
   // ---- QoS 0: straight into the output
 
   deliverRun(run: Run, topic: string, note: number): void {
-    if ((note & NOTE_NO_LOCAL) !== 0 && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
+    if (isNoLocal(note) && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
     if (this.#output.isFull) {
       this.#counters.droppedBy.output_full += run.count
       this.dropped += run.count
       return
     }
-    const tooLarge = this.#writer.writeRun(run, topicBytes(topic))
+    const tooLarge = this.#writer.writeRun(run, topicBytes(topic), run.retain && isRetainAsPublished(note))
     if (tooLarge > 0) {
       this.#counters.droppedBy.too_large += tooLarge
       this.dropped += tooLarge

@@ -78,7 +78,14 @@ describe('what mqtt-packet writes is read', () => {
           let { bytes, at, end } = body(subscribe)
           expect(readSubscribe(bytes, at, end, protocolVersion)).toEqual({
             packetId: messageId,
-            requests: subscriptions.map(({ topic: filter, qos }) => ({ filter, qos, isNoLocal: false })),
+            requests: subscriptions.map(({ topic: filter, qos }) => ({
+              filter,
+              qos,
+              isNoLocal: false,
+              isRetainAsPublished: false,
+              retainHandling: 0,
+              identifier: 0,
+            })),
           })
           const unsubscriptions = subscriptions.map(({ topic: filter }) => filter)
           const unsubscribe = mqttPacket.generate(

@@ -1,0 +1,43 @@
+/*
+ * What a session's binding notes of its subscription, one byte with every entry of its queue (Binding.note):
+ *
+ *     bit  0  core's (Keeper.noteNow)
+ *          1  Retain As Published
+ *          2  No Local
+ *        3-4  granted QoS
+ *          5  a retained message, sent because of a new subscription
+ */
+import { type QoS, recordQos, recordRetain } from '../../model/message.ts'
+import type { SubscriptionRequest } from './control-packet.ts'
+import { PUBLISH_RETAIN } from './publish-frame.ts'
+
+const RETAIN_AS_PUBLISHED = 2
+const NO_LOCAL = 4
+const QOS_SHIFT = 3
+const RETAINED = 32
+
+export function subscriptionNote(
+  { isNoLocal, isRetainAsPublished }: Pick<SubscriptionRequest, 'isNoLocal' | 'isRetainAsPublished'>,
+  granted: QoS,
+): number {
+  return (isRetainAsPublished ? RETAIN_AS_PUBLISHED : 0) | (isNoLocal ? NO_LOCAL : 0) | (granted << QOS_SHIFT)
+}
+
+/** The subscription wants nothing that its own client published. */
+export const isNoLocal = (note: number): boolean => (note & NO_LOCAL) !== 0
+
+/** The subscription wants the retain flag as the publisher set it. */
+export const isRetainAsPublished = (note: number): boolean => (note & RETAIN_AS_PUBLISHED) !== 0
+
+const grantedQos = (note: number): QoS => ((note >> QOS_SHIFT) & 3) as QoS
+
+/** The lower of the QoS the record was published at and the one granted [MQTT-3.8.4-8], 3.1.1 [MQTT-3.8.4-6]. */
+export const deliveredQos = (bytes: Buffer, at: number, note: number): QoS =>
+  Math.min(recordQos(bytes, at), grantedQos(note)) as QoS
+
+/**
+ * The retain flag of a record's PUBLISH: set if it is sent because of a new subscription [MQTT-3.3.1-8], as published where the subscription
+ * wants that [MQTT-3.3.1-13], else clear [MQTT-3.3.1-12], 3.1.1 [MQTT-3.3.1-9].
+ */
+export const retainFlag = (bytes: Buffer, at: number, note: number): number =>
+  (note & RETAINED) !== 0 || (isRetainAsPublished(note) && recordRetain(bytes, at)) ? PUBLISH_RETAIN : 0
