@@ -5,7 +5,7 @@ import type { Keeper } from './keeper.ts'
 /**
  * What a binding leads to. An MQTT session is one destination with a live side (QoS 0, no queue) and a queue; a named queue, a
  * route's outbox or a stream is one with a queue only. Several bindings of one destination that match the same message deliver it once,
- * with the highest QoS [MQTT-3.3.5-1] and the note of that binding.
+ * with the highest QoS [MQTT-3.3.4-2] and the note of that binding.
  */
 export interface Destination {
   readonly live: LiveReceiver | null

@@ -139,7 +139,7 @@ export class RoutingTable {
 
   /** Not cached: for a message whose headers matter. */
   resolve(name: string, key: string, headers: Headers): Route {
-    // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.5-1].
+    // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.4-2].
     const best = new Map<Keeper | Destination, Target>()
     // Each exchange once: cycles of exchange-to-exchange bindings are allowed (RabbitMQ, Exchange to Exchange Bindings).
     const seen = new Set<string>([name])

@@ -18,7 +18,7 @@ export type RoutingKey = Name<'routing key'>
 /** Name the operator gives to an upstream or a route in the configuration. */
 export type ConfiguredName = Name<'configured'>
 
-/** Two bytes of length on the wire [MQTT-1.5.4]. */
+/** Two bytes of length on the wire [MQTT-4.7.3-3]. */
 const MQTT_STRING_BYTES_MAX = 65_535
 /** AMQP short string. */
 const SHORT_STRING_BYTES_MAX = 255
@@ -85,7 +85,7 @@ export function configuredName(text: string): ConfiguredName {
 
 function checkMqttString(text: string, what: string): void {
   if (text.length === 0) throw invalid(text, what, 'it must not be empty') // [MQTT-4.7.3-1]
-  if (text.includes('\u0000')) throw invalid(text, what, 'it must not contain U+0000') // [MQTT-1.5.4-2]
+  if (text.includes('\u0000')) throw invalid(text, what, 'it must not contain U+0000') // [MQTT-4.7.3-2]
   if (!text.isWellFormed()) throw invalid(text, what, 'it is not well-formed Unicode') // [MQTT-1.5.4-1]
   if (Buffer.byteLength(text) > MQTT_STRING_BYTES_MAX) {
     throw invalid(text, what, `it must not be longer than ${MQTT_STRING_BYTES_MAX} bytes`)

@@ -238,7 +238,7 @@ export class Connection implements Timed, OutputOwner {
       this.#accepted(connect, terms)
     } catch (error) {
       if (error instanceof UnsupportedVersion) {
-        // [MQTT-3.1.2-2]; a level above 5 is a later version, whose CONNACK most likely still looks like that of 5.0.
+        // [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2]; a level above 5 is a later version, whose CONNACK most likely still looks like that of 5.0.
         this.#refuse(Reason.unsupportedProtocolVersion, error.level > 5 && error.level < 0x80 ? 5 : 4, error.message)
       } else if (error instanceof ProtocolError) {
         this.#refuse(error.reason, level, error.message)

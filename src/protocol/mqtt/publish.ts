@@ -184,7 +184,7 @@ export class Publishing implements Publisher {
     if (qos === 1) {
       const packetId = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
       at += 2
-      if (at > end) throw malformed('a PUBLISH without packet identifier') // [MQTT-2.2.1-2]
+      if (at > end) throw malformed('a PUBLISH without packet identifier') // [MQTT-2.2.1-3]
       if (packetId === 0) throw malformed('packet identifier 0') // [MQTT-2.2.1-3]
       this.#packetIds[n] = packetId
     }

@@ -19,7 +19,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
       await client.says(CONNECT_311, subscribe311('00 01', 'a/#', '01')).hears(CONNACK_311, suback311('00 01', '01'))
       const publisher = await another()
       await publisher.says(connect311('p')).hears(CONNACK_311)
-      await publisher.says(publish311('a/b', 'hi', 0x32, '12 34')).hears(puback('12 34')) // [MQTT-4.3.2-2]
+      await publisher.says(publish311('a/b', 'hi', 0x32, '12 34')).hears(puback('12 34')) // 3.1.1 [MQTT-4.3.2-2]
       await client.hears(publish311('a/b', 'hi', 0x32, '00 01'))
       expect(broker.server.client('c1')).toMatchObject({ inFlight: 1, queued: 0 })
       await client.says(puback('00 01')).hearsNothing()
@@ -44,7 +44,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     await client.hears(publish311('one', 'x'), publish311('two', 'y', 0x32, '00 01'))
   })
 
-  transcript('overlapping subscriptions deliver once, with the highest QoS [MQTT-3.3.5-1]', async ({ client }) => {
+  transcript('overlapping subscriptions deliver once, with the highest QoS [MQTT-3.3.4-2]', async ({ client }) => {
     await client
       .says(CONNECT_311, subscribe311('00 01', 'a/#', '00'), subscribe311('00 02', 'a/b', '01'))
       .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '01'))
@@ -55,7 +55,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
   })
 
   transcript(
-    'the retain and DUP flags of the publisher do not travel [MQTT-3.3.1-9], [MQTT-3.3.1-3]',
+    'the retain and DUP flags of the publisher do not travel: 3.1.1 [MQTT-3.3.1-9], [MQTT-3.3.1-3]',
     async ({ client, broker }) => {
       await client
         .says(CONNECT_311, subscribe311('00 01', 'a', '00'), subscribe311('00 02', 'b', '01'))
@@ -137,7 +137,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     ['QoS 3 [MQTT-3.3.1-4]', publish311('a', 'x', 0x36, '00 01')],
     ['QoS 2, which is not there', publish311('a', 'x', 0x34, '00 01')],
     ['DUP with QoS 0 [MQTT-3.3.1-2]', publish311('a', 'x', 0x38)],
-    ['packet id 0 [MQTT-2.3.1-1]', publish311('a', 'x', 0x32, '00 00')],
+    ['packet id 0: 3.1.1 [MQTT-2.3.1-1]', publish311('a', 'x', 0x32, '00 00')],
     ['no packet id', packet(0x32, text('a'))],
     ['half a packet id', packet(0x32, text('a'), '01')],
     ['a topic longer than the packet', packet(0x30, '00 05', 'a')],
@@ -146,10 +146,10 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     ['an empty topic [MQTT-4.7.3-1]', publish311('', 'x')],
     ['a wildcard + [MQTT-3.3.2-2]', publish311('a/+', 'x')],
     ['a wildcard # [MQTT-3.3.2-2]', publish311('a/#', 'x')],
-    ['U+0000 [MQTT-1.5.3-2]', publish311('a\0', 'x')],
-    ['broken UTF-8 [MQTT-1.5.3-1]', packet(0x30, '00 02 c3 28', 'x')],
-    ['an overlong encoding [MQTT-1.5.3-1]', packet(0x30, '00 02 c0 af', 'x')],
-    ['a surrogate [MQTT-1.5.3-1]', packet(0x30, '00 03 ed a0 80', 'x')],
+    ['U+0000: 3.1.1 [MQTT-1.5.3-2]', publish311('a\0', 'x')],
+    ['broken UTF-8: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 02 c3 28', 'x')],
+    ['an overlong encoding: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 02 c0 af', 'x')],
+    ['a surrogate: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 03 ed a0 80', 'x')],
     ['129 levels', publish311('/'.repeat(128), 'x')],
     ['a packet type of QoS 2: PUBREL', bytes('62 02 00 01')],
     ['PUBACK with a wrong length', bytes('40 03 00 01 00')],
@@ -161,10 +161,10 @@ describe('PUBLISH and delivery, 3.1.1', () => {
       'SUBSCRIBE with flags 0 [MQTT-3.8.1-1]',
       Buffer.concat([bytes('80'), subscribe311('00 01', 'a', '00').subarray(1)]),
     ],
-    ['SUBSCRIBE without a filter [MQTT-3.8.3-3]', packet(0x82, '00 01')],
+    ['SUBSCRIBE without a filter: 3.1.1 [MQTT-3.8.3-3]', packet(0x82, '00 01')],
     ['SUBSCRIBE with packet id 0', subscribe311('00 00', 'a', '00')],
-    ['SUBSCRIBE with QoS 3 [MQTT-3-8.3-4]', subscribe311('00 01', 'a', '03')],
-    ['SUBSCRIBE with reserved bits [MQTT-3-8.3-4]', subscribe311('00 01', 'a', '04')],
+    ['SUBSCRIBE with QoS 3: 3.1.1 [MQTT-3.8.3-4]', subscribe311('00 01', 'a', '03')],
+    ['SUBSCRIBE with reserved bits: 3.1.1 [MQTT-3.8.3-4]', subscribe311('00 01', 'a', '04')],
     ['SUBSCRIBE without options', packet(0x82, '00 01', text('a'))],
     ['SUBSCRIBE with U+0000', subscribe311('00 01', 'a\0', '00')],
     ['UNSUBSCRIBE without a filter [MQTT-3.10.3-2]', packet(0xa2, '00 01')],

@@ -25,7 +25,7 @@ async function withCore(test: (core: CoreUnderTest) => Promise<void>): Promise<v
 }
 
 describe('Router', () => {
-  it('delivers once to a destination with overlapping bindings, over the one with the highest QoS [MQTT-3.3.5-1]', () =>
+  it('delivers once to a destination with overlapping bindings, over the one with the highest QoS [MQTT-3.3.4-2]', () =>
     withCore(async ({ router, topology }) => {
       const ear = new Ear()
       const queue = topology.memoryQueue('session:x', WIDE_LIMITS)

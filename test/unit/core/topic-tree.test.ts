@@ -43,7 +43,7 @@ describe('TopicTree', () => {
     ['$SYS/+', '$SYS/broker', true],
     ['a/constructor/__proto__', 'a/constructor/__proto__', true],
     ['a/+', 'a/__proto__', true],
-  ])('MQTT filter %s and topic %s: %s [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.2-1]', (filter, topic, expected) => {
+  ])('MQTT filter %s and topic %s: %s [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.2-1]', (filter, topic, expected) => {
     const tree = new TopicTree<string>(MQTT_DIALECT)
     tree.add(filter, filter)
     expect(matched(tree, topic)).toEqual(expected ? [filter] : [])
