@@ -164,7 +164,7 @@ const limits = z.pipe(
     queues: setting(
       count({ min: 1, max: 100_000 }),
       5000,
-      'Queues, those of the configuration included; further ones are not declared.',
+      'Queues, those of the configuration included; further ones are not declared. Groups of shared subscriptions are counted apart, and as many.',
     ),
     exchanges: setting(
       count({ min: 1, max: 100_000 }),

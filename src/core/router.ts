@@ -20,7 +20,7 @@ import type { Keeper } from './keeper.ts'
 import type { MemoryBudget } from './memory.ts'
 import { messageHeaders } from './message-headers.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
-import { createRun, type Run } from './run.ts'
+import { copyPart, createRun, type Run } from './run.ts'
 import { PASSING, SHARED, TICKETED } from './segment.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
@@ -160,23 +160,8 @@ export class Router {
   /** Messages whose way depends on their headers go one by one. Each gets a ticket, so that tickets still follow by one. */
   #publishByHeaders(handle: PublisherHandle, route: Route, run: Run): number {
     const single = this.#single
-    single.bytes = run.bytes
-    single.count = 1
-    single.expires = run.expires
-    single.form = run.form
-    single.qos = run.qos
-    single.retain = run.retain
-    single.dup = run.dup
-    single.propertiesTag = run.propertiesTag
-    single.prefix = run.prefix
     for (let i = 0; i < run.count; i++) {
-      single.starts[0] = run.starts[i] ?? 0
-      single.properties[0] = run.properties[i] ?? 0
-      single.payloads[0] = run.payloads[i] ?? 0
-      single.ends[0] = run.ends[i] ?? 0
-      single.expiries[0] = run.expiries[i] ?? 0
-      single.refusal = null
-      single.firstTicket = 0
+      copyPart(run, i, i + 1, single)
       const accepted = this.#publishAlike(handle, this.#resolve(route, run, i), single)
       if (accepted === 0) {
         run.refusal = single.refusal

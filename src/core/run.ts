@@ -55,3 +55,25 @@ export function createRun(form: number, prefix: RecordPrefix): Run {
     refusal: null,
   }
 }
+
+/** Makes `part` the messages [from, to) of a run, not published yet. */
+export function copyPart(run: Run, from: number, to: number, part: Run): void {
+  part.bytes = run.bytes
+  part.count = to - from
+  part.expires = run.expires
+  part.form = run.form
+  part.qos = run.qos
+  part.retain = run.retain
+  part.dup = run.dup
+  part.propertiesTag = run.propertiesTag
+  part.prefix = run.prefix
+  part.firstTicket = 0
+  part.refusal = null
+  for (let i = from; i < to; i++) {
+    part.starts[i - from] = run.starts[i] ?? 0
+    part.properties[i - from] = run.properties[i] ?? 0
+    part.payloads[i - from] = run.payloads[i] ?? 0
+    part.ends[i - from] = run.ends[i] ?? 0
+    part.expiries[i - from] = run.expiries[i] ?? 0
+  }
+}

@@ -20,6 +20,7 @@ const DEFAULT_LIMITS: MqttLimits = {
   keepAliveMaxMs: 0,
   sessionQueue: { messages: 10_000, bytes: 16 * 1024 ** 2, onFull: 'drop_oldest' },
   refuseDisconnectAfterMs: 10_000,
+  declared: { queues: 5000, exchanges: 1000, bindings: 20_000 },
 }
 
 const PATIENCE_MS = 10_000

@@ -63,7 +63,7 @@ export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: Mq
         ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
         wildcardSubscriptionAvailable: true,
         subscriptionIdentifiersAvailable: false,
-        sharedSubscriptionAvailable: false,
+        sharedSubscriptionAvailable: true,
         ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.1.2-21]
       },
     },

@@ -39,6 +39,7 @@ import { Output, type OutputOwner } from './output.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type Gathering, Publishing } from './publish.ts'
 import { Session } from './session.ts'
+import type { SharedGroups } from './shared-groups.ts'
 import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
 import { publishWill } from './will.ts'
@@ -51,6 +52,7 @@ export interface ConnectionHost {
   readonly router: Router
   readonly topology: Topology
   readonly streams: Streams
+  readonly groups: SharedGroups
   readonly memory: MemoryBudget
   readonly limits: MqttLimits
   readonly log: Logger
@@ -249,10 +251,21 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #accepted(connect: ConnectPacket, terms: Terms): void {
-    const { router, topology, streams, limits, counters, clock, identities, log, gathering } = this.#host
+    const { router, topology, streams, groups, limits, counters, clock, identities, log, gathering } = this.#host
     const { clientId } = terms
     const output = this.#output
-    const session = new Session({ clientId, connect, router, topology, streams, limits, counters, identities, output })
+    const session = new Session({
+      clientId,
+      connect,
+      router,
+      topology,
+      streams,
+      groups,
+      limits,
+      counters,
+      identities,
+      output,
+    })
     const publishing = new Publishing({
       router,
       connect,

@@ -285,10 +285,14 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     }
     const retainHandling = (options >> 4) & 3
     if (retainHandling === 3) throw new ProtocolError(Reason.protocolError, 'retain handling 3')
+    const isNoLocal = (options & 4) !== 0
+    if (isNoLocal && filter.startsWith('$share/')) {
+      throw new ProtocolError(Reason.protocolError, 'No Local on a shared subscription') // [MQTT-3.8.3-4]
+    }
     requests.push({
       filter,
       qos,
-      isNoLocal: (options & 4) !== 0,
+      isNoLocal,
       isRetainAsPublished: (options & 8) !== 0,
       retainHandling,
       identifier,

@@ -1,5 +1,5 @@
 /*
- * A client's subscription to something kept under a name, `$queue/NAME` or `$stream/NAME/FROM`, as one of the sources of its deliveries.
+ * A client's subscription to something kept under a name, `$queue/NAME`, `$stream/NAME/FROM` or `$share/GROUP/FILTER`, as one of the sources of its deliveries.
  *
  *     consuming ──UNSUBSCRIBE──▶ ending (the last answers are awaited) ──▶ ended
  *         ▲──────SUBSCRIBE──────────┘          end of the connection ────────▲
@@ -8,10 +8,12 @@
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { Deliveries, Source, Unsendable } from './deliveries.ts'
-import { retainFlag } from './subscription-note.ts'
+import { deliveredQos, retainFlag } from './subscription-note.ts'
 
 /** Where the messages come from, and what the client's answers mean there. */
 export interface Supply {
+  /** Messages come at the QoS they were published at if that is lower than the one granted; else always at the one granted. */
+  readonly isAsPublished: boolean
   /** Something waits to be delivered. */
   readonly hasWaiting: boolean
   /** @throws BrokerError if it takes no further consumer. */
@@ -72,7 +74,7 @@ export class NamedSubscription implements Source {
     }
   }
 
-  /** The QoS granted; messages are delivered at it, whatever they were published at. */
+  /** The QoS granted. */
   get qos(): 0 | 1 {
     return this.#qos
   }
@@ -93,9 +95,10 @@ export class NamedSubscription implements Source {
   deliver(bytes: Buffer, at: number, position: number): void {
     const flags = retainFlag(bytes, at, this.#note)
     // A redelivery is a new PUBLISH, to whichever client has its turn, and no retransmission of the earlier one: DUP stays 0 [MQTT-3.3.1-3].
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, this.#qos, flags)
+    const qos = this.#supply.isAsPublished ? deliveredQos(bytes, at, this.#note) : this.#qos
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags)
     if (unsendable !== null) this.#supply.skip(position, unsendable)
-    else if (this.#qos === 0) this.#supply.settle(position)
+    else if (qos === 0) this.#supply.settle(position)
     else this.#inFlight++
   }
 

@@ -9,6 +9,7 @@ import { Reason } from './protocol-error.ts'
  * count as a failed attempt. Whatever is unsettled when the connection ends goes back to the queue.
  */
 export class QueueSupply implements Supply {
+  readonly isAsPublished = false
   readonly #queue: Queue
 
   constructor(queue: Queue) {

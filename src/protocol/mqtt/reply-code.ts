@@ -65,6 +65,7 @@ export function consumerRefusal({ code, message }: BrokerError): SubscriptionRef
       return refusal(Reason.topicFilterInvalid, message)
     case 'QUEUE_IN_USE':
     case 'STREAM_READERS_FULL':
+    case 'LIMIT_REACHED':
       return refusal(Reason.quotaExceeded, message)
     default:
       return refusal(Reason.unspecified, message)

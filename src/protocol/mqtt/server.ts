@@ -12,6 +12,7 @@ import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTI
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
 import type { Subscription } from './session.ts'
+import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
 
 /** A connected client at the moment of asking. */
@@ -82,6 +83,7 @@ export class MqttServer {
       router,
       topology,
       streams,
+      groups: new SharedGroups({ router, topology, limits, counters: this.counters }),
       memory,
       limits,
       log,

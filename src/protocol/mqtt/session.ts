@@ -28,15 +28,18 @@ import { PublishWriter, topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { SessionQueue } from './session-queue.ts'
+import type { SharedMember } from './shared-group.ts'
+import type { SharedGroups } from './shared-groups.ts'
+import { SharedSupply } from './shared-supply.ts'
 import { forgetCursor, StreamSupply } from './stream-supply.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
-import { readFilter, type Wanted } from './topic.ts'
+import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
 
 /** Highest QoS granted until QoS 2 is built. */
 const MAXIMUM_QOS = 1
 
 /** A subscription to something kept under a name. */
-type Named = Wanted & { readonly kind: 'queue' | 'stream' }
+type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
 
 /** A subscription as others may look at it: the QoS is the one granted. */
 export interface Subscription {
@@ -44,7 +47,7 @@ export interface Subscription {
   readonly qos: number
 }
 
-export class Session implements Destination, LiveReceiver {
+export class Session implements Destination, SharedMember {
   readonly clientId: string
   readonly live: LiveReceiver = this
   /** Made with the first subscription that needs it. */
@@ -55,6 +58,7 @@ export class Session implements Destination, LiveReceiver {
   readonly #router: Router
   readonly #topology: Topology
   readonly #streams: Streams
+  readonly #groups: SharedGroups
   readonly #limits: MqttLimits
   readonly #counters: MqttCounters
   readonly #identities: Identities
@@ -78,6 +82,7 @@ export class Session implements Destination, LiveReceiver {
     router,
     topology,
     streams,
+    groups,
     limits,
     counters,
     identities,
@@ -88,6 +93,7 @@ export class Session implements Destination, LiveReceiver {
     router: Router
     topology: Topology
     streams: Streams
+    groups: SharedGroups
     limits: MqttLimits
     counters: MqttCounters
     identities: Identities
@@ -97,6 +103,7 @@ export class Session implements Destination, LiveReceiver {
     this.#router = router
     this.#topology = topology
     this.#streams = streams
+    this.#groups = groups
     this.#isClean = connect.isClean
     this.#isKept = connect.version === 5 ? connect.sessionExpiryS > 0 : !connect.isClean
     this.#limits = limits
@@ -140,7 +147,14 @@ export class Session implements Destination, LiveReceiver {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
     const granted = request.qos === 2 ? MAXIMUM_QOS : request.qos
-    return wanted.kind === 'topics' ? this.#bind(request, granted) : this.#consume(wanted, request, granted)
+    switch (wanted.kind) {
+      case 'topics':
+        return this.#bind(request, granted)
+      case 'share':
+        return this.#share(wanted, request, granted)
+      default:
+        return this.#consume(wanted, request, granted)
+    }
   }
 
   #bind(request: SubscriptionRequest, granted: 0 | 1): number {
@@ -160,29 +174,49 @@ export class Session implements Destination, LiveReceiver {
   }
 
   #consume(wanted: Named, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
-    const { filter } = request
     if (request.isNoLocal) {
       // Taking a message from a queue and keeping it from this client would lose it for the others.
       return refusal(Reason.implementationSpecific, 'No Local is for topics, not for $queue and $stream')
     }
-    const note = subscriptionNote(request, granted)
-    const known = this.#named.get(filter)
-    if (known !== undefined) {
-      known.resume(granted, note)
-      return granted
-    }
+    if (this.#resume(request, granted)) return granted
     try {
       const supply =
         wanted.kind === 'queue' ? new QueueSupply(this.#topology.queue(wanted.name)) : this.#reading(wanted)
       if ('reason' in supply) return supply
-      const deliveries = this.#takeDeliveries()
-      const onEnd = () => this.#named.delete(filter)
-      this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, note, onEnd }))
+      this.#add(supply, request, granted)
       return granted
     } catch (error) {
       if (error instanceof BrokerError) return consumerRefusal(error)
       throw error
     }
+  }
+
+  #share(wanted: SharedFilter, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+    try {
+      const membership = { member: this, qos: granted, note: subscriptionNote(request, granted) }
+      const group = this.#groups.join(wanted, membership)
+      if (!this.#resume(request, granted)) this.#add(new SharedSupply(group, this), request, granted)
+      return granted
+    } catch (error) {
+      if (error instanceof BrokerError) return consumerRefusal(error)
+      throw error
+    }
+  }
+
+  /** False: there is no such subscription to something kept under a name. */
+  #resume(request: SubscriptionRequest, granted: 0 | 1): boolean {
+    const known = this.#named.get(request.filter)
+    known?.resume(granted, subscriptionNote(request, granted))
+    return known !== undefined
+  }
+
+  /** @throws BrokerError if the supply takes no further consumer. */
+  #add(supply: Supply, request: SubscriptionRequest, granted: 0 | 1): void {
+    const { filter } = request
+    const note = subscriptionNote(request, granted)
+    const deliveries = this.#takeDeliveries()
+    const onEnd = () => this.#named.delete(filter)
+    this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, note, onEnd }))
   }
 
   /** A session has one cursor in a stream, and so one subscription to it. */
@@ -207,6 +241,7 @@ export class Session implements Destination, LiveReceiver {
     }
     const consumed = this.#named.get(filter)
     if (consumed === undefined || consumed.isEnding) return false
+    this.#groups.leave(filter, this)
     consumed.end()
     return true
   }
@@ -231,6 +266,10 @@ export class Session implements Destination, LiveReceiver {
   }
 
   // ---- QoS 0: straight into the output
+
+  get hasRoom(): boolean {
+    return !this.#output.isFull
+  }
 
   deliverRun(run: Run, topic: string, note: number): void {
     if (isNoLocal(note) && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
@@ -270,7 +309,10 @@ export class Session implements Destination, LiveReceiver {
   close(): void {
     for (const binding of this.#bindings.values()) this.#router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
-    for (const subscription of this.#named.values()) subscription.close()
+    for (const [filter, subscription] of this.#named) {
+      this.#groups.leave(filter, this)
+      subscription.close()
+    }
     this.#source?.close()
   }
 }

@@ -9,6 +9,7 @@ import type { Supply } from './named-subscription.ts'
  * cursor, the end of the connection does not.
  */
 export class StreamSupply implements Supply {
+  readonly isAsPublished = false
   readonly #stream: Stream
   readonly #from: ReadFrom
   readonly #cursor: string | null

@@ -21,6 +21,13 @@ export function checkTopic(topic: string, levels: number): void {
   }
 }
 
+/** `$share/GROUP/FILTER`, which is its `name`, taken apart. */
+export interface SharedFilter {
+  readonly kind: 'share'
+  readonly name: string
+  readonly filter: string
+}
+
 /** What a filter asks for. */
 export type Wanted =
   /** What is published to the topics it matches. */
@@ -29,25 +36,44 @@ export type Wanted =
   | { readonly kind: 'queue'; readonly name: string }
   /** `$stream/NAME/FROM`: to read a stream from there on. */
   | { readonly kind: 'stream'; readonly name: string; readonly from: ReadFrom }
+  /** `$share/GROUP/FILTER`: a share of what is published to the topics that FILTER matches. */
+  | SharedFilter
 
 /** Reads a filter as far as it can be judged by itself; `levels` at most. */
 export function readFilter(filter: string, levels: number): Wanted | SubscriptionRefusal {
   switch (FAMILY.exec(filter)?.[1]) {
     case 'share':
-      return refusal(Reason.sharedSubscriptionsNotSupported, 'shared subscriptions are not supported')
+      return readSharedFilter(filter, levels)
     case 'stream':
       return readStreamFilter(filter.slice('$stream/'.length))
     case 'queue':
       return readQueueFilter(filter.slice('$queue/'.length))
     default:
-      if (!hasLevels(filter, levels)) {
-        return refusal(Reason.topicFilterInvalid, `a filter has more than ${levels} levels`)
-      }
-      return read(() => {
-        topicFilter(filter)
-        return { kind: 'topics' }
-      })
+      return readTopicFilter(filter, levels, { kind: 'topics' })
   }
+}
+
+function readTopicFilter(filter: string, levels: number, wanted: Wanted): Wanted | SubscriptionRefusal {
+  if (!hasLevels(filter, levels)) {
+    return refusal(Reason.topicFilterInvalid, `a filter has more than ${levels} levels`)
+  }
+  return read(() => {
+    topicFilter(filter)
+    return wanted
+  })
+}
+
+function readSharedFilter(name: string, levels: number): Wanted | SubscriptionRefusal {
+  const [, group = '', ...rest] = name.split('/')
+  if (group === '' || hasWildcard(group)) {
+    // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    return refusal(Reason.topicFilterInvalid, '$share/GROUP/FILTER: GROUP is one character at least, without / + #')
+  }
+  const filter = rest.join('/')
+  if (/^\$(queue|stream)(?:\/|$)/.test(filter)) {
+    return refusal(Reason.sharedSubscriptionsNotSupported, '$queue is shared as it is, and each reads a $stream alone')
+  }
+  return readTopicFilter(filter, levels, { kind: 'share', name, filter })
 }
 
 function readQueueFilter(name: string): Wanted | SubscriptionRefusal {

@@ -49,15 +49,6 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
     )
   }
 
-  for (const filter of ['$share/g/a', '$share/g/$queue/jobs']) {
-    transcript(`${filter} is refused: shared subscriptions are not built yet`, async ({ client, another }) => {
-      await client.says(CONNECT_311, subscribe311('00 01', filter, '01')).hears(CONNACK_311, suback311('00 01', '80'))
-      const modern = await another()
-      await modern.says(CONNECT_5, subscribe5('00 01', filter, '01')).hears(CONNACK_5)
-      await hearsRefusal(modern, 0x9e)
-    })
-  }
-
   transcript(
     'no reason string for a client that wants none [MQTT-3.1.2-29] or cannot take it [MQTT-3.9.2-1]',
     async ({ client, another }) => {
