@@ -12,6 +12,7 @@ import { freePort } from '../free-port.ts'
 import { startMosquitto } from '../peers.ts'
 import { CONNACK, connectFrame } from './frames.ts'
 import { QUEUE } from './load.ts'
+import type { Scenario } from './scenarios.ts'
 
 /* The brokers that are measured, each a fresh process on the first core; the generator has the second. */
 
@@ -35,6 +36,8 @@ export interface BrokerOptions {
   readonly queueFilter: string | null
   /** What starts Sluice: the sources' start script or an executable. */
   readonly sluice: string
+  /** `wide`: so that nothing is dropped, and both do the same work. */
+  readonly limits: Scenario['limits']
   /** Of Sluice, added to this process's own. */
   readonly environment: NodeJS.ProcessEnv
 }
@@ -62,8 +65,9 @@ export async function startBroker(name: BrokerName, options: BrokerOptions): Pro
   return startSluice(options)
 }
 
-async function startMosquittoPinned({ directory }: BrokerOptions): Promise<RunningBroker> {
-  const config = ['max_inflight_messages 1000', 'max_queued_messages 0', 'persistence false', 'log_type error']
+async function startMosquittoPinned({ directory, limits }: BrokerOptions): Promise<RunningBroker> {
+  const config = ['persistence false', 'log_type error']
+  if (limits === 'wide') config.push('max_inflight_messages 1000', 'max_queued_messages 0')
   const peer = await startMosquitto({ directory, config: config.join('\n') })
   if (CORES !== null) {
     await run('/usr/bin/taskset', ['--all-tasks', '--cpu-list', '--pid', CORES.broker, String(peer.pid)])
@@ -82,26 +86,31 @@ async function startSluice({
   directory,
   routes,
   queueFilter,
+  limits,
   sluice,
   environment,
 }: BrokerOptions): Promise<RunningBroker> {
   const [port, httpPort, deadPort] = [await freePort(), await freePort(), await freePort()]
   const file = join(directory, 'sluice.yaml')
-  // Limits as wide as mosquitto's are here, so that both do the same work.
   const config = [
     `gateway: { id: bench }`,
     `data_dir: ${join(directory, 'data')}`,
     `listeners: { mqtt: { host: 127.0.0.1, port: ${port} } }`,
     `http: { host: 127.0.0.1, port: ${httpPort} }`,
     'store: { disk: 1TiB }',
-    'limits:',
-    '  memory: 1GiB',
-    '  output_per_client: 256MiB',
-    '  receive_max: 1000',
-    '  inflight: 1000',
-    '  session_queue: { messages: 10000000, bytes: 1GiB }',
     'log: { level: error }',
+    'limits:',
+    '  clients: 10000',
   ]
+  if (limits === 'wide') {
+    config.push(
+      '  memory: 1GiB',
+      '  output_per_client: 256MiB',
+      '  receive_max: 1000',
+      '  inflight: 1000',
+      '  session_queue: { messages: 10000000, bytes: 1GiB }',
+    )
+  }
   if (queueFilter !== null) {
     config.push(`queues: { ${QUEUE}: { bind: [ "${queueFilter}" ], limits: { messages: 1000000000, bytes: 1TiB } } }`)
   }

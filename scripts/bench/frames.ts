@@ -1,13 +1,15 @@
 import { randomFillSync } from 'node:crypto'
+import type { QoS } from './scenarios.ts'
 
 /* The few MQTT 3.1.1 packets a load needs, written by hand so that the generator shares nothing with the broker it measures. */
 
 export const CONNACK = 0x20
 export const PUBLISH = 0x30
 export const PUBACK = 0x40
+export const PUBREC = 0x50
+export const PUBREL = 0x62
+export const PUBCOMP = 0x70
 export const SUBACK = 0x90
-/** Fixed size of a PUBACK in 3.1.1. */
-export const PUBACK_BYTES = 4
 
 const NO_KEEP_ALIVE = Buffer.from([0, 0])
 
@@ -16,7 +18,7 @@ export function connectFrame({ clientId, clean }: { clientId: string; clean: boo
   return frame(0x10, [protocol, text(clientId)])
 }
 
-export function subscribeFrame({ filter, qos }: { filter: string; qos: 0 | 1 }): Buffer {
+export function subscribeFrame({ filter, qos }: { filter: string; qos: QoS }): Buffer {
   return frame(0x82, [Buffer.from([0, 1]), text(filter), Buffer.from([qos])])
 }
 
@@ -37,7 +39,7 @@ export function publishFrames({
   count,
 }: {
   topic: string
-  qos: 0 | 1
+  qos: QoS
   payloadBytes: number
   count: number
 }): PublishFrames {
@@ -66,10 +68,14 @@ function text(value: string): Buffer {
   return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes])
 }
 
-/** The packet id of a QoS 1 PUBLISH whose variable header begins at `at`. */
+/** The packet id of a PUBLISH of QoS 1 or 2 whose variable header begins at `at`. */
 export function packetIdOf(bytes: Buffer, at: number): number {
-  const idAt = at + 2 + (((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0))
-  return ((bytes[idAt] ?? 0) << 8) | (bytes[idAt + 1] ?? 0)
+  return numberAt(bytes, at + 2 + numberAt(bytes, at))
+}
+
+/** The two bytes at `at`. */
+export function numberAt(bytes: Buffer, at: number): number {
+  return ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
 }
 
 /** Gets each frame: its first byte, and where its body (what follows the remaining length) begins and ends. */

@@ -1,52 +1,57 @@
-import { readFileSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { Answers, type Connection, ignore, leave, open, subscribe } from './clients.ts'
 import {
-  CONNACK,
-  connectFrame,
-  DISCONNECT_FRAME,
-  FrameReader,
+  numberAt,
   PUBACK,
-  PUBACK_BYTES,
+  PUBCOMP,
   PUBLISH,
+  PUBREC,
+  PUBREL,
   type PublishFrames,
   packetIdOf,
   publishFrames,
-  SUBACK,
-  subscribeFrame,
 } from './frames.ts'
+import { runIdle } from './idle.ts'
 import type { Load } from './scenarios.ts'
+import { type Mark, mark, type Usage, usageBetween } from './usage.ts'
 
 /*
  * The load generator, a process of its own. It loads one broker for a given time and prints one line of JSON: every message sent,
  * acknowledged, received, lost.
  *
  * It must be faster than the broker. So frames are built before the start and written many at a time, reads go into one
- * buffer used by all sockets, frames are counted where they lie, PUBACKs of one read leave in one write. Nothing is
+ * buffer used by all sockets, frames are counted where they lie, answers to one read leave in one write. Nothing is
  * allocated per message (but with a fixed rate, where latency is measured and the rate is low).
  */
 
-export interface LoadResult {
+export interface LoadResult extends Usage {
   /** In all, warm-up and end included. */
   readonly sent: number
   readonly acked: number
   readonly received: number
   /** Subscribers: acknowledged (QoS 0: sent) and not received after the end. Else: sent and not acknowledged. Negative: came twice. */
   readonly lost: number
-  /** PUBACKs that were not for the oldest unacknowledged message of their publisher [MQTT-4.6.0-2]. */
+  /** PUBACKs and PUBCOMPs that were not for the oldest unfinished message of their publisher [MQTT-4.6.0-2], [MQTT-4.6.0-3]. */
   readonly disordered: number
   /** Length of the measured part. */
   readonly seconds: number
-  /** Deliveries per second in the measured part; without a subscriber acknowledgements per second. */
+  /** In the measured part: deliveries per second, without a subscriber acknowledgements, of idle connections their CONNACKs. */
   readonly ratePerS: number
   /** From the write of a message to its read by a subscriber, without one to the read of its PUBACK; null unless the rate was fixed. */
-  readonly latencyMs: { readonly p50: number; readonly p99: number } | null
-  /** Share of one core that each process used in the measured part; the broker's is null where its pid was not given. */
-  readonly brokerBusy: number | null
-  readonly generatorBusy: number
-  /** Cores that everything else on the machine used meanwhile: above 0.1 the other figures are noise. Null where there is no /proc. */
-  readonly othersBusy: number | null
+  readonly latencyMs: Latency | null
+  /** The same while another subscriber reads nothing; null unless there was one. */
+  readonly frozenLatencyMs: Latency | null
+  /** What a client that came back got, per second from its CONNECT; null unless there was one. */
+  readonly replayPerS: number | null
+  /** Anonymous memory of the broker per idle connection; null unless there were any. */
+  readonly connectionBytes: number | null
+}
+
+export interface Latency {
+  readonly p50: number
+  readonly p99: number
 }
 
 export interface LoadOrder {
@@ -64,97 +69,19 @@ export const FILTER = 'bench/#'
 export const QUEUE = 'bench'
 export const TOPIC_BYTES = topicOf(0).length
 
-const READ_BYTES = 256 * 1024
 /** Bytes of a QoS 0 publisher's single write. */
 const CHUNK_BYTES = 64 * 1024
-/** Packet ids of a QoS 1 publisher before they start over; far more than a window, so none is in use twice. */
+/** Packet ids of a QoS 1 or 2 publisher before they start over; far more than a window, so none is in use twice. */
 const PACKET_IDS = 1000
-/** A read brings fewer bytes of PUBACKs than it has. */
-const ACK_BLOCK_BYTES = 2 * READ_BYTES
 /** Samples kept of latencies. */
 const MAX_SAMPLES = 1_000_000
-const HANDSHAKE_DEADLINE_MS = 10_000
+/** In this time a subscriber that reads nothing has been sent all that the broker and the kernel keep for it. */
+const FREEZE_MS = 2000
 /** With nothing arriving for so long what is missing counts as lost. */
 const SILENCE_MS = 1000
 const DRAIN_DEADLINE_MS = 20_000
 const POLL_MS = 10
-/** Unit of the times in /proc/PID/stat. */
-const TICKS_PER_S = 100
-
-/** All sockets read into this one: a read is finished with before the next begins. */
-const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES)
-
-interface Connection {
-  readonly socket: Socket
-  /** Takes the frames from now on. */
-  onFrame: (firstByte: number, bytes: Buffer, body: number, end: number) => void
-  /** After the last frame of each read. */
-  afterRead: () => void
-}
-
-const ignore = () => undefined
-
-/** Connects and waits for CONNACK. */
-async function open(port: number, hello: { clientId: string; clean: boolean }): Promise<Connection> {
-  return new Promise((resolve, reject) => {
-    const reader = new FrameReader((firstByte, bytes, body, end) => connection.onFrame(firstByte, bytes, body, end))
-    const socket = connect({
-      port,
-      host: '127.0.0.1',
-      noDelay: true,
-      onread: {
-        buffer: readBuffer,
-        callback: length => {
-          reader.read(readBuffer, length)
-          connection.afterRead()
-          return true
-        },
-      },
-    })
-    const timer = setTimeout(() => {
-      socket.destroy(new Error(`no CONNACK within ${HANDSHAKE_DEADLINE_MS} ms`))
-    }, HANDSHAKE_DEADLINE_MS)
-    const connection: Connection = {
-      socket,
-      onFrame: (firstByte, bytes, body) => {
-        clearTimeout(timer)
-        if (firstByte !== CONNACK || bytes[body + 1] !== 0) {
-          reject(new Error(`the broker refused client ${hello.clientId}`))
-          return
-        }
-        socket.off('error', reject)
-        connection.onFrame = ignore
-        resolve(connection)
-      },
-      afterRead: ignore,
-    }
-    socket.once('error', reject)
-    socket.write(connectFrame(hello))
-  })
-}
-
-interface Subscription {
-  readonly filter: string
-  readonly qos: 0 | 1
-  /** Called on SUBACK: what follows it in the same read may be messages. */
-  readonly receive: () => void
-}
-
-async function subscribe(connection: Connection, { filter, qos, receive }: Subscription): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('no SUBACK')), HANDSHAKE_DEADLINE_MS)
-    connection.onFrame = (firstByte, bytes, _body, end) => {
-      clearTimeout(timer)
-      if (firstByte !== SUBACK || bytes[end - 1] !== qos) {
-        reject(new Error(`the broker refused the subscription to ${filter} at QoS ${qos}`))
-        return
-      }
-      receive()
-      resolve()
-    }
-    connection.socket.write(subscribeFrame({ filter, qos }))
-  })
-}
+const ABSENT = 'bench-absent'
 
 interface Publisher {
   readonly socket: Socket
@@ -169,6 +96,8 @@ interface Publisher {
   isWriting: boolean
 }
 
+type MeasuredPart = Usage & Pick<LoadResult, 'seconds' | 'ratePerS' | 'latencyMs'>
+
 /** One load on one broker, from the first connection to the last. */
 class Generator {
   readonly #order: LoadOrder
@@ -182,6 +111,8 @@ class Generator {
   /** QoS 0: deliveries given up, so that a broker that drops is measured on. */
   #writtenOff = 0
   #isSending = false
+  /** The client that was away is back. */
+  #isReplaying = false
   #isScheduled = false
   /** Counts on; whose turn it is to send. */
   #turn = 0
@@ -210,72 +141,79 @@ class Generator {
     else this.#startWindows()
     await this.#watch(this.#order.warmUpS * 1000)
 
-    this.#samples = 0
-    const start = this.#mark()
-    await this.#watch(this.#order.seconds * 1000)
-    const end = this.#mark()
+    const measured = await this.#measuredPart()
+    let frozen: MeasuredPart | null = null
+    if (this.#load.freezes) {
+      await this.#freeze()
+      frozen = await this.#measuredPart()
+    }
 
     this.#isSending = false
-    const sampled = this.#latencies.slice(0, this.#samples).sort()
     await this.#drain()
-    const seconds = (end.atMs - start.atMs) / 1000
-    const busy = (from: number, to: number) => (to - from) / seconds
+    const replayPerS = this.#load.sink === 'returning-session' ? await this.#replay() : null
     return {
+      ...measured,
       sent: this.#sent,
       acked: this.#acked,
       received: this.#received,
       lost: this.#missing,
       disordered: this.#disordered,
-      seconds,
-      ratePerS: (end.done - start.done) / seconds,
-      latencyMs: sampled.length === 0 ? null : { p50: quantile(sampled, 0.5), p99: quantile(sampled, 0.99) },
-      brokerBusy: start.brokerCpuS === null || end.brokerCpuS === null ? null : busy(start.brokerCpuS, end.brokerCpuS),
-      generatorBusy: busy(start.generatorCpuS, end.generatorCpuS),
-      othersBusy:
-        start.othersCpuS === null || end.othersCpuS === null
-          ? null
-          : Math.max(0, busy(start.othersCpuS, end.othersCpuS)),
+      frozenLatencyMs: frozen?.latencyMs ?? null,
+      replayPerS,
+      connectionBytes: null,
     }
   }
 
-  #mark() {
-    const { user, system } = process.cpuUsage()
-    const generatorCpuS = (user + system) / 1e6
-    const brokerCpuS = this.#order.brokerPid === null ? null : cpuSeconds(this.#order.brokerPid)
-    const machineCpuS = machineCpuSeconds()
+  async #measuredPart(): Promise<MeasuredPart> {
+    this.#samples = 0
+    const { brokerPid } = this.#order
+    const start: Mark = mark(brokerPid)
+    const doneBefore = this.#done
+    await this.#watch(this.#order.seconds * 1000)
+    const end = mark(brokerPid)
+    const seconds = (end.atMs - start.atMs) / 1000
+    const sampled = this.#latencies.slice(0, this.#samples).sort()
     return {
-      atMs: performance.now(),
-      done: this.#load.subscribers > 0 ? this.#received : this.#acked,
-      brokerCpuS,
-      generatorCpuS,
-      othersCpuS: brokerCpuS === null || machineCpuS === null ? null : machineCpuS - brokerCpuS - generatorCpuS,
+      ...usageBetween(start, end),
+      seconds,
+      ratePerS: (this.#done - doneBefore) / seconds,
+      latencyMs: sampled.length === 0 ? null : { p50: quantile(sampled, 0.5), p99: quantile(sampled, 0.99) },
     }
+  }
+
+  get #done(): number {
+    return this.#load.subscribers > 0 ? this.#received : this.#acked
+  }
+
+  /** Deliveries each message makes. */
+  get #copies(): number {
+    return this.#isReplaying || this.#load.reads === 'own' ? 1 : this.#load.subscribers
   }
 
   get #missing(): number {
-    const { qos, subscribers } = this.#load
-    if (subscribers === 0) return this.#sent - this.#acked
-    return (qos === 0 ? this.#sent : this.#acked) * subscribers - this.#received
+    const copies = this.#copies
+    if (copies === 0) return this.#sent - this.#acked
+    return (this.#load.qos === 0 ? this.#sent : this.#acked) * copies - this.#received
   }
 
   // ---- connections
 
   async #connectAll(): Promise<void> {
     const { port } = this.#order
-    const { publishers, subscribers, qos, payloadBytes, sink } = this.#load
-    if (sink === 'offline-session') {
-      const absent = await open(port, { clientId: 'bench-absent', clean: false })
+    const { publishers, subscribers, reads, qos, payloadBytes, sink } = this.#load
+    if (sink === 'offline-session' || sink === 'returning-session') {
+      const absent = await open({ port, clientId: ABSENT, clean: false })
       await subscribe(absent, { filter: FILTER, qos: 1, receive: ignore })
-      await new Promise<void>(closed => absent.socket.once('close', () => closed()).end(DISCONNECT_FRAME))
+      await leave(absent)
     }
     for (let i = 0; i < subscribers; i++) {
-      const connection = await open(port, { clientId: `bench-sub-${i}`, clean: true })
-      const filter = sink === 'queue' ? `$queue/${QUEUE}` : FILTER
+      const connection = await open({ port, clientId: `bench-sub-${i}`, clean: true })
+      const filter = sink === 'queue' ? `$queue/${QUEUE}` : reads === 'own' ? topicOf(i) : FILTER
       await subscribe(connection, { filter, qos, receive: () => this.#receiveOn(connection) })
       this.#keep(connection)
     }
     for (let i = 0; i < publishers; i++) {
-      const connection = await open(port, { clientId: `bench-pub-${i}`, clean: true })
+      const connection = await open({ port, clientId: `bench-pub-${i}`, clean: true })
       const one = publishFrames({ topic: topicOf(i), qos, payloadBytes, count: 1 })
       const count = qos === 0 ? Math.floor(CHUNK_BYTES / one.frameBytes) : PACKET_IDS
       const publisher: Publisher = {
@@ -291,6 +229,35 @@ class Generator {
       this.#publishers.push(publisher)
       this.#keep(connection)
     }
+  }
+
+  /** One more subscriber, which does not even take what the kernel has for it. */
+  async #freeze(): Promise<void> {
+    const frozen = await open({ port: this.#order.port, clientId: 'bench-frozen', clean: true })
+    this.#connections.push(frozen)
+    // The broker may close it.
+    frozen.socket.on('error', ignore)
+    await subscribe(frozen, { filter: FILTER, qos: this.#load.qos, receive: () => frozen.socket.pause() })
+    await this.#watch(FREEZE_MS)
+  }
+
+  /** The client that was away comes back and takes everything; returns its rate. */
+  async #replay(): Promise<number> {
+    const startMs = performance.now()
+    let lastMs = startMs
+    const receive = (connection: Connection) => {
+      this.#keep(connection)
+      this.#receiveOn(connection)
+      const write = connection.afterRead
+      connection.afterRead = () => {
+        lastMs = performance.now()
+        write()
+      }
+    }
+    this.#isReplaying = true
+    await open({ port: this.#order.port, clientId: ABSENT, clean: false, receive })
+    await this.#drain()
+    return (1000 * this.#received) / (lastMs - startMs)
   }
 
   #keep(connection: Connection): void {
@@ -312,31 +279,15 @@ class Generator {
       connection.afterRead = () => this.#schedule()
       return
     }
-    // PUBACKs are gathered here and leave after each read; a part that was written belongs to the socket until it is out.
-    let acks = Buffer.allocUnsafe(ACK_BLOCK_BYTES)
-    let from = 0
-    let to = 0
+    const answers = new Answers(connection.socket)
     connection.onFrame = (firstByte, bytes, body, end) => {
+      if (firstByte === PUBREL) answers.add(PUBCOMP, numberAt(bytes, body))
       if ((firstByte & 0xf0) !== PUBLISH) return
       this.#received++
       if (ratePerS > 0) this.#sample(performance.now() - bytes.readDoubleLE(end - 8))
-      if (firstByte === PUBLISH) return
-      const id = packetIdOf(bytes, body)
-      acks[to] = PUBACK
-      acks[to + 1] = 2
-      acks[to + 2] = id >> 8
-      acks[to + 3] = id & 0xff
-      to += PUBACK_BYTES
+      if (firstByte !== PUBLISH) answers.add((firstByte & 0x06) === 2 ? PUBACK : PUBREC, packetIdOf(bytes, body))
     }
-    connection.afterRead = () => {
-      if (to === from) return
-      connection.socket.write(acks.subarray(from, to))
-      from = to
-      if (ACK_BLOCK_BYTES - to >= READ_BYTES) return
-      acks = Buffer.allocUnsafe(ACK_BLOCK_BYTES)
-      from = 0
-      to = 0
-    }
+    connection.afterRead = () => answers.write()
   }
 
   #sample(ms: number): void {
@@ -345,16 +296,25 @@ class Generator {
 
   #takeAcksOn(connection: Connection, publisher: Publisher): void {
     const showsAckTimes = this.#load.ratePerS > 0 && this.#load.subscribers === 0
+    const last = this.#load.qos === 2 ? PUBCOMP : PUBACK
+    const answers = new Answers(connection.socket)
     connection.onFrame = (firstByte, bytes, body) => {
-      if (firstByte !== PUBACK) return
-      const id = ((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0)
+      if (firstByte === PUBREC) answers.add(PUBREL, numberAt(bytes, body))
+      if (firstByte !== last) return
+      const id = numberAt(bytes, body)
       if (id !== publisher.oldestId) this.#disordered++
       if (showsAckTimes) this.#sample(performance.now() - (publisher.sentAtMs[id - 1] ?? Number.NaN))
       publisher.oldestId = (id % PACKET_IDS) + 1
       publisher.unacked--
       this.#acked++
     }
-    if (this.#load.ratePerS === 0) connection.afterRead = () => this.#fillWindow(publisher)
+    const fills = this.#load.ratePerS === 0
+    connection.afterRead = () => {
+      publisher.socket.cork()
+      answers.write()
+      if (fills) this.#fillWindow(publisher)
+      publisher.socket.uncork()
+    }
   }
 
   // ---- sending
@@ -364,7 +324,7 @@ class Generator {
     else for (const publisher of this.#publishers) this.#fillWindow(publisher)
   }
 
-  /** QoS 1: as many frames as the window has room for, in one write or at the end of the ring in two. */
+  /** QoS 1 and 2: as many frames as the window has room for, in one write or at the end of the ring in two. */
   #fillWindow(publisher: Publisher): void {
     if (!this.#isSending) return
     let room = this.#load.window - publisher.unacked
@@ -389,13 +349,13 @@ class Generator {
   readonly #writeChunks = () => {
     this.#isScheduled = false
     if (!this.#isSending) return
-    const { subscribers } = this.#load
-    const limit = this.#load.window * subscribers
+    const copies = this.#copies
+    const limit = this.#load.window * copies
     for (let tried = 0; tried < this.#publishers.length; tried++) {
       const publisher = this.#publishers[this.#turn++ % this.#publishers.length]
       if (publisher === undefined || publisher.isWriting) continue
       const { bytes, count } = publisher.frames
-      if (this.#missing - this.#writtenOff + count * subscribers > limit) return
+      if (this.#missing - this.#writtenOff + count * copies > limit) return
       publisher.isWriting = true
       this.#sent += count
       publisher.socket.write(bytes, () => {
@@ -479,32 +439,9 @@ function quantile(sorted: Float64Array, q: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN
 }
 
-/** Processor time a process has used; null where there is no /proc or the process is gone. */
-function cpuSeconds(pid: number): number | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    // Fields after the command's closing bracket: state is the first, utime the 12th, stime the 13th.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S
-  } catch {
-    return null
-  }
-}
-
-/** Processor time used on all cores, by whomever, and taken by the host; null where there is no /proc. */
-function machineCpuSeconds(): number | null {
-  try {
-    const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n')
-    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = line.split(/\s+/).slice(1).map(Number)
-    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
-  } catch {
-    return null
-  }
-}
-
 /** Loads the broker on that port as ordered. Rejects when it closes a connection or refuses one. */
 export async function runLoad(order: LoadOrder): Promise<LoadResult> {
-  return new Generator(order).run()
+  return order.load.idle > 0 ? runIdle(order) : new Generator(order).run()
 }
 
 if (import.meta.main) {

@@ -63,7 +63,7 @@ export function contendersOf({ load, isDurable }: Scenario): readonly Contender[
 /** Starts the broker and a generator, and stops both. Rejects when either fails. */
 export async function measure(options: MeasureOptions): Promise<Measurement> {
   const { scenario, contender, warmUpS, seconds, sluice, environment = {} } = options
-  const { isDurable, queues, load } = scenario
+  const { isDurable, queues, limits, load } = scenario
   const directory = await mkdtemp(join(options.directory, `${contender.broker}-`))
   try {
     if (isDurable && (await statfs(directory)).type === TMPFS) {
@@ -74,6 +74,7 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
       directory,
       routes: isDurable && load.sink !== 'queue' ? routesOf(queues, load) : [],
       queueFilter: load.sink === 'queue' ? FILTER : null,
+      limits,
       sluice,
       environment,
     })

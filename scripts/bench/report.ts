@@ -1,7 +1,7 @@
 import { type Contender, type Measurement, median } from './measure.ts'
-import type { Scenario } from './scenarios.ts'
+import type { FigureName, Scenario } from './scenarios.ts'
 
-/* Measurements as a table of 80 columns. */
+/* Measurements as a table of 83 columns. */
 
 /** All repeats of one broker under one scenario. */
 export interface Series {
@@ -16,31 +16,64 @@ export interface ScenarioResult {
 }
 
 export interface Verdict {
-  /** Sluice's rate by the first broker's, medians. */
+  /** Sluice's figure by the first broker's, medians. */
   readonly ratio: number
+  /** Sluice's figure. */
+  readonly figure: number
   readonly amplification: number | null
-  /** Whether both are within the bar; null where there is none. */
+  /** Whether the figure is within the bar, and whether everything is; null where there is none. */
+  readonly isFigureMet: boolean | null
   readonly isMet: boolean | null
 }
+
+/** What can be shown of a measurement. */
+interface Figure {
+  readonly of: (run: Measurement) => number | null
+  readonly isToBeLarge: boolean
+  readonly unit: string
+  readonly digits: number
+}
+
+const FIGURES: Record<FigureName, Figure> = {
+  rate: { of: run => run.ratePerS, isToBeLarge: true, unit: '/s', digits: 0 },
+  connecting: { of: run => run.ratePerS, isToBeLarge: true, unit: '/s', digits: 0 },
+  replay: { of: run => run.replayPerS, isToBeLarge: true, unit: '/s', digits: 0 },
+  latency: { of: run => run.latencyMs?.p99 ?? null, isToBeLarge: false, unit: ' ms', digits: 2 },
+  frozen: {
+    of: run => (run.frozenLatencyMs?.p99 ?? Number.NaN) / (run.latencyMs?.p99 ?? Number.NaN),
+    isToBeLarge: false,
+    unit: ' x',
+    digits: 2,
+  },
+  memory: { of: run => (run.connectionBytes ?? Number.NaN) / 1000, isToBeLarge: false, unit: ' kB', digits: 1 },
+}
+
+/** Whether what is shown must be at least what a bar says, or at most. */
+export const isToBeLarge = ({ shows }: Scenario): boolean => FIGURES[shows].isToBeLarge
 
 /** How Sluice stands; null if it was not measured or nothing to compare with was. */
 export function verdictOf({ scenario, series }: ScenarioResult): Verdict | null {
   const reference = series[0]
   const sluice = series.find(({ contender }) => contender.broker === 'sluice')
   if (reference === undefined || sluice === undefined || reference === sluice) return null
-  const ratio = rateOf(sluice) / rateOf(reference)
+  const figure = figureOf(scenario, sluice)
+  const ratio = figure / figureOf(scenario, reference)
   const amplifications = sluice.runs.flatMap(run => run.amplification ?? [])
   const amplification = amplifications.length === 0 ? null : median(amplifications)
   const { bar } = scenario
-  if (bar === null) return { ratio, amplification, isMet: null }
-  const isWithin = bar.amplification === null || (amplification ?? Number.POSITIVE_INFINITY) <= bar.amplification
-  return { ratio, amplification, isMet: ratio >= bar.ratio && isWithin }
+  if (bar === null) return { ratio, figure, amplification, isFigureMet: null, isMet: null }
+  const isWithin = (value: number, limit: number | null) =>
+    limit === null || (isToBeLarge(scenario) ? value >= limit : value <= limit)
+  const isFigureMet = isWithin(ratio, bar.ratio) && isWithin(figure, bar.figure)
+  const isFrugal = bar.amplification === null || (amplification ?? Number.POSITIVE_INFINITY) <= bar.amplification
+  return { ratio, figure, amplification, isFigureMet, isMet: isFigureMet && isFrugal }
 }
 
-const rateOf = ({ runs }: Series) => median(runs.map(run => run.ratePerS))
+const figuresOf = ({ shows }: Scenario, { runs }: Series) => runs.map(run => FIGURES[shows].of(run) ?? Number.NaN)
+const figureOf = (scenario: Scenario, series: Series) => median(figuresOf(scenario, series))
 
-const COLUMNS = ['scenario', 'broker', 'messages/s', '±%', 'ratio', 'bar', 'lost', 'CPU %'] as const
-const WIDTHS = [15, 17, 13, 3, 6, 6, 6, 7] as const
+const COLUMNS = ['scenario', 'broker', 'figure', '±%', 'ratio', 'bar', 'lost', 'CPU %'] as const
+const WIDTHS = [15, 17, 14, 3, 6, 8, 6, 7] as const
 /** Columns of words stand left, those of figures right. */
 const LEFT = 2
 
@@ -74,17 +107,16 @@ function scenarioRows(result: ScenarioResult): string[] {
     const { contender, runs } = one
     const lost = runs.reduce((sum, run) => sum + run.lost, 0)
     const busy = [median(runs.map(run => run.brokerBusy ?? Number.NaN)), median(runs.map(run => run.generatorBusy))]
-    const ratio = reference === undefined || reference === one ? '' : (rateOf(one) / rateOf(reference)).toFixed(2)
-    const bar = contender.broker === 'sluice' && scenario.bar !== null ? `≥${scenario.bar.ratio}` : ''
-    const isLatency = scenario.shows === 'latency'
+    const figure = figureOf(scenario, one)
+    const ratio = reference === undefined || reference === one ? '' : fixed(figure / figureOf(scenario, reference), 2)
     lines.push(
       row([
         lines.length === 0 ? scenario.name : '',
         contender.label,
-        isLatency ? latency(runs) : grouped(rateOf(one)),
-        isLatency ? '' : spread(runs).toFixed(0),
-        isLatency ? '' : ratio,
-        bar,
+        scenario.shows === 'latency' ? latency(runs) : inUnit(scenario, figure),
+        fixed(spread(figuresOf(scenario, one)), 0),
+        ratio,
+        contender.broker === 'sluice' ? barOf(scenario) : '',
         grouped(lost),
         busy.map(share => (share * 100).toFixed(0)).join('/'),
       ]),
@@ -99,18 +131,34 @@ function scenarioRows(result: ScenarioResult): string[] {
   return lines
 }
 
+/** What is asked of Sluice's figure. */
+export function barOf(scenario: Scenario): string {
+  const { bar, shows } = scenario
+  if (bar === null) return ''
+  const relation = isToBeLarge(scenario) ? '≥' : '≤'
+  return `${relation}${bar.ratio === null ? grouped(bar.figure ?? Number.NaN) + FIGURES[shows].unit : grouped(bar.ratio)}`
+}
+
+export function inUnit({ shows }: Scenario, value: number): string {
+  const { unit, digits } = FIGURES[shows]
+  if (Number.isNaN(value)) return 'none'
+  const shown = value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits })
+  return `${shown}${unit}`
+}
+
 function latency(runs: readonly Measurement[]): string {
   const of = (pick: 'p50' | 'p99') => median(runs.flatMap(run => run.latencyMs?.[pick] ?? [])).toFixed(2)
   return `${of('p50')}/${of('p99')} ms`
 }
 
 /** Half the distance between best and worst run, in percent of the median. */
-function spread(runs: readonly Measurement[]): number {
-  const rates = runs.map(run => run.ratePerS)
-  return (50 * (Math.max(...rates) - Math.min(...rates))) / median(rates)
+function spread(figures: readonly number[]): number {
+  return (50 * (Math.max(...figures) - Math.min(...figures))) / median(figures)
 }
 
-const grouped = (value: number) => Math.round(value).toLocaleString('en-US')
+/** Nothing where there is no such figure. */
+const fixed = (value: number, digits: number) => (Number.isNaN(value) ? '' : value.toFixed(digits))
+const grouped = (value: number) => value.toLocaleString('en-US', { maximumFractionDigits: 2 })
 
 function row(cells: readonly string[]): string {
   return cells

@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { findMosquitto } from '../peers.ts'
 import { CORES } from './brokers.ts'
+import type { Latency } from './load.ts'
 import { contendersOf, type Measurement, measure } from './measure.ts'
 import { type ScenarioResult, table } from './report.ts'
 import { SCENARIOS, scenarioNamed } from './scenarios.ts'
@@ -87,14 +88,23 @@ function progress(line: string): void {
   process.stderr.write(`${line}\n`)
 }
 
-function inWords({ ratePerS, sent, acked, received, lost, disordered, latencyMs, amplification }: Measurement): string {
-  const words = [`${Math.round(ratePerS).toLocaleString('en-US')}/s`]
-  if (latencyMs !== null) words.push(`p50 ${latencyMs.p50.toFixed(3)} ms, p99 ${latencyMs.p99.toFixed(3)} ms`)
-  words.push(`sent ${sent}, acknowledged ${acked}, received ${received}, lost ${lost}`)
-  if (disordered > 0) words.push(`${disordered} PUBACKs out of order`)
-  if (amplification !== null) words.push(`${amplification.toFixed(2)} bytes written per byte accepted`)
+function inWords(run: Measurement): string {
+  const { ratePerS, sent, acked, received, lost, disordered, brokerBusy, generatorBusy } = run
+  const words = [perSecond(ratePerS)]
+  if (run.latencyMs !== null) words.push(latency(run.latencyMs))
+  if (run.frozenLatencyMs !== null) words.push(`with a frozen subscriber ${latency(run.frozenLatencyMs)}`)
+  if (run.replayPerS !== null) words.push(`replay ${perSecond(run.replayPerS)}`)
+  if (run.connectionBytes !== null) words.push(`${Math.round(run.connectionBytes)} bytes per connection`)
+  if (sent > 0) words.push(`sent ${sent}, acknowledged ${acked}, received ${received}, lost ${lost}`)
+  if (disordered > 0) words.push(`${disordered} acknowledgements out of order`)
+  if (run.amplification !== null) words.push(`${run.amplification.toFixed(2)} bytes written per byte accepted`)
+  words.push(`CPU ${percent(brokerBusy ?? Number.NaN)}/${percent(generatorBusy)}`)
   return words.join('; ')
 }
+
+const perSecond = (rate: number) => `${Math.round(rate).toLocaleString('en-US')}/s`
+const percent = (share: number) => (100 * share).toFixed(0)
+const latency = ({ p50, p99 }: Latency) => `p50 ${p50.toFixed(3)} ms, p99 ${p99.toFixed(3)} ms`
 
 /** What the figures depend on besides the code. */
 async function surroundings(): Promise<readonly string[]> {
@@ -141,6 +151,11 @@ ${SCENARIOS.map(({ name, title }) => `* **${name}**: ${title}.`).join('\n')}
 
 Rates are deliveries per second where there is a subscriber, acknowledgements per second where there is none. QoS 0 publishers
 write 64 KiB at a time and have a bounded number of messages under way, so that no broker is made to drop.
+
+**latency, frozen.** From the write of a message to its read by the subscriber. \`frozen\` shows the 99th percentile while another subscriber of the same
+messages has stopped reading, by what it was before; all brokers run with their default limits there, and the messages fill them.
+
+**connecting, idle-memory.** The figures stand for themselves, the ratio is for information.
 
 mosquitto runs with \`max_inflight_messages 1000\`, \`max_queued_messages 0\` (no limit) and no persistence; with its defaults it acknowledges and
 drops. Sluice gets limits as wide: \`inflight\` and \`receive_max\` 1000, \`session_queue\` 10,000,000 messages, \`output_per_client\`

@@ -3,25 +3,42 @@
  * only be compared with the same ones, because fast results are largely batching by TCP.
  */
 
-/** Where messages go: to subscribers that read, to consumers of a durable queue, to the session of a subscriber that is away, or nowhere the generator sees. */
-export type Sink = 'subscribers' | 'queue' | 'offline-session' | 'nobody'
+export type QoS = 0 | 1 | 2
+
+/**
+ * Where messages go: to subscribers that read, to consumers of a durable queue, to the session of a subscriber that is away, to one that is away and comes
+ * back at the end, or nowhere the generator sees.
+ */
+export type Sink = 'subscribers' | 'queue' | 'offline-session' | 'returning-session' | 'nobody'
 
 /** What the generator does; the same towards every broker. */
 export interface Load {
   readonly publishers: number
   readonly subscribers: number
-  readonly qos: 0 | 1
+  /** Each subscriber gets everything, or what the publisher of its number sends. */
+  readonly reads: 'all' | 'own'
+  readonly qos: QoS
   readonly payloadBytes: number
-  /** QoS 1: unacknowledged messages per publisher. QoS 0: messages on their way through the broker, all publishers together. */
+  /** QoS 1 and 2: unfinished messages per publisher. QoS 0: messages on their way through the broker, all publishers together. */
   readonly window: number
   /** Messages per second of all publishers together; 0: as many as the windows allow. */
   readonly ratePerS: number
   readonly sink: Sink
+  /** Connections that are opened first, many at once, and stay without a word. */
+  readonly idle: number
+  /** The measured part is repeated with one more subscriber, which reads nothing. */
+  readonly freezes: boolean
 }
 
-/** Where Sluice must stand against mosquitto 2.0.11. */
+/** What is shown and compared; report.ts says how. */
+export type FigureName = 'rate' | 'latency' | 'frozen' | 'replay' | 'connecting' | 'memory'
+
+/** Where Sluice must stand. What is to be small must be at most this, what is to be large at least. */
 export interface Bar {
-  readonly ratio: number
+  /** Its figure by that of mosquitto 2.0.11; null: it stands for itself. */
+  readonly ratio: number | null
+  /** Its figure; null: any. */
+  readonly figure: number | null
   /** Bytes written per byte accepted (payload and topic), at most; null: nothing is written. */
   readonly amplification: number | null
 }
@@ -34,7 +51,9 @@ export interface Scenario {
   readonly isDurable: boolean
   /** Of Sluice, where it keeps everything: one for all publishers, or one each. */
   readonly queues: 'one' | 'one each'
-  readonly shows: 'rate' | 'latency'
+  /** Of the brokers: so wide that none drops anything, or as they come. */
+  readonly limits: 'wide' | 'default'
+  readonly shows: FigureName
   /** null: for information. */
   readonly bar: Bar | null
 }
@@ -42,84 +61,115 @@ export interface Scenario {
 const FAN_IN: Load = {
   publishers: 10,
   subscribers: 1,
+  reads: 'all',
   qos: 1,
   payloadBytes: 256,
   window: 20,
   ratePerS: 0,
   sink: 'subscribers',
+  idle: 0,
+  freezes: false,
 }
+
+const IDLE: Load = { ...FAN_IN, publishers: 0, subscribers: 0, sink: 'nobody', idle: 5000 }
+
+const IN_MEMORY = { isDurable: false, queues: 'one', limits: 'wide', shows: 'rate' } as const
+const ON_DISK = { isDurable: true, queues: 'one', limits: 'wide', shows: 'rate' } as const
+
+const times = (ratio: number, amplification: number | null = null): Bar => ({ ratio, figure: null, amplification })
+const figure = (value: number): Bar => ({ ratio: null, figure: value, amplification: null })
 
 export const SCENARIOS: readonly Scenario[] = [
   {
+    ...IN_MEMORY,
     name: 'qos0-fan-in',
     title: 'QoS 0, 64 B, 10 publishers to 1 subscriber',
     load: { ...FAN_IN, qos: 0, payloadBytes: 64, window: 40_000 },
-    isDurable: false,
-    queues: 'one',
-    shows: 'rate',
-    bar: { ratio: 10, amplification: null },
+    bar: times(10),
   },
   {
+    ...IN_MEMORY,
     name: 'qos1-fan-in',
     title: 'QoS 1 in memory, 256 B, 10 publishers with window 20 to 1 subscriber',
     load: FAN_IN,
-    isDurable: false,
-    queues: 'one',
-    shows: 'rate',
-    bar: { ratio: 4, amplification: null },
+    bar: times(4),
   },
   {
+    ...IN_MEMORY,
     name: 'window-1',
     title: 'QoS 1, 256 B, 100 publishers with one message in flight each, 1 subscriber',
     load: { ...FAN_IN, publishers: 100, window: 1 },
-    isDurable: false,
-    queues: 'one',
-    shows: 'rate',
-    bar: { ratio: 1.3, amplification: null },
+    bar: times(1.3),
   },
   {
-    name: 'durable-ingress',
-    title: 'QoS 1, 256 B, 10 publishers with window 20, no consumer; Sluice: fsync before PUBACK',
-    load: { ...FAN_IN, subscribers: 0, sink: 'offline-session' },
-    isDurable: true,
-    queues: 'one',
-    shows: 'rate',
-    bar: { ratio: 2, amplification: 2.5 },
+    ...IN_MEMORY,
+    name: 'pairs',
+    title: 'QoS 1 in memory, 256 B, 50 publishers with window 20, each to a subscriber of its own',
+    load: { ...FAN_IN, publishers: 50, subscribers: 50, reads: 'own' },
+    bar: times(3),
   },
   {
-    name: 'durable-queues',
-    title: 'QoS 1, 256 B, 100 publishers with window 20, no consumer; Sluice: fsync before PUBACK, a queue each',
-    load: { ...FAN_IN, publishers: 100, subscribers: 0, sink: 'offline-session' },
-    isDurable: true,
-    queues: 'one each',
-    shows: 'rate',
-    bar: { ratio: 0.5, amplification: 2.5 },
-  },
-  {
-    name: 'durable-through',
-    title: 'QoS 1, 256 B, 10 publishers with window 20 into a durable queue, 1 consumer of it',
-    load: { ...FAN_IN, sink: 'queue' },
-    isDurable: true,
-    queues: 'one',
-    shows: 'rate',
-    bar: null,
-  },
-  {
-    name: 'latency',
-    title: 'QoS 1, 256 B, 10 publishers to 1 subscriber at 2,000 messages/s',
-    load: { ...FAN_IN, ratePerS: 2000 },
-    isDurable: false,
-    queues: 'one',
-    shows: 'latency',
-    bar: null,
-  },
-  {
+    ...IN_MEMORY,
     name: 'fan-out',
     title: 'QoS 0, 64 B, 1 publisher to 100 subscribers, deliveries',
     load: { ...FAN_IN, publishers: 1, subscribers: 100, qos: 0, payloadBytes: 64, window: 4_000 },
-    isDurable: false,
-    queues: 'one',
-    shows: 'rate',
+    bar: times(10),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'latency',
+    title:
+      'QoS 1, 256 B, 10 publishers to 1 subscriber at 2,000 messages/s: median and 99th percentile, which is compared',
+    load: { ...FAN_IN, ratePerS: 2000 },
+    shows: 'latency',
+    bar: times(1.5),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'frozen',
+    title:
+      'QoS 1, 3,000 B, 10 publishers to 1 subscriber at 2,000 messages/s: 99th percentile before and while a second subscriber reads nothing',
+    load: { ...FAN_IN, payloadBytes: 3000, ratePerS: 2000, freezes: true },
+    limits: 'default',
+    shows: 'frozen',
+    bar: figure(1.25),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'connecting',
+    title: '5,000 connections, 64 at a time, each from the first packet to CONNACK',
+    load: IDLE,
+    shows: 'connecting',
+    bar: figure(5000),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'idle-memory',
+    title: '5,000 connections that say nothing: anonymous memory of the broker for each',
+    load: IDLE,
+    shows: 'memory',
+    bar: figure(12),
+  },
+  {
+    ...ON_DISK,
+    name: 'durable-ingress',
+    title: 'QoS 1, 256 B, 10 publishers with window 20, no consumer; Sluice: fsync before PUBACK',
+    load: { ...FAN_IN, subscribers: 0, sink: 'offline-session' },
+    bar: times(2, 2.5),
+  },
+  {
+    ...ON_DISK,
+    name: 'durable-queues',
+    title: 'QoS 1, 256 B, 100 publishers with window 20, no consumer; Sluice: fsync before PUBACK, a queue each',
+    load: { ...FAN_IN, publishers: 100, subscribers: 0, sink: 'offline-session' },
+    queues: 'one each',
+    bar: times(0.5, 2.5),
+  },
+  {
+    ...ON_DISK,
+    name: 'durable-through',
+    title: 'QoS 1, 256 B, 10 publishers with window 20 into a durable queue, 1 consumer of it',
+    load: { ...FAN_IN, sink: 'queue' },
     bar: null,
   },
 ]

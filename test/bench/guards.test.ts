@@ -2,8 +2,8 @@ import { tmpdir } from 'node:os'
 import { resolve } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { contendersOf, type Measurement, measure } from '../../scripts/bench/measure.ts'
-import { verdictOf } from '../../scripts/bench/report.ts'
-import { SCENARIOS, type Scenario } from '../../scripts/bench/scenarios.ts'
+import { barOf, isToBeLarge, verdictOf } from '../../scripts/bench/report.ts'
+import { type Bar, SCENARIOS, type Scenario, scenarioNamed } from '../../scripts/bench/scenarios.ts'
 import { findMosquitto } from '../../scripts/peers.ts'
 import { backlogRead } from '../fault/scenarios/backlog-read.ts'
 import { longQueue } from '../fault/scenarios/long-queue.ts'
@@ -56,17 +56,26 @@ async function bestOf<R>(measured: () => Promise<R>, isGoodEnough: (run: R) => b
   return run
 }
 
+/** Single late messages are as much the machine's doing as the broker's. */
+const isTimed = ({ shows }: Scenario): boolean => shows === 'latency' || shows === 'frozen'
+
 describe('a third of the rates that hold against mosquitto 2.0.11', () => {
   for (const scenario of SCENARIOS) {
     const { bar } = scenario
-    if (bar === null) continue
-    it(`${scenario.title}: at least ${(bar.ratio * SHARE_OF_BAR).toFixed(2)} times`, async () => {
-      const wanted = bar.ratio * SHARE_OF_BAR
+    if (bar === null || isTimed(scenario)) continue
+    const weaker = isToBeLarge(scenario) ? SHARE_OF_BAR : 1 / SHARE_OF_BAR
+    const guarded: Bar = {
+      ratio: bar.ratio === null ? null : bar.ratio * weaker,
+      figure: bar.figure === null ? null : bar.figure * weaker,
+      amplification: null,
+    }
+    const guard = { ...scenario, bar: guarded }
+    it(`${scenario.title}: ${barOf(guard)}`, async () => {
       const { verdict, sluice } = await bestOf(
-        () => compare(scenario),
-        run => run.verdict.ratio >= wanted,
+        () => compare(guard),
+        run => run.verdict.isFigureMet === true,
       )
-      expect(verdict.ratio).toBeGreaterThanOrEqual(wanted)
+      expect(verdict).toMatchObject({ isFigureMet: true })
       expect(sluice).toMatchObject({ lost: 0, disordered: 0 })
       if (bar.amplification !== null) {
         // Smaller is better, and it does not depend on how busy the machine is as a rate does.
@@ -77,12 +86,13 @@ describe('a third of the rates that hold against mosquitto 2.0.11', () => {
   }
 })
 
-it('at 2,000 messages a second half of them arrive within 5 ms', async () => {
-  const scenario = SCENARIOS.find(({ shows }) => shows === 'latency')
-  if (scenario === undefined) throw new TypeError('no scenario shows latency')
-  const { sluice } = await compare(scenario)
-  expect(sluice.lost).toBe(0)
-  expect(sluice.latencyMs?.p50).toBeLessThan(5)
+it('at 2,000 messages a second half of them arrive within 5 ms, beside a subscriber that reads nothing too', async () => {
+  const { sluice: alone } = await compare(scenarioNamed('latency'))
+  expect(alone.lost).toBe(0)
+  expect(alone.latencyMs?.p50).toBeLessThan(5)
+  const { sluice: beside } = await compare(scenarioNamed('frozen'))
+  expect(beside.lost).toBe(0)
+  expect(beside.frozenLatencyMs?.p50).toBeLessThan(5)
 })
 
 it('with an fdatasync of 5 ms and 200 messages in flight a third of 20,000 messages/s are kept', async () => {

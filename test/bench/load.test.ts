@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
+import { Aedes } from 'aedes'
 import { afterEach, expect, it } from 'vitest'
-import { FrameReader, packetIdOf } from '../../scripts/bench/frames.ts'
+import { FrameReader, numberAt, PUBACK, PUBCOMP, PUBREC, PUBREL, packetIdOf } from '../../scripts/bench/frames.ts'
 import { type LoadResult, runLoad } from '../../scripts/bench/load.ts'
 import { type Load, scenarioNamed } from '../../scripts/bench/scenarios.ts'
 
@@ -10,6 +11,7 @@ import { type Load, scenarioNamed } from '../../scripts/bench/scenarios.ts'
 const CONNECT = 0x10
 const PUBLISH_QOS0 = 0x30
 const PUBLISH_QOS1 = 0x32
+const PUBLISH_QOS2 = 0x34
 const SUBSCRIBE = 0x82
 
 interface Faults {
@@ -37,8 +39,8 @@ async function faultyBroker(faults: Faults) {
   let messages = 0
   const server = createServer(socket => {
     let heldAck: Buffer | null = null
-    const acknowledge = (id: number) => {
-      const ack = Buffer.from([0x40, 2, id >> 8, id & 0xff])
+    const acknowledge = (type: number, id: number) => {
+      const ack = Buffer.from([type, 2, id >> 8, id & 0xff])
       if (isMute) return
       if (!swapsAcks) socket.write(ack)
       else if (heldAck === null) heldAck = ack
@@ -53,7 +55,8 @@ async function faultyBroker(faults: Faults) {
         subscriber = socket
         socket.write(Buffer.from([0x90, 3, 0, 1, bytes[end - 1] ?? 0]))
       }
-      if (firstByte !== PUBLISH_QOS0 && firstByte !== PUBLISH_QOS1) return
+      if (firstByte === PUBREL) acknowledge(PUBCOMP, numberAt(bytes, body))
+      if (firstByte !== PUBLISH_QOS0 && firstByte !== PUBLISH_QOS1 && firstByte !== PUBLISH_QOS2) return
       messages++
       if (messages > closesAfter) socket.destroy()
       const remaining = end - body
@@ -61,12 +64,25 @@ async function faultyBroker(faults: Faults) {
       const frame = Buffer.concat([Buffer.from([firstByte, ...length]), bytes.subarray(body, end)])
       const copies = messages % dropsEach === 0 ? 0 : messages % repeatsEach === 0 ? 2 : 1
       for (let copy = 0; copy < copies; copy++) subscriber?.write(frame)
-      if (firstByte === PUBLISH_QOS1) acknowledge(packetIdOf(bytes, body))
+      if (firstByte === PUBLISH_QOS1) acknowledge(PUBACK, packetIdOf(bytes, body))
+      if (firstByte === PUBLISH_QOS2) socket.write(Buffer.from([PUBREC, 2, ...packetIdBytes(bytes, body)]))
     })
     socket.on('data', chunk => reader.read(chunk, chunk.length))
     socket.on('error', () => undefined)
   })
   return listening(server)
+}
+
+function packetIdBytes(bytes: Buffer, body: number): [number, number] {
+  const id = packetIdOf(bytes, body)
+  return [id >> 8, id & 0xff]
+}
+
+/** A whole broker, for what a faulty one need not know. */
+async function aedes(): Promise<number> {
+  const broker = await Aedes.createBroker()
+  closers.push(() => broker.close())
+  return listening(createServer(broker.handle))
 }
 
 async function listening(server: Server): Promise<number> {
@@ -80,6 +96,7 @@ async function listening(server: Server): Promise<number> {
 
 const QOS1 = scenarioNamed('qos1-fan-in').load
 const QOS0 = scenarioNamed('qos0-fan-in').load
+const QOS2: Load = { ...QOS1, qos: 2 }
 
 async function load(faults: Faults, wanted: Load): Promise<LoadResult> {
   const port = await faultyBroker(faults)
@@ -87,7 +104,7 @@ async function load(faults: Faults, wanted: Load): Promise<LoadResult> {
 }
 
 it('finds nothing lost where nothing is lost', async () => {
-  for (const wanted of [QOS0, QOS1, scenarioNamed('window-1').load]) {
+  for (const wanted of [QOS0, QOS1, QOS2, scenarioNamed('window-1').load]) {
     const result = await load({}, wanted)
     expect(result).toMatchObject({ lost: 0, disordered: 0, received: result.sent })
     expect(result.ratePerS).toBeGreaterThan(0)
@@ -96,9 +113,11 @@ it('finds nothing lost where nothing is lost', async () => {
 })
 
 it('counts as lost what was acknowledged and not delivered', async () => {
-  const result = await load({ dropsEach: 10 }, QOS1)
-  expect(result.acked).toBe(result.sent)
-  expect(result.lost).toBe(Math.floor(result.sent / 10))
+  for (const wanted of [QOS1, QOS2]) {
+    const result = await load({ dropsEach: 10 }, wanted)
+    expect(result.acked).toBe(result.sent)
+    expect(result.lost).toBe(Math.floor(result.sent / 10))
+  }
 })
 
 it('goes on after QoS 0 messages were dropped, and counts them', async () => {
@@ -114,9 +133,48 @@ it('shows messages that came twice as a negative loss', async () => {
   expect(result.lost).toBe(-Math.floor(result.sent / 5))
 })
 
-it('counts PUBACKs that come out of order', async () => {
-  const result = await load({ swapsAcks: true }, QOS1)
-  expect(result.disordered).toBeGreaterThan(0)
+it('counts PUBACKs and PUBCOMPs that come out of order', async () => {
+  for (const wanted of [QOS1, QOS2]) {
+    const result = await load({ swapsAcks: true }, wanted)
+    expect(result.disordered).toBeGreaterThan(0)
+  }
+})
+
+it('gives each subscriber what one publisher sends', async () => {
+  const wanted: Load = { ...QOS1, publishers: 3, subscribers: 3, reads: 'own' }
+  const result = await runLoad({ port: await aedes(), load: wanted, warmUpS: 0, seconds: 0.2, brokerPid: null })
+  expect(result).toMatchObject({ lost: 0, received: result.sent })
+  expect(result.received).toBeGreaterThan(0)
+})
+
+it('gets as a client that comes back what was kept for it', async () => {
+  const wanted: Load = { ...QOS1, subscribers: 0, sink: 'returning-session' }
+  const result = await runLoad({ port: await aedes(), load: wanted, warmUpS: 0, seconds: 0.2, brokerPid: null })
+  expect(result).toMatchObject({ lost: 0, received: result.sent })
+  expect(result.replayPerS).toBeGreaterThan(0)
+})
+
+it('fails when the broker has forgotten the client that comes back', async () => {
+  const wanted: Load = { ...QOS1, subscribers: 0, sink: 'returning-session' }
+  await expect(load({}, wanted)).rejects.toThrow('has no session for client bench-absent')
+})
+
+it('measures latency again beside a subscriber that reads nothing', async () => {
+  const wanted: Load = { ...scenarioNamed('latency').load, freezes: true }
+  const result = await runLoad({ port: await aedes(), load: wanted, warmUpS: 0, seconds: 0.2, brokerPid: null })
+  expect(result).toMatchObject({ lost: 0, received: result.sent })
+  expect(result.latencyMs?.p99).toBeGreaterThan(0)
+  expect(result.frozenLatencyMs?.p99).toBeGreaterThan(0)
+})
+
+it('opens connections that say nothing, and fails when one is refused', async () => {
+  const wanted: Load = { ...scenarioNamed('connecting').load, idle: 200 }
+  const order = { load: wanted, warmUpS: 0, seconds: 0, brokerPid: process.pid }
+  const result = await runLoad({ ...order, port: await aedes() })
+  expect(result.ratePerS).toBeGreaterThan(0)
+  expect(result.connectionBytes).not.toBeNull()
+  const refusing = createServer(socket => socket.once('data', () => socket.write(Buffer.from([0x20, 2, 0, 3]))))
+  await expect(runLoad({ ...order, port: await listening(refusing) })).rejects.toThrow('refused client')
 })
 
 it('counts as lost what nobody acknowledged where nobody subscribes', async () => {

@@ -27,11 +27,14 @@ const WARM_UP_S = 0.3
 const LOAD: Load = {
   publishers: 10,
   subscribers: 1,
+  reads: 'all',
   qos: 1,
   payloadBytes: 256,
   window: 1,
   ratePerS: 500,
   sink: 'queue',
+  idle: 0,
+  freezes: false,
 }
 
 /** Two gateways with a short queue; one of them also has a long one. They are measured in turn, so that what else the machine does hits both alike. */
