@@ -2,7 +2,7 @@
  * The file `high-water`: what was committed last, kept outside of LevelDB, because LevelDB drops a damaged tail without a word and a mark kept
  * inside would vanish with the tail it guards.
  *
- * Invariants: it never claims a commit whose fdatasync has not returned; it may lag behind (by the writes under way; by up to a minute
+ * Invariants: it never claims a commit whose fdatasync has not returned; it may lag behind (by a few milliseconds; by up to a minute
  * after a power cut). Two slots, written in turn: a torn write spoils one of them.
  *
  * WARNING: this is an on-disk format (docs/storage-format.md).
@@ -26,6 +26,8 @@ const MAGIC = 0x5748_4c53
 const VERSION = 1
 const SLOT_BYTES = 40
 const SLOT_SPACING = 4096
+/** Between two writes at least: a thousand commits a second do not write a thousand marks. */
+const WRITE_INTERVAL_MS = 10
 
 export interface Mark {
   readonly commit: number
@@ -40,6 +42,8 @@ export class HighWater {
   #mark: Mark | null
   #waiting: Mark | null = null
   #writing: Promise<void> | null = null
+  /** Runs until the next mark may be written. */
+  #pause: NodeJS.Timeout | null = null
   #isSynced = true
   #failure: unknown = null
   #slotNumber = 0
@@ -74,16 +78,17 @@ export class HighWater {
     return this.#failure
   }
 
-  /** Writes this mark as soon as the write under way is done; a newer one overtakes one that waits. */
+  /** Writes this mark at once, or `WRITE_INTERVAL_MS` after the one before; a newer one overtakes one that waits. */
   note(mark: Mark): void {
     this.#mark = mark
     this.#waiting = mark
     this.#isSynced = false
-    this.#writing ??= this.#writeAll()
+    if (this.#pause === null) this.#write()
   }
 
-  /** fsync, if something was written since the last one. */
+  /** Writes what waits, and fsync, if something was written since the last one. */
   async sync(): Promise<void> {
+    if (this.#waiting !== null) this.#write()
     await this.#writing
     if (this.#isSynced) return
     this.#isSynced = true
@@ -91,12 +96,20 @@ export class HighWater {
   }
 
   async close(): Promise<void> {
-    await this.#writing
     try {
       await this.sync()
     } finally {
+      if (this.#pause !== null) clearTimeout(this.#pause)
       await this.#file.close()
     }
+  }
+
+  #write(): void {
+    this.#writing ??= this.#writeAll()
+    this.#pause ??= setTimeout(() => {
+      this.#pause = null
+      if (this.#waiting !== null) this.#write()
+    }, WRITE_INTERVAL_MS)
   }
 
   async #writeAll(): Promise<void> {

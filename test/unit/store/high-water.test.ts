@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { HighWater } from '../../../src/store/high-water.ts'
+import { eventually } from '../../support/eventually.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 
 const markOf = (commit: number) => ({ commit, nextRecord: commit * 10, unsettled: commit, boot: 3 })
@@ -39,6 +40,17 @@ test('marks noted while one is being written: the last one is kept', async () =>
   for (let commit = 1; commit <= 50; commit++) highWater.note(markOf(commit))
   await highWater.close()
   expect(await markIn(path)).toEqual(markOf(50))
+})
+
+test('a mark that follows another at once is in the file without anything more happening', async () => {
+  await using directory = await tempDir()
+  const path = join(directory.path, 'high-water')
+  const highWater = await HighWater.open(path)
+  highWater.note(markOf(1))
+  await eventually(async () => (await markIn(path))?.commit === 1)
+  highWater.note(markOf(2))
+  await eventually(async () => (await markIn(path))?.commit === 2)
+  await highWater.close()
 })
 
 test('with one slot spoiled the mark before it is found', async () => {
