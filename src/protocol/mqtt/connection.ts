@@ -24,6 +24,7 @@ import {
   readDisconnect,
   readPuback,
   UnsupportedVersion,
+  type Version,
 } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
@@ -89,8 +90,10 @@ type State =
   | { readonly kind: 'closed' }
 
 const PINGRESP = Buffer.from([PacketType.pingresp << 4, 0])
-/** Lower half of the first byte, by packet type [MQTT-2.1.3-1]. */
-const SUBSCRIBE_FLAGS = 2
+/** Lower half of the first byte of SUBSCRIBE and UNSUBSCRIBE. */
+const REQUEST_FLAGS = 2
+/** 3.1 lets clients set it on requests they send again. */
+const DUP_FLAG = 8
 
 /** How a connection ends. */
 interface Ending {
@@ -281,6 +284,7 @@ export class Connection implements Timed, OutputOwner {
         this.#end({ reason: null, why: 'a publish was not confirmed upstream in time', isWillDue: true }),
     })
     this.#frames.packetBytes = limits.packetBytes
+    this.#frames.isMinimal = connect.version === 5
     this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }
     counters.connected++
     log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
@@ -300,25 +304,25 @@ export class Connection implements Timed, OutputOwner {
     const { version } = connect
     switch (first >> 4) {
       case PacketType.puback:
-        expectFlags(first, 0)
+        expectFlags(first, 0, version)
         if (end - body === 2) session.acknowledge(((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0), Reason.success)
         else this.#longPuback(client)
         return
       case PacketType.subscribe:
-        expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.8.1-1]
+        expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.8.1-1]
         this.#send(subscribe(session, this.#frames, connect))
         return
       case PacketType.unsubscribe:
-        expectFlags(first, SUBSCRIBE_FLAGS) // [MQTT-3.10.1-1]
+        expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.10.1-1]
         this.#send(unsubscribe(session, this.#frames, version))
         return
       case PacketType.pingreq:
-        expectFlags(first, 0)
+        expectFlags(first, 0, version)
         if (end !== body) throw malformed('PINGREQ with a body')
         this.#send(PINGRESP) // [MQTT-3.12.4-1]
         return
       case PacketType.disconnect: {
-        expectFlags(first, 0) // [MQTT-3.14.1-1]
+        expectFlags(first, 0, version) // [MQTT-3.14.1-1]
         const { reason } = readDisconnect(bytes, body, end, { version, sessionExpiryS: connect.sessionExpiryS })
         // [MQTT-3.14.4-3]: only a normal DISCONNECT discards the will.
         this.#end({ reason: null, why: 'disconnected', isWillDue: reason !== Reason.success })
@@ -489,8 +493,10 @@ export class Connection implements Timed, OutputOwner {
   }
 }
 
-function expectFlags(first: number, flags: number): void {
-  if ((first & 15) !== flags) throw malformed('reserved flags of a packet are wrong') // [MQTT-2.1.3-1]
+/** Checks the lower half of a first byte. */
+function expectFlags(first: number, flags: number, version: Version): void {
+  const reserved = version === 3 && flags === REQUEST_FLAGS ? ~DUP_FLAG & 15 : 15
+  if ((first & reserved) !== flags) throw malformed('reserved flags of a packet are wrong') // [MQTT-2.1.3-1]
 }
 
 /** As operators say it. */

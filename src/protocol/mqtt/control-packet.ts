@@ -176,8 +176,12 @@ export function connectLevel(bytes: Buffer, at: number, end: number): number {
 export function readConnect(bytes: Buffer, at: number, end: number): ConnectPacket {
   const reader = new PacketReader(bytes, at, end)
   const name = reader.text('protocol name')
-  if (name !== 'MQTT' && name !== 'MQIsdp') throw malformed('the protocol name is not MQTT') // [MQTT-3.1.2-1]
   const level = reader.byte()
+  if (name !== 'MQTT' && name !== 'MQIsdp') {
+    // [MQTT-3.1.2-1]; whoever else may understand the answer is told why.
+    const reason = level === 5 ? Reason.unsupportedProtocolVersion : Reason.malformedPacket
+    throw new ProtocolError(reason, 'the protocol name is not MQTT')
+  }
   const version: Version | null =
     name === 'MQIsdp' ? (level === 3 ? 3 : null) : level === 4 || level === 5 ? level : null
   if (version === null) throw new UnsupportedVersion(level)
@@ -216,8 +220,10 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
 
   const clientId = reader.text('client identifier')
   const will = hasWill ? readWill(reader, version, willQos, (flags & CONNECT_WILL_RETAIN) !== 0) : null
-  const user = hasUser ? reader.text('user name') : null
-  if (hasPassword) reader.binary()
+  // In 3.1 they may be missing all the same.
+  const isThere = (flag: boolean) => flag && !(version === 3 && reader.isAtEnd)
+  const user = isThere(hasUser) ? reader.text('user name') : null // [MQTT-3.1.3-12]
+  if (isThere(hasPassword)) reader.binary()
   reader.expectEnd()
   return {
     version,

@@ -47,6 +47,8 @@ export class FrameReader {
   end = 0
   /** Largest packet accepted now, fixed header included. */
   packetBytes: number
+  /** Remaining lengths take no more bytes than they need: 5.0 says so [MQTT-1.5.5-1], 3.1.1 does not. */
+  isMinimal = false
 
   readonly #incomplete: IncompleteBytes
   #at = 0
@@ -98,7 +100,10 @@ export class FrameReader {
         if (body === filled) return false
         const byte = bytes[body++] ?? 0
         length += (byte & 0x7f) * factor
-        if (byte < 0x80) break
+        if (byte < 0x80) {
+          if (byte === 0 && this.isMinimal) throw malformed('the remaining length has more bytes than it needs')
+          break
+        }
         factor *= 128
       }
     }

@@ -122,7 +122,7 @@ export class PropertyScan {
           const nameEnd = sizedEnd(bytes, at, to)
           const end = sizedEnd(bytes, nameEnd, to)
           if (!isText(bytes, at + 2, nameEnd) || !isText(bytes, nameEnd + 2, end)) {
-            throw malformed('a user property is not valid UTF-8')
+            throw malformed('a user property is not valid UTF-8') // [MQTT-1.5.7-1]
           }
           at = end
           break
@@ -174,12 +174,15 @@ export class PropertyScan {
   }
 }
 
-/** End of the variable byte integer at `at`; throws if it is not whole before `to` or has more than four bytes. */
+/** End of the variable byte integer at `at`; throws if it is not whole before `to`, or longer than four bytes or than it needs to be. */
 export function varintEnd(bytes: Buffer, at: number, to: number): number {
   for (let end = at; end < to && end < at + 4; end++) {
-    if ((bytes[end] ?? 0) < 0x80) return end + 1
+    const byte = bytes[end] ?? 0
+    if (byte >= 0x80) continue
+    if (byte === 0 && end > at) throw malformed('a variable byte integer has more bytes than it needs') // [MQTT-1.5.5-1]
+    return end + 1
   }
-  throw malformed('a variable byte integer is too long') // [MQTT-1.5.5-1]
+  throw malformed('a variable byte integer is too long')
 }
 
 /** Value of a variable byte integer that `varintEnd` has found whole. */

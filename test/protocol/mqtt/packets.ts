@@ -54,3 +54,25 @@ export async function hearsRefusal(client: WireClient, ...granted: number[]): Pr
   expect(suback).toMatchObject({ cmd: 'suback', granted, properties: { reasonString: expect.any(String) } })
   return heard.toString()
 }
+
+/** Waits for a CONNACK that lets the client in, whatever else it says, and returns it. */
+export async function letIn(client: WireClient, connect: Buffer): Promise<Buffer> {
+  const connack = await client.says(connect).hearsPacket()
+  expect(connack[0]).toBe(0x20)
+  expect(connack[3]).toBe(0)
+  return connack
+}
+
+/** The last thing a 5.0 client hears: DISCONNECT with that reason, and the close. */
+export async function hearsDisconnect(client: WireClient, reason: number, what = ''): Promise<void> {
+  const heard = await client.hearsPacket()
+  expect([heard[0], heard[2]], what).toEqual([0xe0, reason])
+  await client.hearsClose()
+}
+
+/** The last thing a client hears that is not let in: CONNACK of 5.0 with that reason and without a session, and the close. */
+export async function hearsRefusedConnack(client: WireClient, reason: number, what = ''): Promise<void> {
+  const heard = await client.hearsPacket()
+  expect([heard[0], heard[2], heard[3]], what).toEqual([0x20, 0, reason])
+  await client.hearsClose()
+}

@@ -202,12 +202,6 @@ describe('PUBLISH and delivery, 5.0', () => {
     },
   )
 
-  transcript('a properties length in more bytes than needed is still that length', async ({ client }) => {
-    await client.says(CONNECT_5, subscribe5('00 01', 'a', '00')).hears(CONNACK_5, suback5('00 01', '00'))
-    const said = publish5('a', 'x', 0x30, '', '80 00')
-    await client.says(said).hears(said)
-  })
-
   transcript('a topic that ends at the 128th level is fine', async ({ client }) => {
     const topic = '/'.repeat(127)
     await client.says(CONNECT_311, subscribe311('00 01', '#', '00')).hears(CONNACK_311, suback311('00 01', '00'))
