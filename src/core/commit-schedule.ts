@@ -170,7 +170,7 @@ export class CommitSchedule {
     this.#bufferedTimer = null
     this.#ledgerTimer = null
     this.#wheelTimer = null
-    while (this.#dirty.size > 0 || this.#isRunning || this.#isDue) {
+    while (!this.#isStopped && (this.#dirty.size > 0 || this.#isRunning || this.#isDue)) {
       const idle = new Promise<void>(resolve => this.#idle.push(resolve))
       this.due(this.#tickets.last)
       await idle
@@ -261,6 +261,7 @@ export class CommitSchedule {
       },
       error => {
         // The store rejects only once it is closed: nothing can be made durable any more, so nothing is acknowledged either.
+        this.#isRunning = false
         this.#isStopped = true
         for (const { failed } of [...changes, ...this.#changes]) failed(error)
         this.#changes = []

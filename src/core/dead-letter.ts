@@ -3,8 +3,14 @@ import { recordExchange, recordExpiryMs, recordKey } from '../model/message.ts'
 import type { MessageAddress, MoveOutcome, Mover } from './mover.ts'
 import type { Queue } from './queue.ts'
 
-/** Why a queue lets go of a message that nobody has settled; RabbitMQ's words, as they stand in `x-death`. */
-export type DeadLetterReason = Exclude<HistoryEvent, 'replayed'>
+/** Why a queue lets go of a message that nobody has settled; RabbitMQ's words, as they stand in `x-death`. Their order is part of an on-disk format (tried.ts). */
+export const DEAD_LETTER_REASONS = [
+  'rejected',
+  'expired',
+  'maxlen',
+  'delivery_limit',
+] as const satisfies readonly HistoryEvent[]
+export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number]
 
 /** Where a queue's dead letters go. */
 export interface DeadLetterTarget {

@@ -127,7 +127,8 @@ export class Lane {
   #readAfter: SegmentRef | null = null
   /** Last segment in the gap; null: no gap. */
   #gapLast: SegmentRef | null
-  #reading: Promise<void> | null = null
+  /** Resolves with whether it could read. */
+  #reading: Promise<boolean> | null = null
   /** It is a sift that reads, and nothing of it comes into the head. */
   #isSifting = false
   readonly #sifted = new Map<string, Sifted>()
@@ -149,7 +150,8 @@ export class Lane {
   #isDeliveredDue = false
   readonly #tried: TriedMessages
   readonly #aside = new AsideSegments()
-  #bringing: Promise<void> | null = null
+  /** Resolves with whether it could read. */
+  #bringing: Promise<boolean> | null = null
 
   constructor({
     base,
@@ -178,6 +180,7 @@ export class Lane {
     this.bytes = stored?.bytes ?? 0
     this.#nextPosition = stored?.nextPosition ?? 0
     this.#gapLast = stored?.last ?? null
+    if (this.#gapLast === null && this.live > 0) this.#reconcile()
   }
 
   get nextPosition(): number {
@@ -677,19 +680,24 @@ export class Lane {
     }
   }
 
-  /** Nothing else reads meanwhile: what is found is what there is. */
+  /** Nothing else reads meanwhile. */
   async #siftGap(from: number, judge: Judge): Promise<number | null> {
-    const { promise, resolve } = Promise.withResolvers<void>()
+    const { promise, resolve } = Promise.withResolvers<boolean>()
     this.#reading = promise
     this.#isSifting = true
+    const last = this.#gapLast
     try {
       const place = (await this.#durability?.seek(from)) ?? null
       const isInGap = place !== null && (this.#readAfter === null || isAfter(place, this.#readAfter))
-      return this.#siftLoaded(await this.#readBehind(isInGap ? place : this.#readAfter, from), from, judge)
+      const loaded = await this.#readBehind(isInGap ? place : this.#readAfter, from)
+      const next = this.#siftLoaded(loaded, last, from, judge)
+      if (next !== null) return next
+      // What has left memory meanwhile is in the gap now.
+      return this.#gapLast === last ? (this.#segments[this.#head]?.first ?? null) : from
     } finally {
       this.#isSifting = false
       this.#reading = null
-      resolve()
+      resolve(true)
       this.#owner.loaded()
     }
   }
@@ -704,8 +712,8 @@ export class Lane {
     }
   }
 
-  #siftLoaded(loaded: readonly LoadedSegment[], from: number, judge: Judge): number | null {
-    const last = this.#gapLast
+  /** Only what was in the gap, up to `last`, when it was read (#insert). Null: nothing of it lies behind `from`. */
+  #siftLoaded(loaded: readonly LoadedSegment[], last: SegmentRef | null, from: number, judge: Judge): number | null {
     let next: number | null = null
     for (const found of loaded) {
       const end = found.first + found.count
@@ -714,7 +722,7 @@ export class Lane {
       next = this.#siftApart(found, Math.max(from, found.first), judge)
       if (next < end) break
     }
-    return next ?? this.#segments[this.#head]?.first ?? null
+    return next
   }
 
   #siftApart(found: LoadedSegment, from: number, judge: Judge): number {
@@ -945,21 +953,18 @@ export class Lane {
     this.#bringing ??= this.#readAside()
   }
 
-  /** Never rejects. */
-  async #readAside(): Promise<void> {
+  /** False: it cannot be read now. Never rejects. */
+  async #readAside(): Promise<boolean> {
     const aside = this.#aside.woken()
-    let loaded: LoadedSegment[] | null = null
-    try {
-      if (aside !== undefined) loaded = (await this.#durability?.read(before(aside.ref), 1)) ?? []
-    } catch {
-      // The store is being reopened after an I/O error, or closed; the next pump asks again.
-    }
+    const loaded = await this.#tryToRead(aside === undefined ? null : before(aside.ref), 1)
     this.#bringing = null
-    if (aside === undefined || loaded === null || !this.#aside.remove(aside)) return
+    if (loaded === null) return false
+    if (aside === undefined || !this.#aside.remove(aside)) return true
     const [found] = loaded
     if (found === undefined || found.first !== aside.first) this.#loseAside(aside)
     else this.#putBack(found)
     this.#owner.loaded()
+    return true
   }
 
   #putBack(found: LoadedSegment): void {
@@ -1013,17 +1018,13 @@ export class Lane {
   /** Reads the next part of what is on disk only. 'none': all is in memory; 'unreadable': it cannot be read now. */
   async readMore(): Promise<'read' | 'none' | 'unreadable'> {
     if (this.#aside.ready > 0) {
-      const before = this.#aside.count
       this.#bringBack()
-      await this.#bringing
-      return this.#aside.count === before ? 'unreadable' : 'read'
+      return (await this.#bringing) === false ? 'unreadable' : 'read'
     }
     while (this.#isSifting) await this.#reading
     if (this.#gapLast === null) return 'none'
-    const readAfter = this.#readAfter
     this.#readOn()
-    await this.#reading
-    return this.#gapLast !== null && this.#readAfter === readAfter ? 'unreadable' : 'read'
+    return (await this.#reading) === false ? 'unreadable' : 'read'
   }
 
   /** Nothing of the front is in memory. */
@@ -1041,26 +1042,33 @@ export class Lane {
     this.#reading ??= this.#readNext()
   }
 
-  /** Never rejects. */
-  async #readNext(): Promise<void> {
-    const durability = this.#durability
-    if (durability === null) return
-    let loaded: LoadedSegment[] | null = null
-    try {
-      loaded = await durability.read(this.#readAfter, READ_BYTES)
-    } catch {
-      // The store is being reopened after an I/O error, or closed; the next pump asks again.
-    }
+  /** False: it cannot be read now. Never rejects. */
+  async #readNext(): Promise<boolean> {
+    const last = this.#gapLast
+    const loaded = await this.#tryToRead(this.#readAfter, READ_BYTES)
     this.#reading = null
-    if (loaded === null) return
-    this.#insert(loaded)
+    if (loaded === null) return false
+    if (last !== null) this.#insert(loaded, last)
     this.#owner.loaded()
+    return true
   }
 
-  #insert(loaded: readonly LoadedSegment[]): void {
+  /** Null: the store is being reopened after an I/O error, or closed; the next pump asks again. */
+  async #tryToRead(after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[] | null> {
+    try {
+      return (await this.#durability?.read(after, maxBytes)) ?? []
+    } catch {
+      return null
+    }
+  }
+
+  /**
+   * `last` was the last segment in the gap when they were read. What has left memory since lies behind it, and was perhaps read as it was before its marks were
+   * written: it is read again.
+   */
+  #insert(loaded: readonly LoadedSegment[], last: SegmentRef): void {
     for (const found of loaded) {
-      const last = this.#gapLast
-      if (last === null || isAfter(found.ref, last)) break
+      if (isAfter(found.ref, last)) break
       this.#readAfter = found.ref
       if (found.damaged > 0) this.#bookDamage(found)
       const sifted = this.#sifted.get(refKey(found.ref))
@@ -1081,8 +1089,8 @@ export class Lane {
         this.#owner.marksChanged()
       }
     }
-    const last = this.#gapLast
-    if (last !== null && (loaded.length === 0 || (this.#readAfter !== null && !isAfter(last, this.#readAfter)))) {
+    if (this.#gapLast !== last) return
+    if (loaded.length === 0 || (this.#readAfter !== null && !isAfter(last, this.#readAfter))) {
       this.#gapLast = null
       this.#readAfter = null
       this.#head = this.#segments.length

@@ -536,7 +536,7 @@ export class Queue implements Keeper, LaneOwner {
     const tried = lane.triedAt(segment, index)
     if (tried !== undefined) {
       if (tried.verdict !== null) return tried.verdict
-      // The verdict goes with the process, and the limit may have been lowered.
+      // The limit may have been lowered.
       if (tried.failures >= this.#policy.maxAttempts) return 'delivery_limit'
     }
     const at = segment.offsetAt(index)
@@ -736,11 +736,15 @@ export class Queue implements Keeper, LaneOwner {
       return
     }
     this.#isPumping = true
-    do {
-      this.#pumpAgain = false
-      this.#deliverReady()
-    } while (this.#pumpAgain)
-    this.#isPumping = false
+    try {
+      do {
+        this.#pumpAgain = false
+        this.#deliverReady()
+      } while (this.#pumpAgain)
+    } finally {
+      // A consumer that throws has its delivery in flight; the others go on.
+      this.#isPumping = false
+    }
   }
 
   #deliverReady(): void {

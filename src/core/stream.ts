@@ -498,8 +498,11 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
 
   /** Forgets everything, cursors too; resolves when that is durable. Nobody may publish to it or read it any more. @throws BrokerError STOPPING */
   async empty(): Promise<void> {
-    const { schedule } = this.#parts
+    const { schedule, tickets } = this.#parts
     for (;;) {
+      // A message that is not written yet would be, behind what is forgotten here, by a commit under way.
+      schedule.touch(this)
+      schedule.due(tickets.last)
       await schedule.flush()
       if (this.#areMarksPending) continue
       const infos = await this.#oldestSegments()

@@ -7,10 +7,11 @@
  *     0   2  deliveries, at most 65,535, little-endian like all below
  *     2   2  of them failed, at most 65,535
  *     4   6  pause before the next delivery, milliseconds; it begins anew with each process start
+ *    10   1  why it is to become a dead letter: its place in DEAD_LETTER_REASONS, from 1; 0: it is not
  */
 import { StatePrefix } from '../store/keys.ts'
 import type { StateChange } from '../store/types.ts'
-import type { DeadLetterReason } from './dead-letter.ts'
+import { DEAD_LETTER_REASONS, type DeadLetterReason } from './dead-letter.ts'
 
 export interface Tried {
   /** Deliveries that did not settle it. */
@@ -58,9 +59,10 @@ export class TriedMessages {
     return [...this.#byPosition].filter(([, { pauseMs }]) => pauseMs > 0)
   }
 
-  /** What is known has changed; it is kept on disk once the message has failed. False: there is nothing to write. */
+  /** What is known has changed; it is kept on disk once the message has failed or is given up. False: there is nothing to write. */
   note(position: number): boolean {
-    if (!this.#isDurable || (this.get(position)?.failures ?? 0) === 0) return false
+    const tried = this.get(position)
+    if (!this.#isDurable || tried === undefined || (tried.failures === 0 && tried.verdict === null)) return false
     this.#changed.add(position)
     return true
   }
@@ -87,7 +89,7 @@ export class TriedMessages {
 }
 
 const MOST = 0xffff
-const RECORD_BYTES = 10
+const RECORD_BYTES = 11
 
 function triedKey(queue: number, position: number): Buffer {
   const key = Buffer.allocUnsafe(11)
@@ -100,11 +102,12 @@ function triedKey(queue: number, position: number): Buffer {
 export const triedNumber = (key: Buffer): number => key.readUInt32BE(1)
 export const triedPosition = (key: Buffer): number => key.readUIntBE(5, 6)
 
-function encodeTried({ deliveries, failures, pauseMs }: Tried): Buffer {
+function encodeTried({ deliveries, failures, pauseMs, verdict }: Tried): Buffer {
   const value = Buffer.allocUnsafe(RECORD_BYTES)
   value.writeUInt16LE(Math.min(deliveries, MOST), 0)
   value.writeUInt16LE(Math.min(failures, MOST), 2)
   value.writeUIntLE(Math.min(pauseMs, 2 ** 48 - 1), 4, 6)
+  value[10] = verdict === null ? 0 : DEAD_LETTER_REASONS.indexOf(verdict) + 1
   return value
 }
 
@@ -115,6 +118,6 @@ export function decodeTried(value: Buffer): Tried | null {
     deliveries: value.readUInt16LE(0),
     failures: value.readUInt16LE(2),
     pauseMs: value.readUIntLE(4, 6),
-    verdict: null,
+    verdict: DEAD_LETTER_REASONS[value.readUInt8(10) - 1] ?? null,
   }
 }

@@ -95,6 +95,22 @@ describe('what is only buffered (QoS 0)', () => {
   })
 })
 
+describe('a store that was closed under a commit', () => {
+  test('ends the schedule: whoever waits is told so, and a stop does not wait for ever', async () => {
+    const store = { nextCommit: 1, commit: () => Promise.reject(new Error('the store is closed')) }
+    const schedule = new CommitSchedule({
+      store,
+      tickets: new Tickets(),
+      bufferedMs: BUFFERED_MS,
+      monotonicMs: () => performance.now(),
+    })
+    const change = { key: Buffer.from('k'), value: Buffer.from('v') }
+    await expect(schedule.change(change)).rejects.toThrow('the store is closed')
+    await schedule.stop()
+    await expect(schedule.change(change)).rejects.toMatchObject({ code: 'STOPPING' })
+  })
+})
+
 describe('publishers that send the next message when one is acknowledged', () => {
   /** Commits that have begun: the youngest ticket each takes, and how to let it return. */
   let commits: { through: number; finish: () => void }[]

@@ -39,6 +39,30 @@ async function killed(core: CoreUnderTest, directory: TempDir): Promise<CoreUnde
 }
 
 describe('after a restart', () => {
+  it('a message that was rejected while its dead-letter target was full is not delivered again', async () => {
+    await using directory = await tempDir()
+    let core = await CoreUnderTest.open(directory.path)
+    const full = { ...WIDE_LIMITS, messages: 1 }
+    await core.topology.declareQueue({ name: 'dead', origin: 'config', limits: full, qos0: 'buffer' })
+    await core.router.publish({ ...messageTo('dead', 'in the way'), exchange: '' })
+    await core.queue('jobs', 'jobs/#', WIDE_LIMITS, { exchange: '', key: 'dead' })
+    await core.router.publish(messageTo('jobs/1', 'unwanted'))
+    const before = new Collector(core.topology.queue('jobs'))
+    core.topology.queue('jobs').attach(before)
+    await eventually(() => before.unsettled.length === 1, { what: 'the delivery' })
+    before.reject()
+    await core.schedule.flush()
+    core = await killed(core, directory)
+    const queue = core.topology.queue('jobs')
+    expect([queue.depth, queue.waitingCount]).toEqual([1, 1])
+    const after = new Collector(queue)
+    queue.attach(after)
+    await core.topology.purgeQueue('dead')
+    await eventually(() => core.topology.queue('dead').depth === 1, { deadlineMs: 10_000, what: 'the dead letter' })
+    expect([after.deliveries, queue.depth, queue.ledger.imbalance]).toEqual([[], 0, 0])
+    await core.close()
+  })
+
   it('a message knows how often it failed, waits again, and is given up after the last attempt of its life', async () => {
     await using directory = await tempDir()
     let core = await CoreUnderTest.open(directory.path)

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import { Lane, type LaneOwner, type StoredLane } from '../../../src/core/lane.ts'
+import { isAfter, Lane, type LaneOwner, type StoredLane } from '../../../src/core/lane.ts'
 import { MemoryBudget } from '../../../src/core/memory.ts'
 import { Tickets } from '../../../src/core/tickets.ts'
 import type { Tried } from '../../../src/core/tried.ts'
 import { recordLength, recordPrefix } from '../../../src/model/message.ts'
+import { hasBit } from '../../../src/store/bytes.ts'
 import {
   ABSENT,
   type Commit,
@@ -19,7 +20,10 @@ const waitingMs = (pauseMs: number): Tried => ({ deliveries: 1, failures: 1, pau
 
 /** A disk that gives back what commits wrote, but for what is damaged. */
 class Disk {
-  readonly #segments: { readonly ref: SegmentRef; readonly write: SegmentWrite; readonly bytes: Buffer }[] = []
+  #segments: { readonly ref: SegmentRef; readonly write: SegmentWrite; readonly bytes: Buffer; settled: Uint8Array }[] =
+    []
+  /** What is read is handed over when this resolves. */
+  delay: Promise<void> = Promise.resolve()
   /** Commits whose segment is gone. */
   readonly lost = new Set<number>()
   /** Positions whose record is damaged. */
@@ -29,29 +33,39 @@ class Disk {
     return this.#segments.at(-1)?.ref.commit ?? 0
   }
 
-  keep(commit: number, segments: readonly SegmentWrite[]): void {
+  keep(commit: number, { segments, marks }: Commit): void {
     for (const write of segments) {
-      this.#segments.push({ ref: { commit, part: write.part }, write, bytes: Buffer.from(write.bytes) })
+      const ref = { commit, part: write.part }
+      this.#segments.push({ ref, write, bytes: Buffer.from(write.bytes), settled: new Uint8Array(write.count) })
+    }
+    for (const { ref, settled, isComplete } of marks) {
+      const isMarked = (segment: { ref: SegmentRef }) =>
+        segment.ref.commit === ref.commit && segment.ref.part === ref.part
+      if (isComplete) this.#segments = this.#segments.filter(segment => !isMarked(segment))
+      for (const segment of this.#segments.filter(isMarked)) segment.settled = settled
     }
   }
 
-  readonly read = async (after: SegmentRef | null): Promise<LoadedSegment[]> => {
-    const next = this.#segments.find(
-      ({ ref }) =>
-        !this.lost.has(ref.commit) &&
-        (after === null || ref.commit > after.commit || (ref.commit === after.commit && ref.part > after.part)),
-    )
-    if (next === undefined) return []
-    const { first, count, notes } = next.write
-    const offsets = Uint32Array.from(next.write.offsets.subarray(0, count))
-    let damaged = 0
-    for (let i = 0; i < count; i++) {
-      if (!this.damaged.has(first + i)) continue
-      offsets[i] = ABSENT
-      damaged++
+  readonly read = async (after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[]> => {
+    const found: LoadedSegment[] = []
+    let left = maxBytes
+    for (const { ref, write, bytes, settled } of this.#segments) {
+      if (this.lost.has(ref.commit) || (after !== null && !isAfter(ref, after))) continue
+      left -= bytes.length
+      if (left < 0 && found.length > 0) break
+      const { first, count, notes } = write
+      const offsets = Uint32Array.from(write.offsets.subarray(0, count))
+      let damaged = 0
+      for (let i = 0; i < count; i++) {
+        const isDamaged = this.damaged.has(first + i)
+        if (isDamaged || hasBit(settled, i)) offsets[i] = ABSENT
+        if (isDamaged) damaged++
+      }
+      const damagedBytes = damaged * recordLength(PREFIX, 0, 0, BODY.length)
+      found.push({ ref, first, count, bytes, offsets, notes, damaged, damagedBytes })
     }
-    const damagedBytes = damaged * recordLength(PREFIX, 0, 0, BODY.length)
-    return [{ ref: next.ref, first, count, bytes: next.bytes, offsets, notes, damaged, damagedBytes }]
+    await this.delay
+    return found
   }
 }
 
@@ -100,11 +114,13 @@ class LaneUnderTest {
     }
   }
 
-  commit(): void {
+  /** `meanwhile` is when it is on disk and the lane has not been told. */
+  commit(meanwhile = (): void => undefined): void {
     const commit: Commit = { segments: [], marks: [], changes: [], acceptedBytes: 0 }
     this.#commits++
     this.lane.prepareCommit(Number.POSITIVE_INFINITY, commit, this.#commits)
-    this.disk.keep(this.#commits, commit.segments)
+    this.disk.keep(this.#commits, commit)
+    meanwhile()
     this.lane.committed()
   }
 
@@ -159,6 +175,61 @@ describe('a message that waits, when it is damaged', () => {
     await eventually(() => test.lost === 2, { what: 'both losses' })
     const segment = lane.nextReady()
     expect([segment?.first, lane.ready, lane.live, lane.waiting().length]).toEqual([2, 1, 58, 57])
+  })
+})
+
+describe('a part of the disk that is read', () => {
+  it('does not bring back what was moved away and left memory while it was being read', async () => {
+    const test = new LaneUnderTest(1)
+    const { lane, disk } = test
+    test.fill(60)
+    test.append(2)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    disk.delay = promise
+    const underWay: Promise<unknown>[] = []
+    test.commit(() => {
+      underWay.push(lane.readMore())
+      underWay.push(lane.sift(60, (_bytes, _at, position) => (position === 60 ? 'moved' : 'stop')))
+    })
+    test.commit()
+    resolve()
+    await Promise.all(underWay)
+    const delivered: number[] = []
+    await eventually(
+      () => {
+        for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+          const index = lane.handOut(segment, 1)
+          delivered.push(segment.first + index)
+          lane.end(segment, index)
+        }
+        return lane.live === 0
+      },
+      { what: 'all that is left' },
+    )
+    expect(delivered).toEqual([...Array.from({ length: 60 }, (_, position) => position), 61])
+    expect([test.lost, lane.ready, lane.bytes]).toEqual([0, 0, 0])
+  })
+
+  it('is not called unreadable when another part leaves memory meanwhile', async () => {
+    const test = new LaneUnderTest(1)
+    const { lane } = test
+    test.fill(60)
+    await test.letAllWait(60)
+    lane.wake(0)
+    const reading = lane.readMore()
+    test.append(1)
+    const newest = lane.nextReady()
+    if (newest !== null) lane.wait(newest, lane.handOut(newest, 1), 1000)
+    test.commit()
+    expect(await reading).toBe('read')
+  })
+})
+
+describe('a lane of which the index has lost every segment', () => {
+  it('has lost its messages, instead of offering for ever what cannot be read', () => {
+    const stored = { messages: 3, bytes: 9000, nextPosition: 3, delivered: 0, last: null, tried: new Map() }
+    const { lane, lost } = new LaneUnderTest(64 * 1024 ** 2, stored)
+    expect([lost, lane.ready, lane.live, lane.bytes, lane.nextPosition]).toEqual([3, 0, 0, 0, 3])
   })
 })
 

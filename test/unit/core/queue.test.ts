@@ -114,6 +114,25 @@ describe('Queue in memory', () => {
     expect(consumer.payloads()).toEqual(['before', huge, 'after'])
   })
 
+  it('goes on delivering after a consumer has thrown: what it threw at is in flight', () => {
+    const { queue, put } = memoryQueue()
+    put('bad')
+    put('good')
+    const seen: number[] = []
+    queue.attach({ credit: 0, deliver: () => undefined })
+    const consumer = {
+      credit: 1,
+      deliver: (_bytes: Buffer, _at: number, position: number) => {
+        seen.push(position)
+        if (position === 0) throw new TypeError('a mistake in a consumer')
+        consumer.credit = 0
+      },
+    }
+    expect(() => queue.attach(consumer)).toThrow('a mistake in a consumer')
+    queue.pump()
+    expect([seen, queue.inFlight, queue.depth]).toEqual([[0, 1], 2, 2])
+  })
+
   it('survives a consumer that settles within its delivery', () => {
     const { queue, put } = memoryQueue()
     const seen: number[] = []

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Stream } from '../../../src/core/stream.ts'
 import { historyOf } from '../../../src/model/death-history.ts'
+import { Collector } from '../../support/collector.ts'
 import { eventually, eventuallyPasses } from '../../support/eventually.ts'
 import { FaultyDisk } from '../../support/faulty-level.ts'
 import { messageTo, WIDE_LIMITS } from '../../support/messages.ts'
@@ -325,6 +326,27 @@ describe('deleting a stream', () => {
     await using core = await CoreUnderTest.open(directory.path)
     expect([...core.streams.all()]).toEqual([])
     expect(core.topology.queue('history').depth).toBe(0)
+    expect(await core.store.segmentInfos(1, null, 1)).toEqual([])
+  })
+
+  test('takes with it what was published at QoS 0 just before, and leaves no segment without a stream', async () => {
+    await using directory = await tempDir()
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      const stream = await core.streams.declare({ name: 'history', origin: 'api', retention: KEPT, ack: 'fsync' })
+      core.router.bind('mqtt', { pattern: 'a', destination: { live: null, queue: stream }, maxQos: 2, note: 0 })
+      const attended = await core.queue('attended', 'b')
+      attended.attach(new Collector(attended))
+      // Its commit may wait for the consumer, and that of what comes behind it too.
+      const waiting = core.router.publish(messageTo('b', 'waits'))
+      await core.router.publish(messageTo('a', 'just before', { qos: 0 }))
+      const deleted = core.streams.delete('history')
+      await core.schedule.flush()
+      core.schedule.due(Number.MAX_SAFE_INTEGER)
+      await Promise.all([deleted, waiting])
+      expect(stream.depth).toBe(0)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
     expect(await core.store.segmentInfos(1, null, 1)).toEqual([])
   })
 
