@@ -446,6 +446,17 @@ export class Lane {
     }
   }
 
+  /** Calls `each` with what is ready and in memory, in order from a position on, until it returns false; it may end it. */
+  eachReady(from: number, each: (segment: Segment, index: number) => boolean): void {
+    // What is ended may take its segment out of the row.
+    for (const segment of this.#segments.filter(({ end, live }) => end > from && live > 0)) {
+      const first = Math.max(segment.firstLive(), from - segment.first)
+      for (let i = first; i < segment.count && segment.live > 0; i++) {
+        if ((segment.statusAt(i) & NOT_READY) === 0 && !each(segment, i)) return
+      }
+    }
+  }
+
   /** The segment of the youngest message, at its end; null: it is done already, or on disk only. */
   get newest(): Segment | null {
     const last = this.#segments.at(-1)

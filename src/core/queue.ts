@@ -5,7 +5,8 @@
  * Invariants
  * - A position names a message for as long as it is in the queue; its lane is folded into it.
  * - The ledger's figures are counted where things happen; `queued + inFlight` is what `depth` says. What waits for another attempt is queued.
- * - What is expired, or given up, is never delivered: it leaves when it comes to the front of its lane, with or without a consumer.
+ * - What is expired, or given up, is never delivered: it leaves when it comes to the front of its lane, with or without a consumer. Message expiry
+ *   is looked for behind the front too, once a second at most and as far as messages are in memory (sweep).
  * - What the dead-letter target has no room for stays, and is offered again every OFFER_AGAIN_MS.
  *
  * Operations: take (append) → pump (deliver) → settle | requeue | fail | reject; prepareCommit/committed by the commit schedule.
@@ -120,6 +121,7 @@ export class Queue implements Keeper, LaneOwner {
   readonly #durability: Durability | null
   readonly #memory: MemoryBudget
   readonly #monotonicMs: () => number
+  readonly #expiring: Set<Queue>
   readonly #ageMs: AgeMs
   readonly #settleTime = new SettleTime()
   /** By priority. */
@@ -129,6 +131,9 @@ export class Queue implements Keeper, LaneOwner {
   /** Made with the first message that waits. */
   #waiting: Waiting | null = null
   #isClearing = false
+  /** Monotonic milliseconds; before then no message in memory expires, as far as is known. */
+  #soonestExpiry = Number.POSITIVE_INFINITY
+  #isSweeping = false
   /** The dead-letter target had no room for the last message it was offered. */
   #isRefused = false
   /** Of the message that the dead-letter target is just being offered. */
@@ -155,6 +160,7 @@ export class Queue implements Keeper, LaneOwner {
     memory,
     monotonicMs,
     ageMs,
+    expiring,
     durability,
     stored,
   }: {
@@ -165,6 +171,8 @@ export class Queue implements Keeper, LaneOwner {
     memory: MemoryBudget
     monotonicMs: () => number
     ageMs: AgeMs
+    /** The queue is in here while it holds, or may hold, messages with an expiry. */
+    expiring: Set<Queue>
     durability: Durability | null
     stored: StoredQueue | null
   }) {
@@ -173,6 +181,7 @@ export class Queue implements Keeper, LaneOwner {
     this.qos0 = qos0
     this.#monotonicMs = monotonicMs
     this.#ageMs = ageMs
+    this.#expiring = expiring
     this.#usedAtMs = monotonicMs()
     this.#durability = durability
     this.#policy = policy
@@ -375,6 +384,7 @@ export class Queue implements Keeper, LaneOwner {
     )
     this.ledger.accepted++
     this.ledger.queued++
+    if (expiryMs > 0) this.#expiresAt(acceptance.acceptedAt + expiryMs)
     if ((status & PASSING) !== 0) this.#withdrawTimer ??= this.#withdrawIn(this.#policy.ackTimeoutMs)
     this.#appended(lane)
   }
@@ -385,6 +395,7 @@ export class Queue implements Keeper, LaneOwner {
     lane.appendRecord(record, note, this.#durability?.tickets.last ?? 0, isShared ? SHARED : 0)
     this.ledger.accepted++
     this.ledger.queued++
+    this.#noteExpiry(record, 0)
     this.#dueNow()
     this.#appended(lane)
   }
@@ -519,6 +530,53 @@ export class Queue implements Keeper, LaneOwner {
       this.#offerAgain(lane, segment, lane.entry, reason)
     }
     return null
+  }
+
+  #expiresAt(monotonicMs: number): void {
+    if (monotonicMs >= this.#soonestExpiry) return
+    this.#soonestExpiry = monotonicMs
+    this.#expiring.add(this)
+  }
+
+  /** True: the message has expired. Else it will be looked at again when it does. */
+  #noteExpiry(bytes: Buffer, at: number): boolean {
+    const expiryMs = recordExpiryMs(bytes, at)
+    if (expiryMs === 0) return false
+    const leftMs = expiryMs - this.#ageMs(bytes, at)
+    if (leftMs <= 0) return true
+    this.#expiresAt(this.#monotonicMs() + leftMs)
+    return false
+  }
+
+  /** Lets go of what has expired wherever it waits in memory [MQTT-3.3.2-5]; a bounded number per turn of the event loop. Called every second. */
+  sweep(): void {
+    if (this.#isSweeping || this.#monotonicMs() < this.#soonestExpiry) return
+    this.#isSweeping = true
+    this.#soonestExpiry = Number.POSITIVE_INFINITY
+    this.#sweepOn(0, 0)
+  }
+
+  #sweepOn(priority: number, from: number): void {
+    const lane = this.#lanes[priority]
+    if (lane === undefined) {
+      this.#isSweeping = false
+      if (this.#soonestExpiry === Number.POSITIVE_INFINITY) this.#expiring.delete(this)
+      return
+    }
+    let left = TURN_MESSAGES
+    let next = { priority: priority + 1, from: 0 }
+    lane.eachReady(from, (segment, index) => {
+      if (left-- === 0) {
+        next = { priority, from: segment.first + index }
+        return false
+      }
+      if (!this.#noteExpiry(segment.bytes, segment.offsetAt(index))) return true
+      if (this.#letGo(lane, segment, index, 'expired')) return true
+      // The dead letters have no room: the next sweep tries again.
+      this.#expiresAt(this.#monotonicMs())
+      return false
+    })
+    setImmediate(() => this.#sweepOn(next.priority, next.from))
   }
 
   #clearOn(): void {
@@ -937,6 +995,8 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   loaded(): void {
+    // Nobody has looked yet at what was read.
+    this.#expiresAt(this.#monotonicMs())
     this.expire()
   }
 
@@ -950,6 +1010,7 @@ export class Queue implements Keeper, LaneOwner {
     if (this.#durability !== null && this.depth > 0) throw new TypeError('a durable queue is not deleted with messages')
     if (this.#isDeleted) return
     this.#isDeleted = true
+    this.#expiring.delete(this)
     if (this.#withdrawTimer !== null) clearTimeout(this.#withdrawTimer)
     this.ledger.drop(reason, this.depth)
     this.ledger.queued = 0

@@ -39,6 +39,8 @@ export class Topology {
   readonly #clock: Clock
   readonly #ageMs: AgeMs
   readonly #queues: Registry<Queue, QueueDefinition>
+  /** All queues with messages that expire, sessions' own among them. */
+  readonly #expiring = new Set<Queue>()
   /** Names of streams. */
   readonly #reserved = new Set<string>()
   /** Moves dead letters and replays. */
@@ -133,6 +135,7 @@ export class Topology {
       memory: this.#memory,
       monotonicMs: this.#clock.monotonicMs,
       ageMs: this.#ageMs,
+      expiring: this.#expiring,
       durability: {
         numbers,
         schedule: this.#schedule,
@@ -325,6 +328,7 @@ export class Topology {
       memory: this.#memory,
       monotonicMs: this.#clock.monotonicMs,
       ageMs: this.#ageMs,
+      expiring: this.#expiring,
       durability: null,
       stored: null,
     })
@@ -333,6 +337,7 @@ export class Topology {
   /** Lets go of what is expired; called every second. */
   expire(): void {
     for (const queue of this.#queues.all()) queue.expire()
+    for (const queue of this.#expiring) queue.sweep()
   }
 
   /** For an orderly stop, when nobody publishes any more: the last commit will owe nothing. */

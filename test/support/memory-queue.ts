@@ -12,11 +12,14 @@ export interface MemoryQueue {
   readonly put: (payload: string, changes?: { priority?: number; expiryMs?: number }) => void
   /** What ages are reckoned by, milliseconds. */
   readonly time: { nowMs: number }
+  /** The queue, while it holds messages that expire. */
+  readonly expiring: ReadonlySet<Queue>
 }
 
 export function memoryQueue(limits: Partial<QueueLimits> = {}, policy: Partial<QueuePolicy> = {}): MemoryQueue {
   const memory = new MemoryBudget(64 * 1024 ** 2)
   const time = { nowMs: 0 }
+  const expiring = new Set<Queue>()
   const queue = new Queue({
     name: 'q',
     limits: { ...WIDE_LIMITS, ...limits },
@@ -25,6 +28,7 @@ export function memoryQueue(limits: Partial<QueueLimits> = {}, policy: Partial<Q
     memory,
     monotonicMs: () => performance.now(),
     ageMs: (bytes, at) => time.nowMs - recordAcceptedAt(bytes, at),
+    expiring,
     durability: null,
     stored: null,
   })
@@ -33,6 +37,7 @@ export function memoryQueue(limits: Partial<QueueLimits> = {}, policy: Partial<Q
     queue,
     memory,
     time,
+    expiring,
     put: (payload, { priority = 0, expiryMs = 0 } = {}) => {
       const prefix = recordPrefix(messageTo('a/b', '', { priority }))
       const body = Buffer.from(payload)

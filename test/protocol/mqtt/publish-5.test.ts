@@ -77,6 +77,9 @@ describe('PUBLISH and delivery, 5.0', () => {
       await client.hears(publish5('a', '1', 0x32, '00 01'))
       const since = performance.now()
       while (performance.now() - since < 1100) await publisher.hearsNothing()
+      expect(broker.server.client('c1')?.queued).toBe(2)
+      broker.core.topology.expire()
+      expect(broker.server.client('c1')?.queued).toBe(1)
       await client
         .says(puback('00 01'))
         .hears(publish5('a', '3', 0x32, '00 01', '0c 26 00 01 61 00 01 62 02 00 00 00 63'))

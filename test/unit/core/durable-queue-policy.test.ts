@@ -346,6 +346,33 @@ describe('a backlog on disk', () => {
   })
 })
 
+describe('a message with an expiry, behind others', () => {
+  it('is gone after a restart without being asked for, if its time was over [MQTT-3.3.2-5]', async () => {
+    await using directory = await tempDir()
+    const time = { monotonicMs: 0 }
+    const clock: Clock = { monotonicMs: () => time.monotonicMs, wallMs: () => 1_700_000_000_000 + time.monotonicMs }
+    {
+      await using core = await CoreUnderTest.open(directory.path, { clock })
+      await declare(core, {})
+      await put(core, 'kept')
+      for (const expiryMs of [10_000, 60_000]) {
+        await core.router.publish({ ...messageTo('jobs', 'short-lived', { expiryMs }), exchange: '' })
+      }
+    }
+    await using core = await CoreUnderTest.open(directory.path, { clock })
+    const queue = core.topology.queue('jobs')
+    time.monotonicMs += 20_000
+    await eventually(
+      () => {
+        core.topology.expire()
+        return queue.depth === 2
+      },
+      { what: 'the one that expires first gone' },
+    )
+    expect(queue.ledger.figures()).toMatchObject({ accepted: 3, expired: 1, queued: 2 })
+  })
+})
+
 describe('many queues with a backlog', () => {
   it('leave limits.memory to publishers: fronts are read only while there is room', async () => {
     await using directory = await tempDir()

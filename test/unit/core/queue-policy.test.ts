@@ -173,6 +173,53 @@ describe('a message that has waited too long', () => {
     expect(q.queue.ledger.figures()).toMatchObject({ accepted: 3, settled: 1, expired: 2 })
   })
 
+  it('leaves from behind others when its own time is over, with nobody to deliver it to [MQTT-3.3.2-5]', async () => {
+    const q = memoryQueue()
+    q.put('kept')
+    for (const n of numbers(0, 3000)) q.put(n, { expiryMs: 1000 })
+    q.put('long', { expiryMs: 60_000 })
+    const pass = (ms: number): void => {
+      q.time.nowMs += ms
+      vi.advanceTimersByTime(ms)
+      for (const queue of q.expiring) queue.sweep()
+    }
+    pass(500)
+    expect(q.queue.ledger.figures()).toMatchObject({ queued: 3002, expired: 0 })
+    pass(3600)
+    await eventually(() => q.queue.depth === 2, { what: 'those that expire gone' })
+    expect(q.queue.ledger.figures()).toMatchObject({ queued: 2, expired: 3000 })
+    expect(q.expiring.size).toBe(1)
+    pass(60_000)
+    await eventually(() => q.expiring.size === 0, { what: 'nothing left that expires' })
+    const consumer = new Collector(q.queue, 10)
+    q.queue.attach(consumer)
+    expect(consumer.payloads()).toEqual(['kept'])
+    expect(q.queue.ledger.imbalance).toBe(0)
+  })
+
+  it('stays from behind others while it would be a dead letter without room', async () => {
+    const deadLetters = new DeadLetters()
+    deadLetters.hasRoom = false
+    const q = memoryQueue()
+    q.queue.deadLetter = deadLetters
+    q.put('kept')
+    q.put('short', { expiryMs: 1000 })
+    q.time.nowMs = 2000
+    vi.advanceTimersByTime(2000)
+    q.queue.sweep()
+    await eventually(() => q.queue.isHoldingDeadLetters, { what: 'the dead letter refused' })
+    expect(q.queue.depth).toBe(2)
+    deadLetters.hasRoom = true
+    await eventually(
+      () => {
+        q.queue.sweep()
+        return q.queue.depth === 1
+      },
+      { what: 'the dead letter taken' },
+    )
+    expect(deadLetters.taken).toEqual([['short', 'expired']])
+  })
+
   it('leaves without a consumer, however many there are, and becomes a dead letter if there is a target', async () => {
     const deadLetters = new DeadLetters()
     const q = memoryQueue({}, { ttlMs: 10_000 })
