@@ -5,7 +5,7 @@ import type { Keeper } from './keeper.ts'
 /**
  * What a binding leads to. An MQTT session is one destination with a live side (QoS 0, no queue) and a queue; a named queue, a
  * route's outbox or a stream is one with a queue only. Several bindings of one destination that match the same message deliver it once,
- * with the highest QoS [MQTT-3.3.4-2] and the note of that binding.
+ * with the highest QoS and the notes of all of them, or-ed.
  */
 export interface Destination {
   readonly live: LiveReceiver | null
@@ -26,7 +26,10 @@ export interface Binding {
    * else into the queue; anything else into the queue.
    */
   readonly maxQos: 0 | 1 | 2
-  /** Opaque to core, 0..255, handed back with each delivery: whatever the binder needs to know (granted QoS, …). */
+  /**
+   * Opaque to core, 0..255, handed back with each delivery: whatever the binder needs to know (granted QoS, …). Bit 0 is core's. Notes of several
+   * bindings of one destination that match the same message are or-ed.
+   */
   readonly note: number
   /** What a headers exchange compares; other exchanges do not look at it. */
   readonly headers?: { readonly match: HeadersMatch; readonly values: ReadonlyMap<string, HeaderValue> }

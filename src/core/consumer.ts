@@ -9,14 +9,14 @@ export interface Consumer {
   readonly credit: number
   /**
    * One message in stored form (model/message.ts) beginning at `at`. The bytes are valid during the call only.
-   * `note` is what the binding gave (see Binding.note) or-ed with `queue.noteNow` at acceptance; `attempts` how often it was delivered before, 0: never.
+   * `note` is what the bindings gave (see Binding.note) or-ed with `queue.noteNow` at acceptance; `attempts` how often it was delivered before, 0: never.
    */
   deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void
 }
 
 /** Receives QoS 0 runs at once, without a queue: an MQTT connection with a live binding. */
 export interface LiveReceiver {
-  /** `topic` is the decoded topic; `note` that of its binding. May drop by its own policy and count it; never throws, never blocks. */
+  /** `topic` is the decoded topic; `note` that of its bindings. May drop by its own policy and count it; never throws, never blocks. */
   deliverRun(run: Run, topic: string, note: number): void
 }
 

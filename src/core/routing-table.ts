@@ -139,7 +139,7 @@ export class RoutingTable {
 
   /** Not cached: for a message whose headers matter. */
   resolve(name: string, key: string, headers: Headers): Route {
-    // One delivery per destination, over the binding with the highest QoS [MQTT-3.3.4-2].
+    // One delivery per destination, with the highest QoS [MQTT-3.3.4-2], 3.1.1 [MQTT-3.3.5-1].
     const best = new Map<Keeper | Destination, Target>()
     // Each exchange once: cycles of exchange-to-exchange bindings are allowed (RabbitMQ, Exchange to Exchange Bindings).
     const seen = new Set<string>([name])
@@ -158,7 +158,11 @@ export class RoutingTable {
         // A queue is one destination whoever bound it.
         const identity = destination.live === null ? (destination.queue ?? destination) : destination
         const known = best.get(identity)
-        if (known === undefined || maxQos > known.maxQos) best.set(identity, { destination, maxQos, note })
+        if (known === undefined) {
+          best.set(identity, { destination, maxQos, note })
+        } else {
+          best.set(identity, { destination, maxQos: Math.max(known.maxQos, maxQos), note: known.note | note })
+        }
       }
       const localKey = keyFor(exchange, name, key)
       if (localKey !== null) exchange.matcher.match(localKey, headers, visit)

@@ -62,7 +62,7 @@ export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: Mq
         maximumPacketSize: limits.packetBytes,
         ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
         wildcardSubscriptionAvailable: true,
-        subscriptionIdentifiersAvailable: false,
+        subscriptionIdentifiersAvailable: true,
         sharedSubscriptionAvailable: true,
         ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.1.2-21]
       },

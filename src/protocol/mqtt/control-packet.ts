@@ -285,7 +285,7 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     const filter = reader.text('topic filter')
     const options = reader.byte()
     const qos = (options & 3) as QoS | 3
-    if (qos === 3) throw malformed('a subscription asks for QoS 3') // 3.1.1 [MQTT-3.8.3-4]
+    if (qos === 3) throw new ProtocolError(Reason.protocolError, 'a subscription asks for QoS 3') // 3.1.1 [MQTT-3.8.3-4]
     if (version < 5 ? (options & 0xfc) !== 0 : (options & 0xc0) !== 0) {
       throw malformed('reserved bits of subscription options are set') // [MQTT-3.8.3-5], 3.1.1 [MQTT-3.8.3-4]
     }

@@ -101,9 +101,17 @@ export class Deliveries {
 
   /**
    * Sends one message of a source that has credit; null: it is on its way, and at QoS 1 in flight from now on. Else nothing happened.
-   * `flags` are DUP and RETAIN as they stand in the first byte. Positional because it is called for every message.
+   * `flags` are DUP and RETAIN as they stand in the first byte, `identifiers` property bytes. Positional because it is called for every message.
    */
-  send(source: number, bytes: Buffer, at: number, position: number, qos: QoS, flags: number): Unsendable | null {
+  send(
+    source: number,
+    bytes: Buffer,
+    at: number,
+    position: number,
+    qos: QoS,
+    flags: number,
+    identifiers: Buffer,
+  ): Unsendable | null {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
@@ -112,7 +120,8 @@ export class Deliveries {
       expiryS = Math.ceil(leftMs / 1000)
     }
     const packetId = qos === 0 ? 0 : this.#ids.next
-    if (!this.#writer.writeRecord(bytes, at, publishFirst(qos, flags), packetId, expiryS)) return 'too_large'
+    const first = publishFirst(qos, flags)
+    if (!this.#writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers)) return 'too_large'
     if (qos !== 0) this.#ids.take(source, position)
     this.#share--
     this.#counters.messagesOut[qos === 0 ? 0 : 1]++

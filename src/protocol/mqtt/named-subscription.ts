@@ -39,6 +39,7 @@ export class NamedSubscription implements Source {
   readonly #number: number
   #qos: 0 | 1
   #note: number
+  #identifiers: Buffer
   #state: 'consuming' | 'ending' | 'ended' = 'consuming'
   #inFlight = 0
 
@@ -51,6 +52,7 @@ export class NamedSubscription implements Source {
     deliveries,
     qos,
     note,
+    identifiers,
     onEnd,
   }: {
     supply: Supply
@@ -58,12 +60,15 @@ export class NamedSubscription implements Source {
     qos: 0 | 1
     /** Its options, as in subscription-note.ts. */
     note: number
+    /** Its subscription identifier as a property; empty: none. */
+    identifiers: Buffer
     onEnd: () => void
   }) {
     this.#supply = supply
     this.#deliveries = deliveries
     this.#qos = qos
     this.#note = note
+    this.#identifiers = identifiers
     this.#onEnd = onEnd
     this.#number = deliveries.add(this)
     try {
@@ -94,9 +99,10 @@ export class NamedSubscription implements Source {
 
   deliver(bytes: Buffer, at: number, position: number): void {
     const flags = retainFlag(bytes, at, this.#note)
+    const identifiers = this.#identifiers
     // A redelivery is a new PUBLISH, to whichever client has its turn, and no retransmission of the earlier one: DUP stays 0 [MQTT-3.3.1-3].
     const qos = this.#supply.isAsPublished ? deliveredQos(bytes, at, this.#note) : this.#qos
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags)
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#supply.skip(position, unsendable)
     else if (qos === 0) this.#supply.settle(position)
     else this.#inFlight++
@@ -114,9 +120,10 @@ export class NamedSubscription implements Source {
   }
 
   /** SUBSCRIBE to it again, with other options perhaps. */
-  resume(qos: 0 | 1, note: number): void {
+  resume(qos: 0 | 1, note: number, identifiers: Buffer): void {
     this.#qos = qos
     this.#note = note
+    this.#identifiers = identifiers
     this.#state = 'consuming'
     this.#supply.pump()
   }

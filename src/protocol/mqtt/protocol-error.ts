@@ -26,7 +26,6 @@ export const Reason = {
   retainNotSupported: 0x9a,
   qosNotSupported: 0x9b,
   sharedSubscriptionsNotSupported: 0x9e,
-  subscriptionIdentifiersNotSupported: 0xa1,
 } as const
 export type Reason = (typeof Reason)[keyof typeof Reason]
 

@@ -43,6 +43,8 @@ const FORM_V3 = 4
 export const FORM_V5 = 5
 export const formOf = (version: Version): number => (version === 5 ? FORM_V5 : FORM_V3)
 
+const NOTHING: Buffer = Buffer.alloc(0)
+
 /** How many topics a connection remembers. */
 const REMEMBERED_TOPICS = 4
 
@@ -143,12 +145,13 @@ export class PublishWriter {
   }
 
   /**
-   * A run at QoS 0. Frames that already are what the client gets (same form, no packet id, same retain flag) go as one slice,
-   * others with a new header. Returns how many were too large for the client.
+   * A run at QoS 0, with `identifiers` as further property bytes in 5.0. Frames that already are what the client gets (same form, no packet id, same
+   * retain flag, nothing to add) go as one slice, others with a new header. Returns how many were too large for the client.
    */
-  writeRun(run: Run, topic: Buffer, isRetain: boolean): number {
+  writeRun(run: Run, topic: Buffer, isRetain: boolean, identifiers: Buffer): number {
     const first = isRetain ? PUBLISH | PUBLISH_RETAIN : PUBLISH
-    const isSame = run.form === this.#form && run.qos === 0 && run.retain === isRetain
+    const added = this.#form === FORM_V5 ? identifiers : NOTHING
+    const isSame = run.form === this.#form && run.qos === 0 && run.retain === isRetain && added.length === 0
     if (isSame && this.#maximumPacketSize === Number.POSITIVE_INFINITY) {
       this.#output.append(run.bytes, run.starts[0] ?? 0, run.ends[run.count - 1] ?? 0)
       return 0
@@ -164,10 +167,12 @@ export class PublishWriter {
       const payload = run.payloads[i] ?? 0
       const isOwnProperties = this.#form === FORM_V5 && run.propertiesTag === PropertiesTag.mqtt5
       const properties = isOwnProperties ? (run.properties[i] ?? 0) : payload
-      if (!this.#header(first, topic, 0, topic.length, 0, payload - properties, end - payload)) {
+      const propertiesBytes = added.length + payload - properties
+      if (!this.#header(first, topic, 0, topic.length, 0, propertiesBytes, end - payload)) {
         tooLarge++
         continue
       }
+      if (added.length > 0) this.#output.append(added, 0, added.length)
       this.#output.append(run.bytes, properties, end)
     }
     return tooLarge
@@ -175,14 +180,25 @@ export class PublishWriter {
 
   /**
    * A record, with `first` as its first byte; `packetId` is 0 at QoS 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none.
-   * False, and nothing written, if it is too large for the client. Positional because it is called for every message.
+   * `identifiers` are further property bytes in 5.0. False, and nothing written, if it is too large for the client. Positional because it is called for every
+   * message.
    */
-  writeRecord(bytes: Buffer, at: number, first: number, packetId: number, expiryS: number): boolean {
+  writeRecord(
+    bytes: Buffer,
+    at: number,
+    first: number,
+    packetId: number,
+    expiryS: number,
+    identifiers: Buffer,
+  ): boolean {
     const payload = recordPayloadAt(bytes, at)
     const end = at + recordBytes(bytes, at)
     const isOwnProperties = this.#form === FORM_V5 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     const properties = isOwnProperties ? recordPropertiesAt(bytes, at) : payload
-    if (!this.#recordHeader(first, bytes, at, packetId, payload - properties, end - payload)) return false
+    const added = this.#form === FORM_V5 ? identifiers : NOTHING
+    const propertiesBytes = added.length + payload - properties
+    if (!this.#recordHeader(first, bytes, at, packetId, propertiesBytes, end - payload)) return false
+    if (added.length > 0) this.#output.append(added, 0, added.length)
     if (expiryS > 0 && isOwnProperties) {
       this.#agedProperties(bytes, properties, payload, expiryS)
       this.#output.append(bytes, payload, end)

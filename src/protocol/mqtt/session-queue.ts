@@ -2,6 +2,7 @@ import type { Queue } from '../../core/queue.ts'
 import { recordClientId } from '../../model/message.ts'
 import type { Deliveries, Source } from './deliveries.ts'
 import { PUBLISH_DUP } from './publish-frame.ts'
+import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
 
 /** The source of what a session's own subscriptions select: the session's queue. */
@@ -9,12 +10,24 @@ export class SessionQueue implements Source {
   readonly #queue: Queue
   readonly #clientId: string
   readonly #deliveries: Deliveries
+  readonly #identifiers: SubscriptionIdentifiers
   readonly #number: number
 
-  constructor(queue: Queue, clientId: string, deliveries: Deliveries) {
+  constructor({
+    queue,
+    clientId,
+    deliveries,
+    identifiers,
+  }: {
+    queue: Queue
+    clientId: string
+    deliveries: Deliveries
+    identifiers: SubscriptionIdentifiers
+  }) {
     this.#queue = queue
     this.#clientId = clientId
     this.#deliveries = deliveries
+    this.#identifiers = identifiers
     this.#number = deliveries.add(this)
     queue.attach(this)
   }
@@ -34,8 +47,13 @@ export class SessionQueue implements Source {
     }
     const qos = deliveredQos(bytes, at, note)
     const flags = retainFlag(bytes, at, note) | (attempts > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1]
-    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags)
+    const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(bytes, at)
+    const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#queue.reject(position, unsendable)
+  }
+
+  #identifiersOf(bytes: Buffer, at: number): Buffer {
+    return this.#identifiers.ofRecord(bytes, at, recordClientId(bytes, at) === this.#clientId)
   }
 
   pump(): void {

@@ -28,10 +28,11 @@ import { PublishWriter, topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { SessionQueue } from './session-queue.ts'
-import type { SharedMember } from './shared-group.ts'
+import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
 import { SharedSupply } from './shared-supply.ts'
 import { forgetCursor, StreamSupply } from './stream-supply.ts'
+import { identifierProperty, NO_IDENTIFIERS, SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
 
@@ -47,7 +48,7 @@ export interface Subscription {
   readonly qos: number
 }
 
-export class Session implements Destination, SharedMember {
+export class Session implements Destination, LiveReceiver, SharedMember {
   readonly clientId: string
   readonly live: LiveReceiver = this
   /** Made with the first subscription that needs it. */
@@ -69,6 +70,7 @@ export class Session implements Destination, SharedMember {
   /** The client has asked for a session that outlives its connection. */
   readonly #isKept: boolean
   readonly #bindings = new Map<string, Binding>()
+  readonly #identifiers = new SubscriptionIdentifiers()
   /** By filter; those that have ended stay until the last of their messages is answered. */
   readonly #named = new Map<string, NamedSubscription>()
   #source: SessionQueue | null = null
@@ -169,6 +171,7 @@ export class Session implements Destination, SharedMember {
     const replaced = this.#bindings.get(filter)
     if (replaced !== undefined) this.#router.unbind(MQTT_EXCHANGE, replaced)
     this.#bindings.set(filter, binding)
+    this.#identifiers.set(filter, request.identifier, request.isNoLocal)
     this.#router.bind(MQTT_EXCHANGE, binding)
     return granted
   }
@@ -193,7 +196,9 @@ export class Session implements Destination, SharedMember {
 
   #share(wanted: SharedFilter, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
     try {
-      const membership = { member: this, qos: granted, note: subscriptionNote(request, granted) }
+      const note = subscriptionNote(request, granted)
+      const identifiers = identifierProperty(request.identifier)
+      const membership = { member: this, qos: granted, note, identifiers }
       const group = this.#groups.join(wanted, membership)
       if (!this.#resume(request, granted)) this.#add(new SharedSupply(group, this), request, granted)
       return granted
@@ -206,7 +211,7 @@ export class Session implements Destination, SharedMember {
   /** False: there is no such subscription to something kept under a name. */
   #resume(request: SubscriptionRequest, granted: 0 | 1): boolean {
     const known = this.#named.get(request.filter)
-    known?.resume(granted, subscriptionNote(request, granted))
+    known?.resume(granted, subscriptionNote(request, granted), identifierProperty(request.identifier))
     return known !== undefined
   }
 
@@ -214,9 +219,11 @@ export class Session implements Destination, SharedMember {
   #add(supply: Supply, request: SubscriptionRequest, granted: 0 | 1): void {
     const { filter } = request
     const note = subscriptionNote(request, granted)
+    const identifiers = identifierProperty(request.identifier)
     const deliveries = this.#takeDeliveries()
     const onEnd = () => this.#named.delete(filter)
-    this.#named.set(filter, new NamedSubscription({ supply, deliveries, qos: granted, note, onEnd }))
+    const subscription = new NamedSubscription({ supply, deliveries, qos: granted, note, identifiers, onEnd })
+    this.#named.set(filter, subscription)
   }
 
   /** A session has one cursor in a stream, and so one subscription to it. */
@@ -236,6 +243,7 @@ export class Session implements Destination, SharedMember {
     const binding = this.#bindings.get(filter)
     if (binding !== undefined) {
       this.#bindings.delete(filter)
+      this.#identifiers.delete(filter)
       this.#router.unbind(MQTT_EXCHANGE, binding)
       return true
     }
@@ -251,7 +259,12 @@ export class Session implements Destination, SharedMember {
       ...this.#limits.sessionQueue,
       ageMs: Number.POSITIVE_INFINITY,
     })
-    this.#source = new SessionQueue(this.queue, this.clientId, this.#takeDeliveries())
+    this.#source = new SessionQueue({
+      queue: this.queue,
+      clientId: this.clientId,
+      deliveries: this.#takeDeliveries(),
+      identifiers: this.#identifiers,
+    })
   }
 
   #takeDeliveries(): Deliveries {
@@ -278,13 +291,27 @@ export class Session implements Destination, SharedMember {
       this.dropped += run.count
       return
     }
-    const tooLarge = this.#writer.writeRun(run, topicBytes(topic), run.retain && isRetainAsPublished(note))
+    const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(run, topic)
+    this.#write(run, topic, note, identifiers)
+  }
+
+  deliverShared(run: Run, topic: string, { note, identifiers }: Membership): void {
+    this.#write(run, topic, note, identifiers)
+  }
+
+  #write(run: Run, topic: string, note: number, identifiers: Buffer): void {
+    const isRetain = run.retain && isRetainAsPublished(note)
+    const tooLarge = this.#writer.writeRun(run, topicBytes(topic), isRetain, identifiers)
     if (tooLarge > 0) {
       this.#counters.droppedBy.too_large += tooLarge
       this.dropped += tooLarge
     }
     this.#counters.messagesOut[0] += run.count - tooLarge
     this.#sentLive += run.count - tooLarge
+  }
+
+  #identifiersOf(run: Run, topic: string): Buffer {
+    return this.#identifiers.ofTopic(topic, recordClientId(run.prefix.bytes, 0) === this.clientId)
   }
 
   // ---- QoS 1: from queues

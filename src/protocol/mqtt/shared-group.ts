@@ -9,9 +9,11 @@ import { MQTT_EXCHANGE } from '../../model/message.ts'
 import type { MqttCounters } from './counters.ts'
 
 /** A session as its groups see it. */
-export interface SharedMember extends LiveReceiver {
+export interface SharedMember {
   /** Its client is connected, and the output to it has room. */
   readonly hasRoom: boolean
+  /** Sends it a run at QoS 0, as its membership says. */
+  deliverShared(run: Run, topic: string, membership: Membership): void
 }
 
 /** A part of a run; refilled for each. */
@@ -23,6 +25,8 @@ export interface Membership {
   readonly qos: 0 | 1
   /** Its options, as in subscription-note.ts. */
   readonly note: number
+  /** Its subscription identifier as a property; empty: none. */
+  readonly identifiers: Buffer
 }
 
 /**
@@ -144,13 +148,13 @@ export class SharedGroup implements Destination, LiveReceiver {
         passedOver++
         continue
       }
-      const { member, note } = membership
+      const { member } = membership
       const to = Math.min(from + share, run.count)
       if (to - from === run.count) {
-        member.deliverRun(run, topic, note)
+        member.deliverShared(run, topic, membership)
       } else {
         copyPart(run, from, to, PART)
-        member.deliverRun(PART, topic, note)
+        member.deliverShared(PART, topic, membership)
       }
       from = to
       passedOver = 0

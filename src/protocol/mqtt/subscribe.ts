@@ -1,6 +1,6 @@
 import { type ConnectPacket, encode, readSubscribe, readUnsubscribe, type Version } from './control-packet.ts'
 import type { FrameReader } from './frame.ts'
-import { ProtocolError, Reason } from './protocol-error.ts'
+import { Reason } from './protocol-error.ts'
 import type { Session } from './session.ts'
 
 /** SUBACK has one failure code in 3.1.1. */
@@ -16,10 +16,6 @@ export function subscribe(session: Session, frame: FrameReader, connect: Connect
   const granted: number[] = []
   let why: string | null = null
   for (const request of requests) {
-    if (request.identifier !== 0) {
-      // Announced as not available in CONNACK.
-      throw new ProtocolError(Reason.subscriptionIdentifiersNotSupported, 'subscription identifiers are not supported')
-    }
     const answer = session.subscribe(request)
     if (typeof answer === 'number') {
       granted.push(answer)

@@ -3,16 +3,19 @@
  *
  *     bit  0  core's (Keeper.noteNow)
  *          1  Retain As Published
- *          2  No Local
- *        3-4  granted QoS
+ *          2  the client's own messages too: No Local is not set
+ *        3-4  granted QoS: 00, 01, 11
  *          5  a retained message, sent because of a new subscription
+ *
+ * Core or-s the notes of overlapping subscriptions. So a message is delivered once, with the highest QoS of those that match
+ * [MQTT-3.3.4-2]; it is kept from its own client only if all of them are No Local; and one that wants the retain flag as published is enough.
  */
 import { type QoS, recordQos, recordRetain } from '../../model/message.ts'
 import type { SubscriptionRequest } from './control-packet.ts'
 import { PUBLISH_RETAIN } from './publish-frame.ts'
 
 const RETAIN_AS_PUBLISHED = 2
-const NO_LOCAL = 4
+const LOCAL = 4
 const QOS_SHIFT = 3
 const RETAINED = 32
 
@@ -20,24 +23,25 @@ export function subscriptionNote(
   { isNoLocal, isRetainAsPublished }: Pick<SubscriptionRequest, 'isNoLocal' | 'isRetainAsPublished'>,
   granted: QoS,
 ): number {
-  return (isRetainAsPublished ? RETAIN_AS_PUBLISHED : 0) | (isNoLocal ? NO_LOCAL : 0) | (granted << QOS_SHIFT)
+  const qos = (1 << granted) - 1
+  return (isRetainAsPublished ? RETAIN_AS_PUBLISHED : 0) | (isNoLocal ? 0 : LOCAL) | (qos << QOS_SHIFT)
 }
 
-/** The subscription wants nothing that its own client published. */
-export const isNoLocal = (note: number): boolean => (note & NO_LOCAL) !== 0
+/** Nothing is wanted that its own client published. */
+export const isNoLocal = (note: number): boolean => (note & LOCAL) === 0
 
-/** The subscription wants the retain flag as the publisher set it. */
+/** The retain flag is wanted as the publisher set it. */
 export const isRetainAsPublished = (note: number): boolean => (note & RETAIN_AS_PUBLISHED) !== 0
 
-const grantedQos = (note: number): QoS => ((note >> QOS_SHIFT) & 3) as QoS
+const grantedQos = (note: number): QoS => ((((note >> QOS_SHIFT) & 3) + 1) >> 1) as QoS
 
 /** The lower of the QoS the record was published at and the one granted [MQTT-3.8.4-8], 3.1.1 [MQTT-3.8.4-6]. */
 export const deliveredQos = (bytes: Buffer, at: number, note: number): QoS =>
   Math.min(recordQos(bytes, at), grantedQos(note)) as QoS
 
 /**
- * The retain flag of a record's PUBLISH: set if it is sent because of a new subscription [MQTT-3.3.1-8], as published where the subscription
- * wants that [MQTT-3.3.1-13], else clear [MQTT-3.3.1-12], 3.1.1 [MQTT-3.3.1-9].
+ * The retain flag of a record's PUBLISH: set if it is sent because of a new subscription (section 3.3.1.3), 3.1.1 [MQTT-3.3.1-8]; as published where that
+ * is wanted [MQTT-3.3.1-13]; else clear [MQTT-3.3.1-12], 3.1.1 [MQTT-3.3.1-9].
  */
 export const retainFlag = (bytes: Buffer, at: number, note: number): number =>
   (note & RETAINED) !== 0 || (isRetainAsPublished(note) && recordRetain(bytes, at)) ? PUBLISH_RETAIN : 0

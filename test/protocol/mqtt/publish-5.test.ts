@@ -21,16 +21,19 @@ import { transcript } from './transcript.ts'
 const USER_PROPERTIES = '15 26 00 01 62 00 01 31 26 00 01 61 00 01 32 26 00 01 62 00 01 33'
 
 describe('PUBLISH and delivery, 5.0', () => {
-  transcript('properties travel as they are, user properties in order [MQTT-3.3.2-17]', async ({ client }) => {
-    await client
-      .says(CONNECT_5, subscribe5('00 01', 'zero', '00'), subscribe5('00 02', 'one', '01'))
-      .hears(CONNACK_5, suback5('00 01', '00'), suback5('00 02', '01'))
-    const zero = publish5('zero', 'x', 0x30, '', USER_PROPERTIES)
-    await client.says(zero).hears(zero)
-    await client
-      .says(publish5('one', 'x', 0x32, '00 07', USER_PROPERTIES))
-      .hears(publish5('one', 'x', 0x32, '00 01', USER_PROPERTIES), puback('00 07'))
-  })
+  transcript(
+    'properties travel as they are [MQTT-3.3.2-17], user properties in order [MQTT-3.3.2-18]',
+    async ({ client }) => {
+      await client
+        .says(CONNECT_5, subscribe5('00 01', 'zero', '00'), subscribe5('00 02', 'one', '01'))
+        .hears(CONNACK_5, suback5('00 01', '00'), suback5('00 02', '01'))
+      const zero = publish5('zero', 'x', 0x30, '', USER_PROPERTIES)
+      await client.says(zero).hears(zero)
+      await client
+        .says(publish5('one', 'x', 0x32, '00 07', USER_PROPERTIES))
+        .hears(publish5('one', 'x', 0x32, '00 01', USER_PROPERTIES), puback('00 07'))
+    },
+  )
 
   transcript('versions meet: properties are left out for 3.1.1 and empty from it', async ({ client, another }) => {
     await client
@@ -169,11 +172,12 @@ describe('PUBLISH and delivery, 5.0', () => {
     ['81', 'a foreign property in PUBACK', packet(0x40, '00 01 00 02 01 00')],
     ['81', 'an unknown reason in DISCONNECT', bytes('e0 01 8e')],
     ['82', 'a session expiry in DISCONNECT that CONNECT did not have', bytes('e0 07 00 05 11 00 00 00 05')],
-    ['a1', 'a subscription identifier in SUBSCRIBE', packet(0x82, '00 01', '02 0b 05', text('a'), '00')],
+    ['82', 'a subscription identifier twice', packet(0x82, '00 01', '04 0b 05 0b 06', text('a'), '00')],
     ['82', 'subscription identifier 0', packet(0x82, '00 01', '02 0b 00', text('a'), '00')],
     ['81', 'SUBSCRIBE with reserved bits [MQTT-3.8.3-5]', subscribe5('00 01', 'a', '40')],
     ['82', 'SUBSCRIBE with retain handling 3', subscribe5('00 01', 'a', '30')],
-    ['81', 'SUBSCRIBE with QoS 3', subscribe5('00 01', 'a', '03')],
+    ['82', 'SUBSCRIBE with QoS 3', subscribe5('00 01', 'a', '03')],
+    ['82', 'No Local for a shared subscription [MQTT-3.8.3-4]', subscribe5('00 01', '$share/g/a', '04')],
     ['82', 'SUBSCRIBE without a filter [MQTT-3.8.3-2]', packet(0x82, '00 01 00')],
     ['82', 'UNSUBSCRIBE without a filter [MQTT-3.10.3-2]', packet(0xa2, '00 01 00')],
   ]

@@ -36,7 +36,7 @@ describe('Router', () => {
       router.bind(MQTT_EXCHANGE, { pattern: 'a/+', destination, maxQos: 1, note: 2 })
       await router.publish(messageTo('a/b', 'one'))
       await router.publish(messageTo('a/b', 'zero', { qos: 0 }))
-      expect(collector.deliveries.map(({ payload, note }) => [payload, note])).toEqual([['one', 2]])
+      expect(collector.deliveries.map(({ payload, note }) => [payload, note])).toEqual([['one', 3]])
       expect(ear.heard).toEqual(['a/b=zero'])
     }))
 
