@@ -79,6 +79,11 @@ export function gatewayMetrics({
     counter('sluice_mqtt_received_bytes_total', 'Bytes from MQTT clients.', () => counters.bytesIn),
     counter('sluice_mqtt_sent_bytes_total', 'Bytes to MQTT clients.', () => counters.bytesOut),
     counter('sluice_mqtt_messages_received_total', 'PUBLISH packets taken, by QoS.', () => byQos(counters.messagesIn)),
+    counter(
+      'sluice_mqtt_publishes_repeated_total',
+      'QoS 2 PUBLISH packets that had been taken before.',
+      () => counters.repeatedPublishes,
+    ),
     counter('sluice_mqtt_messages_sent_total', 'PUBLISH packets handed to clients, by QoS.', () =>
       byQos(counters.messagesOut),
     ),

@@ -541,7 +541,7 @@ export const publishRequest = z
       payload: z.string('a text is needed'),
       /** How the payload is written here; bytes that are not text need base64. */
       encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
-      qos: z._default(z.union([z.literal(0), z.literal(1)], 'accepted are 0 and 1'), 1),
+      qos: z._default(z.union([z.literal(0), z.literal(1), z.literal(2)], 'accepted are 0, 1 and 2'), 1),
       /** Queues with priorities deliver the highest first. */
       priority: z._default(wholeNumber(0, MAX_PRIORITY), 0),
     },

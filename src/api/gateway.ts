@@ -1,3 +1,4 @@
+import type { QoS } from '../model/message.ts'
 import type { ClientId, ConfiguredName, ExchangeName, QueueName } from '../model/names.ts'
 import type { ReadFrom } from '../model/read-from.ts'
 import type {
@@ -35,7 +36,7 @@ export interface PublishedMessage {
   /** A topic for `mqtt`, a routing key for all others. */
   readonly key: string
   readonly payload: Buffer
-  readonly qos: 0 | 1
+  readonly qos: QoS
   /** 0 to 9; queues with priorities deliver the highest first. */
   readonly priority: number
 }

@@ -122,7 +122,7 @@ const limits = z.pipe(
     output_per_client: setting(
       size({ min: '16KiB', max: '1GiB' }),
       '1MiB',
-      'Bytes waiting to be sent to one client; beyond, QoS 0 to it is dropped and counted, QoS 1 stays in its queue.',
+      'Bytes waiting to be sent to one client; beyond, QoS 0 to it is dropped and counted, QoS 1 and 2 stays in its queue.',
     ),
     packet: setting(
       size({ min: '128B', max: '256MiB' }),
@@ -132,12 +132,12 @@ const limits = z.pipe(
     receive_max: setting(
       count({ min: 1, max: 65_535 }),
       64,
-      'QoS 1 messages a client may have open towards the gateway; announced to MQTT 5 clients.',
+      'QoS 1 and 2 messages a client may have open towards the gateway; announced to MQTT 5 clients.',
     ),
     inflight: setting(
       count({ min: 1, max: 65_535 }),
       64,
-      'QoS 1 messages open towards one client, or its own receive maximum if that is smaller.',
+      'QoS 1 and 2 messages open towards one client, or its own receive maximum if that is smaller.',
     ),
     topic_levels: setting(count({ min: 1, max: 32_768 }), 128, 'Levels of a topic or filter.'),
     subscriptions_per_session: setting(count({ min: 1, max: 100_000 }), 100, 'Subscriptions of one client.'),
@@ -286,7 +286,7 @@ const ackOptions = {
   ack: setting(
     oneOf(['fsync', 'upstream', 'buffered']),
     'fsync',
-    'When a publisher of QoS 1 is acknowledged. fsync: the message is on disk, or its consumer has settled it; upstream: its consumer has settled it, and it is never written; ' +
+    'When a publisher of QoS 1 or 2 is acknowledged. fsync: the message is on disk, or its consumer has settled it; upstream: its consumer has settled it, and it is never written; ' +
       'buffered: it is in memory, and written within store.buffered_interval.',
   ),
   ack_timeout: setting(
@@ -369,7 +369,7 @@ const stream = z.pipe(
     ack: setting(
       oneOf(['fsync', 'buffered']),
       'fsync',
-      'When a publisher of QoS 1 is acknowledged. fsync: the message is on disk; buffered: it is in memory, and written within store.buffered_interval.',
+      'When a publisher of QoS 1 or 2 is acknowledged. fsync: the message is on disk; buffered: it is in memory, and written within store.buffered_interval.',
     ),
   }),
   z.transform(o => ({ bind: o.bind ?? [], retention: o.retain, ack: o.ack })),

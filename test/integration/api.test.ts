@@ -52,7 +52,7 @@ async function startGateway({ set = [] }: { set?: readonly string[] } = {}) {
   }
 }
 
-const message = (topic: string, text: string, qos: 0 | 1 = 1) => ({
+const message = (topic: string, text: string, qos: 0 | 1 | 2 = 1) => ({
   topic,
   payload: Buffer.from(text),
   qos,
@@ -122,14 +122,15 @@ test('a message over HTTP reaches subscribers, and 200 says whether anybody want
   const device = await gateway.connect('listener', ({ topic, payload, qos }) =>
     received.push(`${topic} ${payload} ${qos}`),
   )
-  await device.subscribe(['commands/#'], 1)
+  await device.subscribe(['commands/#'], 2)
   const publish = async (body: object) =>
     (await gateway.request('/api/v1/publish', { method: 'POST', body: JSON.stringify(body) })).json()
   expect(await publish({ topic: 'commands/1', payload: 'on' })).toEqual({ routed: true })
   expect(await publish({ topic: 'commands/2', payload: 'b2Zm', encoding: 'base64', qos: 0 })).toEqual({ routed: true })
+  expect(await publish({ topic: 'commands/3', payload: 'once', qos: 2 })).toEqual({ routed: true })
   expect(await publish({ topic: 'nobody/listens', payload: '' })).toEqual({ routed: false })
-  await eventually(() => received.length === 2)
-  expect(received).toEqual(['commands/1 on 1', 'commands/2 off 0'])
+  await eventually(() => received.length === 3)
+  expect(received).toEqual(['commands/1 on 1', 'commands/2 off 0', 'commands/3 once 2'])
   await device.end()
 })
 

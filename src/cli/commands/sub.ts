@@ -13,7 +13,7 @@ interface SubOptions extends MqttOptions {
   readonly json?: true
 }
 
-/** Reason codes of PUBACK by which a consumer of `$queue/NAME` refuses a message (docs/mqtt.md). */
+/** Reason codes of PUBACK and PUBREC by which a consumer of `$queue/NAME` refuses a message (docs/mqtt.md). */
 const NACK = { requeue: 0x83, fail: 0x80 } as const
 
 /** `sluice sub` */
@@ -34,7 +34,7 @@ export function command(): Command {
     .addOption(
       new Option(
         '--nack <how>',
-        'with $queue/NAME, -V 5 and -q 1: refuse each message; fail counts an attempt',
+        'with $queue/NAME, -V 5 and -q 1 or 2: refuse each message; fail counts an attempt',
       ).choices(Object.keys(NACK)),
     )
     .option('-v, --verbose', 'print the topic before the payload')
@@ -49,7 +49,7 @@ export function command(): Command {
     )
   return sub.action(async (options: SubOptions) => {
     if (options.nack !== undefined && (options.protocol !== 5 || options.qos === 0)) {
-      sub.error('error: --nack needs -V 5 and -q 1; earlier versions and QoS 0 have no word for a refusal', {
+      sub.error('error: --nack needs -V 5 and -q 1 or 2; earlier versions and QoS 0 have no word for a refusal', {
         exitCode: 2,
       })
     }

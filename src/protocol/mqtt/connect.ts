@@ -57,7 +57,6 @@ export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: Mq
       properties: {
         ...(connect.sessionExpiryS > 0 && { sessionExpiryInterval: 0 }),
         receiveMaximum: limits.receiveMax,
-        maximumQoS: 1,
         retainAvailable: false,
         maximumPacketSize: limits.packetBytes,
         ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]

@@ -20,9 +20,9 @@ import {
   type ConnectPacket,
   connectLevel,
   encode,
+  readAcknowledgement,
   readConnect,
   readDisconnect,
-  readPuback,
   UnsupportedVersion,
   type Version,
 } from './control-packet.ts'
@@ -90,7 +90,7 @@ type State =
   | { readonly kind: 'closed' }
 
 const PINGRESP = Buffer.from([PacketType.pingresp << 4, 0])
-/** Lower half of the first byte of SUBSCRIBE and UNSUBSCRIBE. */
+/** Lower half of the first byte of PUBREL, SUBSCRIBE and UNSUBSCRIBE [MQTT-2.1.3-1]. */
 const REQUEST_FLAGS = 2
 /** 3.1 lets clients set it on requests they send again. */
 const DUP_FLAG = 8
@@ -193,8 +193,11 @@ export class Connection implements Timed, OutputOwner {
         const state = this.#state
         if (state.kind === 'connected') {
           const { publishing } = state.client
-          if (frames.first >> 4 === PacketType.publish) {
+          const type = frames.first >> 4
+          if (type === PacketType.publish) {
             publishing.frame()
+          } else if (type >= PacketType.puback && type <= PacketType.pubcomp) {
+            this.#acknowledgement(state.client)
           } else {
             publishing.flush()
             if (!publishing.isHeld) this.#control(state.client)
@@ -303,11 +306,6 @@ export class Connection implements Timed, OutputOwner {
     const { connect, session } = client
     const { version } = connect
     switch (first >> 4) {
-      case PacketType.puback:
-        expectFlags(first, 0, version)
-        if (end - body === 2) session.acknowledge(((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0), Reason.success)
-        else this.#longPuback(client)
-        return
       case PacketType.subscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.8.1-1]
         this.#send(subscribe(session, this.#frames, connect))
@@ -329,16 +327,36 @@ export class Connection implements Timed, OutputOwner {
         return
       }
       default:
-        // A second CONNECT [MQTT-3.1.0-2], QoS 2 handshakes of messages never taken, AUTH without a method, packets only a server sends.
+        // A second CONNECT [MQTT-3.1.0-2], AUTH without a method, packets only a server sends.
         throw new ProtocolError(Reason.protocolError, `a packet of type ${first >> 4} has no place here`)
     }
   }
 
-  #longPuback({ connect, session }: Client): void {
-    const { bytes, body, end } = this.#frames
-    if (connect.version !== 5) throw malformed('PUBACK with a wrong length')
-    const { packetId, reason } = readPuback(bytes, body, end)
-    session.acknowledge(packetId, reason)
+  /** PUBACK, PUBREC, PUBREL, PUBCOMP. Nothing of the run being gathered waits for it. */
+  #acknowledgement({ connect, session, publishing }: Client): void {
+    const { bytes, first, body, end } = this.#frames
+    const type = first >> 4
+    expectFlags(first, type === PacketType.pubrel ? REQUEST_FLAGS : 0, connect.version) // [MQTT-3.6.1-1]
+    let packetId = ((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0)
+    let reason: number = Reason.success
+    if (end - body !== 2) {
+      if (connect.version !== 5) throw malformed('an acknowledgement with a wrong length')
+      ;({ packetId, reason } = readAcknowledgement(type, bytes, body, end))
+    }
+    if (packetId === 0) throw malformed('packet identifier 0') // [MQTT-2.2.1-5], 3.1.1 [MQTT-2.3.1-6]: no PUBLISH has it
+    switch (type) {
+      case PacketType.puback:
+        session.acknowledged(packetId, reason)
+        return
+      case PacketType.pubrec:
+        session.received(packetId, reason)
+        return
+      case PacketType.pubrel:
+        publishing.pubrel(packetId)
+        return
+      default:
+        session.completed(packetId)
+    }
   }
 
   // ---- output

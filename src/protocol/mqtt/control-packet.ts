@@ -64,7 +64,8 @@ export interface UnsubscribePacket {
   readonly filters: readonly string[]
 }
 
-export interface PubackPacket {
+/** PUBACK, PUBREC, PUBREL or PUBCOMP. */
+export interface AcknowledgementPacket {
   readonly packetId: number
   readonly reason: number
 }
@@ -84,7 +85,9 @@ const DEFAULT_RECEIVE_MAXIMUM = 65_535
 const DISCONNECT_REASONS_OF_CLIENTS = new Set([
   0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
 ])
-const PUBACK_REASONS = new Set([0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+/** Of PUBACK and PUBREC (5.0 sections 3.4.2.1 and 3.5.2.1), and of PUBREL and PUBCOMP (3.6.2.1 and 3.7.2.1). */
+const RECEIPT_REASONS = new Set([0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
+const RELEASE_REASONS = new Set([0x00, 0x92])
 
 const scan = new PropertyScan()
 
@@ -343,13 +346,15 @@ export function readDisconnect(
   return { reason }
 }
 
-/** Reads a PUBACK that is longer than its packet identifier: reason code and properties (5.0 section 3.4). */
-export function readPuback(bytes: Buffer, at: number, end: number): PubackPacket {
+/** Reads an acknowledgement that is longer than its packet identifier: reason code and properties (5.0 sections 3.4 to 3.7). `type` is its packet type. */
+export function readAcknowledgement(type: number, bytes: Buffer, at: number, end: number): AcknowledgementPacket {
   const reader = new PacketReader(bytes, at, end)
   const packetId = reader.packetId()
   const reason = reader.isAtEnd ? Reason.success : reader.byte()
-  if (!PUBACK_REASONS.has(reason)) throw malformed('unknown reason code in PUBACK')
-  if (!reader.isAtEnd) reader.properties(PacketType.puback)
+  const reasons = type === PacketType.puback || type === PacketType.pubrec ? RECEIPT_REASONS : RELEASE_REASONS
+  // [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1]
+  if (!reasons.has(reason)) throw malformed('unknown reason code in an acknowledgement')
+  if (!reader.isAtEnd) reader.properties(type)
   reader.expectEnd()
   return { packetId, reason }
 }

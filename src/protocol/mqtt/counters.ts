@@ -1,4 +1,4 @@
-/** Plain numbers counted where things happen and read when metrics are scraped. By QoS: index 0 and 1. */
+/** Plain numbers counted where things happen and read when metrics are scraped. */
 export class MqttCounters {
   /** Connections accepted by CONNACK, since start. */
   connected = 0
@@ -13,10 +13,12 @@ export class MqttCounters {
   bytesIn = 0
   bytesOut = 0
   /** PUBLISH packets taken in, by QoS. */
-  readonly messagesIn: [number, number] = [0, 0]
+  readonly messagesIn: [number, number, number] = [0, 0, 0]
   /** PUBLISH packets handed to outputs, by QoS. */
-  readonly messagesOut: [number, number] = [0, 0]
-  /** QoS 1 publishes refused before the acknowledgement; one held back counts each time it is tried. */
+  readonly messagesOut: [number, number, number] = [0, 0, 0]
+  /** QoS 2 publishes that had been taken before and were not taken again. */
+  repeatedPublishes = 0
+  /** QoS 1 and 2 publishes refused before the acknowledgement; one held back counts each time it is tried. */
   refusedPublishes = 0
   /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes. */
   readonly droppedBy = { output_full: 0, too_large: 0 }
@@ -32,6 +34,6 @@ export class MqttCounters {
   }
 
   get sentMessages(): number {
-    return this.messagesOut[0] + this.messagesOut[1]
+    return this.messagesOut[0] + this.messagesOut[1] + this.messagesOut[2]
   }
 }

@@ -10,9 +10,15 @@ import type { Consumer } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
 import { type QoS, recordExpiryMs } from '../../model/message.ts'
 import type { MqttCounters } from './counters.ts'
+import { PacketType } from './frame.ts'
 import type { Output } from './output.ts'
-import { NOT_IN_FLIGHT, PacketIds } from './packet-ids.ts'
+import { AwaitedAnswer, PacketIds } from './packet-ids.ts'
+import { Reason } from './protocol-error.ts'
 import { type PublishWriter, publishFirst } from './publish-frame.ts'
+import { FIRST_FAILURE } from './reply-code.ts'
+
+/** First byte of PUBREL: its reserved flags are 0010 [MQTT-3.6.1-1]. */
+const PUBREL = (PacketType.pubrel << 4) | 2
 
 /** One of the places a client is sent messages from, as its consumer. */
 export interface Source extends Consumer {
@@ -20,7 +26,7 @@ export interface Source extends Consumer {
   readonly hasWaiting: boolean
   /** Delivers while there are messages and credit. */
   pump(): void
-  /** The client has answered the delivery at `position`. `reason` is that of its PUBACK: 0x80 and above refuse the message. */
+  /** The client has answered the delivery at `position`. `reason` is that of its PUBACK or PUBREC: 0x80 and above refuse the message. */
   answered(position: number, reason: number): void
 }
 
@@ -34,6 +40,7 @@ export class Deliveries {
   readonly #output: Output
   readonly #writer: PublishWriter
   readonly #counters: MqttCounters
+  readonly #isV5: boolean
   readonly #identities: Identities
   readonly #ids: PacketIds
   /** By source number; null: free. */
@@ -51,18 +58,21 @@ export class Deliveries {
     writer,
     counters,
     identities,
+    isV5,
     window,
   }: {
     output: Output
     writer: PublishWriter
     counters: MqttCounters
     identities: Identities
+    isV5: boolean
     /** Messages in flight at most, all sources together [MQTT-3.3.4-9]. */
     window: number
   }) {
     this.#output = output
     this.#writer = writer
     this.#counters = counters
+    this.#isV5 = isV5
     this.#identities = identities
     this.#ids = new PacketIds(window)
   }
@@ -91,8 +101,8 @@ export class Deliveries {
 
   // ---- sending
 
-  /** How many messages a source may send now: at QoS 1 each takes a packet id, at QoS 0 only the output must have room. */
-  credit(qos: 0 | 1): number {
+  /** How many messages a source may send now: at QoS 1 and 2 each takes a packet id, at QoS 0 only the output must have room. */
+  credit(qos: QoS): number {
     if (this.#output.isFull || this.#hasGained) return 0
     if (qos === 0) return this.#share
     const { free } = this.#ids
@@ -100,7 +110,7 @@ export class Deliveries {
   }
 
   /**
-   * Sends one message of a source that has credit; null: it is on its way, and at QoS 1 in flight from now on. Else nothing happened.
+   * Sends one message of a source that has credit; null: it is on its way, and at QoS 1 and 2 in flight from now on. Else nothing happened.
    * `flags` are DUP and RETAIN as they stand in the first byte, `identifiers` property bytes. Positional because it is called for every message.
    */
   send(
@@ -122,9 +132,9 @@ export class Deliveries {
     const packetId = qos === 0 ? 0 : this.#ids.next
     const first = publishFirst(qos, flags)
     if (!this.#writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers)) return 'too_large'
-    if (qos !== 0) this.#ids.take(source, position)
+    if (qos !== 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.3-1]
     this.#share--
-    this.#counters.messagesOut[qos === 0 ? 0 : 1]++
+    this.#counters.messagesOut[qos]++
     this.sent++
     return null
   }
@@ -132,16 +142,51 @@ export class Deliveries {
   // ---- answers
 
   /** PUBACK, with its reason code. */
-  acknowledge(packetId: number, reason: number): void {
-    const position = this.#ids.positionOf(packetId)
-    const source = this.#sources[this.#ids.sourceOf(packetId)]
-    if (position === NOT_IN_FLIGHT || source === null || source === undefined) {
+  acknowledged(packetId: number, reason: number): void {
+    if (this.#ids.awaited(packetId) === AwaitedAnswer.puback) this.#settle(packetId, reason, true)
+    else this.#counters.unknownAcks++
+  }
+
+  /** PUBREC, with its reason code: the message is the client's, and only its id is still in use. One that refuses it ends all of it [MQTT-4.4.0-2]. */
+  received(packetId: number, reason: number): void {
+    switch (this.#ids.awaited(packetId)) {
+      case AwaitedAnswer.pubrec:
+        this.#settle(packetId, reason, reason >= FIRST_FAILURE)
+        if (reason < FIRST_FAILURE) this.#output.acknowledge(PUBREL, packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
+        return
+      case AwaitedAnswer.pubcomp:
+        // Sent again by a client that has not seen the PUBREL, as 3.1.1 permits.
+        this.#output.acknowledge(PUBREL, packetId)
+        return
+      default:
+        this.#counters.unknownAcks++
+        if (reason >= FIRST_FAILURE) return
+        // A client that remembers more than the server ends its part with this.
+        if (this.#isV5) this.#output.acknowledgeWith(PUBREL, packetId, Reason.packetIdentifierNotFound)
+        else this.#output.acknowledge(PUBREL, packetId)
+    }
+  }
+
+  /** PUBCOMP: the id is free. */
+  completed(packetId: number): void {
+    if (this.#ids.awaited(packetId) !== AwaitedAnswer.pubcomp) {
       this.#counters.unknownAcks++
       return
     }
-    this.#ids.release(packetId)
+    this.#ids.giveBack(packetId)
     this.#hasGained = true
-    source.answered(position, reason)
+  }
+
+  #settle(packetId: number, reason: number, isOver: boolean): void {
+    const position = this.#ids.positionOf(packetId)
+    const source = this.#sources[this.#ids.sourceOf(packetId)]
+    if (isOver) {
+      this.#ids.giveBack(packetId)
+      this.#hasGained = true
+    } else {
+      this.#ids.received(packetId)
+    }
+    source?.answered(position, reason)
   }
 
   /** All packets of a chunk have been looked at: sends what the credit gained by them allows. */

@@ -7,7 +7,9 @@
  * At QoS 0 a message is settled when the output has taken it.
  */
 import type { Consumer } from '../../core/consumer.ts'
+import type { QoS } from '../../model/message.ts'
 import type { Deliveries, Source, Unsendable } from './deliveries.ts'
+import { FIRST_FAILURE } from './reply-code.ts'
 import { deliveredQos, retainFlag } from './subscription-note.ts'
 
 /** Where the messages come from, and what the client's answers mean there. */
@@ -23,21 +25,18 @@ export interface Supply {
   /** Delivers while there are messages and credit. */
   pump(): void
   settle(position: number): void
-  /** The client refuses it with this reason of PUBACK, 0x80 or above. */
+  /** The client refuses it with this reason of PUBACK or PUBREC, 0x80 or above. */
   refuse(position: number, reason: number): void
   /** It cannot be sent to this client. */
   skip(position: number, why: Unsendable): void
 }
-
-/** Reason codes from here on are failures (5.0 section 2.4). */
-const FIRST_FAILURE = 0x80
 
 export class NamedSubscription implements Source {
   readonly #supply: Supply
   readonly #deliveries: Deliveries
   readonly #onEnd: () => void
   readonly #number: number
-  #qos: 0 | 1
+  #qos: QoS
   #note: number
   #identifiers: Buffer
   #state: 'consuming' | 'ending' | 'ended' = 'consuming'
@@ -57,7 +56,7 @@ export class NamedSubscription implements Source {
   }: {
     supply: Supply
     deliveries: Deliveries
-    qos: 0 | 1
+    qos: QoS
     /** Its options, as in subscription-note.ts. */
     note: number
     /** Its subscription identifier as a property; empty: none. */
@@ -80,7 +79,7 @@ export class NamedSubscription implements Source {
   }
 
   /** The QoS granted. */
-  get qos(): 0 | 1 {
+  get qos(): QoS {
     return this.#qos
   }
 
@@ -120,7 +119,7 @@ export class NamedSubscription implements Source {
   }
 
   /** SUBSCRIBE to it again, with other options perhaps. */
-  resume(qos: 0 | 1, note: number, identifiers: Buffer): void {
+  resume(qos: QoS, note: number, identifiers: Buffer): void {
     this.#qos = qos
     this.#note = note
     this.#identifiers = identifiers

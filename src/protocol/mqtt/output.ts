@@ -112,6 +112,31 @@ export class Output {
     this.#gathered(to - from)
   }
 
+  /** PUBACK, PUBREC, PUBREL or PUBCOMP of success: first byte, packet id. */
+  acknowledge(first: number, packetId: number): void {
+    this.reserve(4)
+    const { block, used } = this
+    block[used] = first
+    block[used + 1] = 2
+    block[used + 2] = packetId >> 8
+    block[used + 3] = packetId
+    this.commit(4)
+    this.control(4)
+  }
+
+  /** The same of 5.0 with a reason code. */
+  acknowledgeWith(first: number, packetId: number, reason: number): void {
+    this.reserve(5)
+    const { block, used } = this
+    block[used] = first
+    block[used + 1] = 3
+    block[used + 2] = packetId >> 8
+    block[used + 3] = packetId
+    block[used + 4] = reason
+    this.commit(5)
+    this.control(5)
+  }
+
   /** Counts an acknowledgement or answer of so many bytes, just committed or appended, against the room for those. */
   control(bytes: number): void {
     if (!this.#isFull) return

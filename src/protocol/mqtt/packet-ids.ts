@@ -1,12 +1,21 @@
 /** No delivery stands behind this packet id. */
 export const NOT_IN_FLIGHT = -1
 
+/** What a packet id waits for. */
+export const AwaitedAnswer = { none: 0, puback: 1, pubrec: 2, pubcomp: 3 } as const
+export type AwaitedAnswer = (typeof AwaitedAnswer)[keyof typeof AwaitedAnswer]
+
 /**
- * The packet ids of one client's QoS 1 deliveries, with the source and position each stands for. There are as many as messages may be in flight.
- * Freed ids go to the end of a ring, so that an id rests as long as possible before it is used again.
+ * The packet ids of one client's deliveries at QoS 1 and 2, with the source and position each stands for. There are as many as messages may be in flight.
+ *
+ *     QoS 1:  none ──PUBLISH──▶ puback ──PUBACK──▶ none
+ *     QoS 2:  none ──PUBLISH──▶ pubrec ──PUBREC──▶ pubcomp ──PUBCOMP──▶ none        (PUBREC that refuses: ──▶ none)
+ *
+ * From PUBREC on nothing stands behind an id any more. Freed ids go to the end of a ring, so that an id rests as long as possible before it is used again.
  */
 export class PacketIds {
   /** By packet id. */
+  readonly #awaited: Uint8Array
   readonly #positions: Float64Array
   readonly #sources: Uint32Array
   readonly #ring: Uint16Array
@@ -15,6 +24,7 @@ export class PacketIds {
 
   /** `most`: 1 to 65,535. */
   constructor(most: number) {
+    this.#awaited = new Uint8Array(most + 1)
     this.#positions = new Float64Array(most + 1).fill(NOT_IN_FLIGHT)
     this.#sources = new Uint32Array(most + 1)
     this.#ring = new Uint16Array(most)
@@ -35,15 +45,20 @@ export class PacketIds {
     return this.#ring[this.#head] ?? 0
   }
 
-  take(source: number, position: number): void {
+  take(source: number, position: number, qos: 1 | 2): void {
     const id = this.next
     this.#head = this.#head + 1 === this.#ring.length ? 0 : this.#head + 1
     this.#free--
+    this.#awaited[id] = qos
     this.#positions[id] = position
     this.#sources[id] = source
   }
 
-  /** Position in its source of what is in flight under this id, or NOT_IN_FLIGHT. */
+  awaited(id: number): AwaitedAnswer {
+    return (this.#awaited[id] ?? AwaitedAnswer.none) as AwaitedAnswer
+  }
+
+  /** Position in its source of the message that was sent under this id and is unanswered, or NOT_IN_FLIGHT. */
   positionOf(id: number): number {
     return this.#positions[id] ?? NOT_IN_FLIGHT
   }
@@ -52,8 +67,15 @@ export class PacketIds {
     return this.#sources[id] ?? 0
   }
 
-  /** Gives an id back that is in flight. */
-  release(id: number): void {
+  /** The client has the message behind this id: from now on it is PUBCOMP that is awaited. */
+  received(id: number): void {
+    this.#awaited[id] = AwaitedAnswer.pubcomp
+    this.#positions[id] = NOT_IN_FLIGHT
+  }
+
+  /** Gives an id back that waits for an answer. */
+  giveBack(id: number): void {
+    this.#awaited[id] = AwaitedAnswer.none
     this.#positions[id] = NOT_IN_FLIGHT
     const slot = this.#head + this.#free
     this.#ring[slot >= this.#ring.length ? slot - this.#ring.length : slot] = id

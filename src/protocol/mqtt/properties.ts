@@ -36,7 +36,7 @@ interface PropertyRule {
   readonly packets: number
 }
 
-const { connect, publish, puback, subscribe, unsubscribe, disconnect, auth } = PacketType
+const { connect, publish, puback, pubrec, pubrel, pubcomp, subscribe, unsubscribe, disconnect, auth } = PacketType
 const packets = (...types: number[]): number => types.reduce((bits, type) => bits | (1 << type), 0)
 const MESSAGE = packets(publish, WILL_PROPERTIES)
 
@@ -55,13 +55,25 @@ RULES[Property.authenticationData] = { type: 'binary', packets: packets(connect,
 RULES[Property.requestProblemInformation] = { type: 'boolean', packets: packets(connect) }
 RULES[Property.willDelayInterval] = { type: 'u32', packets: packets(WILL_PROPERTIES) }
 RULES[Property.requestResponseInformation] = { type: 'boolean', packets: packets(connect) }
-RULES[Property.reasonString] = { type: 'text', packets: packets(puback, disconnect, auth) }
+RULES[Property.reasonString] = { type: 'text', packets: packets(puback, pubrec, pubrel, pubcomp, disconnect, auth) }
 RULES[Property.receiveMaximum] = { type: 'u16', packets: packets(connect) }
 RULES[Property.topicAliasMaximum] = { type: 'u16', packets: packets(connect) }
 RULES[Property.topicAlias] = { type: 'u16', packets: packets(publish) }
 RULES[Property.userProperty] = {
   type: 'pair',
-  packets: packets(connect, publish, WILL_PROPERTIES, puback, subscribe, unsubscribe, disconnect, auth),
+  packets: packets(
+    connect,
+    publish,
+    WILL_PROPERTIES,
+    puback,
+    pubrec,
+    pubrel,
+    pubcomp,
+    subscribe,
+    unsubscribe,
+    disconnect,
+    auth,
+  ),
 }
 RULES[Property.maximumPacketSize] = { type: 'u32', packets: packets(connect) }
 

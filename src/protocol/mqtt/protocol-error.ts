@@ -18,13 +18,13 @@ export const Reason = {
   sessionTakenOver: 0x8e,
   topicFilterInvalid: 0x8f,
   topicNameInvalid: 0x90,
+  packetIdentifierNotFound: 0x92,
   receiveMaximumExceeded: 0x93,
   topicAliasInvalid: 0x94,
   packetTooLarge: 0x95,
   quotaExceeded: 0x97,
   administrativeAction: 0x98,
   retainNotSupported: 0x9a,
-  qosNotSupported: 0x9b,
   sharedSubscriptionsNotSupported: 0x9e,
 } as const
 export type Reason = (typeof Reason)[keyof typeof Reason]

@@ -1,10 +1,11 @@
 /*
- * PUBLISH from a client, and the answers to it.
+ * PUBLISH and PUBREL from a client, and the answers to them.
  *
  * Invariants
  * - Frames are gathered into runs of one first byte and topic, in order, and a run is handed to the router before anything else of the
  *   connection is looked at, and before its source of bytes goes away.
- * - PUBACKs leave in order of arrival, each when its message and all earlier ones of the connection are safe.
+ * - PUBACKs and PUBRECs leave in order of arrival, each when its message and all earlier ones of the connection are safe [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+ * - The packet id of a QoS 2 message is held from PUBLISH to PUBREL; a PUBLISH with an id that is held is answered and not published again.
  * - What the router refuses and MQTT 3.1.1 has no word for is not dropped: the reader is set back to that frame and the connection
  *   reads nothing more until it is accepted (design.md section 2).
  */
@@ -21,6 +22,7 @@ import type { MqttCounters } from './counters.ts'
 import { type FrameReader, PacketType } from './frame.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
+import { PacketIdSet } from './packet-id-set.ts'
 import { Property, PropertyScan, readVarint, varintEnd } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import {
@@ -36,6 +38,8 @@ import {
 import { ANSWER_NO_SUBSCRIBERS, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
 
 const PUBACK = PacketType.puback << 4
+const PUBREC = PacketType.pubrec << 4
+const PUBCOMP = PacketType.pubcomp << 4
 
 /** Why nothing is read from a connection. */
 export type Hold =
@@ -92,6 +96,8 @@ export class Publishing implements Publisher {
   readonly #run: Run
   readonly #packetIds: Uint16Array
   readonly #acks = new AckRing()
+  /** Ids of QoS 2 messages taken in whose PUBREL has not come; those of the run being gathered among them. */
+  readonly #held = new PacketIdSet()
   /** Topic of the run being gathered; null: none is. */
   #gathered: RememberedTopic | null = null
   #hold: Hold = NO_HOLD
@@ -175,19 +181,25 @@ export class Publishing implements Publisher {
       if (this.isHeld) return
     }
     const qos = publishQos(first)
-    if (qos === 1 && this.#gatheredCount() + this.#acks.count >= this.#limits.receiveMax && !this.#makeRoom(start))
-      return
-    if (this.#gathered === null) this.#begin(first, topicFrom, topicTo)
-
     let at = topicTo
-    const n = run.count
-    if (qos === 1) {
-      const packetId = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
+    let packetId = 0
+    let isRepeated = false
+    if (qos !== 0) {
+      packetId = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
       at += 2
       if (at > end) throw malformed('a PUBLISH without packet identifier') // [MQTT-2.2.1-3]
       if (packetId === 0) throw malformed('packet identifier 0') // [MQTT-2.2.1-3]
-      this.#packetIds[n] = packetId
+      if (qos === 2 && this.#held.has(packetId)) {
+        // It may be that of a message in this very run, which may still be refused.
+        this.flush()
+        if (this.isHeld) return
+        isRepeated = this.#held.has(packetId)
+      }
+      if (this.#isFull(isRepeated) && !this.#makeRoom(start, isRepeated)) return
     }
+    if (this.#gathered === null) this.#begin(first, topicFrom, topicTo)
+
+    const n = run.count
     if (this.#isV5) {
       if (bytes[at] === 0 && at < end) {
         at++
@@ -204,21 +216,35 @@ export class Publishing implements Publisher {
     } else {
       run.properties[n] = at
     }
+    if (isRepeated) {
+      this.#answerRepeated(packetId)
+      return
+    }
+    if (qos === 2) this.#held.add(packetId)
+    this.#packetIds[n] = packetId
     run.starts[n] = start
     run.payloads[n] = at
     run.ends[n] = end
     run.count = n + 1
   }
 
-  #gatheredCount(): number {
-    return this.#gathered === null ? 0 : this.#run.count
+  /**
+   * The client has so many publishes open that it may not send another: in all versions those without an answer count, in 5.0, where the client knows the limit,
+   * also those of QoS 2 whose PUBCOMP has not left [MQTT-4.9.0-1]. One that is repeated is among these already.
+   */
+  #isFull(isRepeated: boolean): boolean {
+    const { receiveMax } = this.#limits
+    const gathered = this.#gathered === null ? 0 : this.#run.count
+    if (gathered + this.#acks.count >= receiveMax) return true
+    if (!this.#isV5 || isRepeated) return false
+    return this.#held.size + this.#acks.pubacks + (this.#run.qos === 1 ? gathered : 0) >= receiveMax
   }
 
   /** Hands on what is gathered so that it may be answered; false if the frame at `start` has to wait. */
-  #makeRoom(start: number): boolean {
+  #makeRoom(start: number, isRepeated: boolean): boolean {
     this.flush()
     if (this.isHeld) return false
-    if (this.#acks.count < this.#limits.receiveMax) return true
+    if (!this.#isFull(isRepeated)) return true
     if (this.#isV5) {
       throw new ProtocolError(Reason.receiveMaximumExceeded, 'more unacknowledged publishes than the receive maximum') // [MQTT-3.3.4-7]
     }
@@ -230,7 +256,6 @@ export class Publishing implements Publisher {
   #begin(first: number, topicFrom: number, topicTo: number): void {
     const qos = publishQos(first)
     if (qos === 3) throw malformed('a PUBLISH with QoS 3') // [MQTT-3.3.1-4]
-    if (qos === 2) throw new ProtocolError(Reason.qosNotSupported, 'QoS 2 is not supported') // [MQTT-3.2.2-11]
     const isDup = (first & PUBLISH_DUP) !== 0
     const isRetain = (first & PUBLISH_RETAIN) !== 0
     if (qos === 0 && isDup) throw malformed('a PUBLISH of QoS 0 with the DUP flag') // [MQTT-3.3.1-2]
@@ -281,10 +306,8 @@ export class Publishing implements Publisher {
     const accepted = this.#router.publishRun(this.#handle, topic.route, run)
     this.received += accepted
     if (run.retain) this.#counters.retainIgnored += accepted
-    if (run.qos === 0) {
-      this.#counters.messagesIn[0] += accepted
-    } else {
-      this.#counters.messagesIn[1] += accepted
+    this.#counters.messagesIn[run.qos] += accepted
+    if (run.qos !== 0) {
       // The ack is the line after the receipt. Where headers decide, the messages of a run differ and 0x10, which may be said, is not.
       const isRouted = topic.route.isRouted || topic.route.readsHeaders
       this.#answerAccepted(accepted, isRouted ? ANSWER_SUCCESS : ANSWER_NO_SUBSCRIBERS)
@@ -298,14 +321,31 @@ export class Publishing implements Publisher {
   }
 
   #answerAccepted(accepted: number, answer: number): void {
-    const { firstTicket } = this.#run
+    const { firstTicket, qos } = this.#run
     const ids = this.#packetIds
+    const packet = qos === 1 ? PUBACK : PUBREC // [MQTT-4.3.3-8], 3.1.1 [MQTT-4.3.3-2]
     if (firstTicket === 0 && this.#acks.count === 0) {
-      for (let n = 0; n < accepted; n++) this.#puback(ids[n] ?? 0, answer)
+      for (let n = 0; n < accepted; n++) this.#answer(packet, ids[n] ?? 0, answer)
       return
     }
-    for (let n = 0; n < accepted; n++) this.#acks.push(ids[n] ?? 0, firstTicket === 0 ? 0 : firstTicket + n, answer)
+    for (let n = 0; n < accepted; n++) {
+      this.#acks.push(packet, ids[n] ?? 0, firstTicket === 0 ? 0 : firstTicket + n, answer)
+    }
     this.#answerSafe()
+  }
+
+  /** A PUBLISH that was taken before: PUBREC, in its turn, and nothing more [MQTT-4.3.3-10]. */
+  #answerRepeated(packetId: number): void {
+    this.#counters.repeatedPublishes++
+    this.#acks.push(PUBREC, packetId, 0, ANSWER_SUCCESS)
+    this.#answerSafe()
+  }
+
+  /** PUBREL: the id is free, which PUBCOMP tells [MQTT-4.3.3-11], [MQTT-4.3.3-12]. */
+  pubrel(packetId: number): void {
+    const isHeld = this.#held.delete(packetId)
+    if (isHeld || !this.#isV5) this.#output.acknowledge(PUBCOMP, packetId)
+    else this.#output.acknowledgeWith(PUBCOMP, packetId, Reason.packetIdentifierNotFound)
   }
 
   /** Message `accepted` of the run was refused, the others after it were not tried. */
@@ -313,10 +353,13 @@ export class Publishing implements Publisher {
     const run = this.#run
     const code = run.refusal ?? 'QUEUE_FULL'
     this.#counters.refusedPublishes += run.count - accepted
+    // Whoever sends one of them again sends a new message [MQTT-4.3.3-9].
+    if (run.qos === 2) for (let n = accepted; n < run.count; n++) this.#held.delete(this.#packetIds[n] ?? 0)
     if (this.#isV5) {
       // They go the same way at the same moment; taking a later one would break the order.
+      const packet = run.qos === 1 ? PUBACK : PUBREC
       const answer = refusalAnswer(code)
-      for (let n = accepted; n < run.count; n++) this.#acks.push(this.#packetIds[n] ?? 0, 0, answer)
+      for (let n = accepted; n < run.count; n++) this.#acks.push(packet, this.#packetIds[n] ?? 0, 0, answer)
       this.#answerSafe()
       return
     }
@@ -331,46 +374,41 @@ export class Publishing implements Publisher {
     while (acks.count > 0) {
       const ticket = acks.headTicket
       if (ticket !== 0 && !this.#router.isSafe(ticket)) return
-      this.#puback(acks.headId, acks.headAnswer)
+      this.#answer(acks.headPacket, acks.headId, acks.headAnswer)
       acks.shift()
     }
   }
 
-  #puback(packetId: number, answer: number): void {
+  /** PUBACK or PUBREC. */
+  #answer(packet: number, packetId: number, answer: number): void {
     const output = this.#output
     if (answer === ANSWER_SUCCESS || !this.#isV5) {
-      output.reserve(4)
-      const { block, used } = output
-      block[used] = PUBACK
-      block[used + 1] = 2
-      block[used + 2] = packetId >> 8
-      block[used + 3] = packetId
-      output.commit(4)
-      output.control(4)
+      output.acknowledge(packet, packetId)
       return
     }
-    const packet = this.#pubackWithReason(packetId, answer)
-    output.append(packet, 0, packet.length)
-    output.control(packet.length)
-  }
-
-  #pubackWithReason(packetId: number, answer: number): Buffer {
     const refusal = answerRefusal(answer)
-    if (refusal === undefined)
-      return Buffer.from([PUBACK, 3, packetId >> 8, packetId & 0xff, Reason.noMatchingSubscribers])
+    if (refusal === undefined) {
+      output.acknowledgeWith(packet, packetId, Reason.noMatchingSubscribers)
+      return
+    }
     if (this.#wantsReasonStrings) {
-      const packet = encode(
+      const encoded = encode(
         {
-          cmd: 'puback',
+          cmd: packet === PUBACK ? 'puback' : 'pubrec',
           messageId: packetId,
           reasonCode: refusal.reason,
           properties: { reasonString: refusal.text },
         },
         5,
       )
-      if (packet.length <= this.#maximumPacketSize) return packet // [MQTT-3.4.2-2]
+      if (encoded.length <= this.#maximumPacketSize) {
+        // [MQTT-3.4.2-2], [MQTT-3.5.2-2]
+        output.append(encoded, 0, encoded.length)
+        output.control(encoded.length)
+        return
+      }
     }
-    return Buffer.from([PUBACK, 3, packetId >> 8, packetId & 0xff, refusal.reason])
+    output.acknowledgeWith(packet, packetId, refusal.reason)
   }
 
   ticketsSafe(): void {
@@ -380,8 +418,13 @@ export class Publishing implements Publisher {
 
   /** 3.1.1 has no word for it, and the frame is gone: the connection is closed, and the client resends. */
   ticketRefused(ticket: number): void {
-    if (this.#isV5) this.#acks.answer(ticket, refusalAnswer('UPSTREAM_UNCONFIRMED'))
-    else this.#onUnanswerable()
+    if (!this.#isV5) {
+      this.#onUnanswerable()
+      return
+    }
+    const acks = this.#acks
+    const slot = acks.answer(ticket, refusalAnswer('UPSTREAM_UNCONFIRMED'))
+    if (slot >= 0 && acks.packetAt(slot) === PUBREC) this.#held.delete(acks.idAt(slot)) // [MQTT-4.3.3-9]
   }
 
   resume(): void {
@@ -400,6 +443,7 @@ export class Publishing implements Publisher {
   /** The connection is over: nobody waits for its tickets any more. */
   close(): void {
     this.#gathered = null
+    this.#held.clear()
     this.#router.unregister(this.#handle)
   }
 }

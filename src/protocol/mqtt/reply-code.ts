@@ -1,7 +1,10 @@
 import { type BrokerError, ERROR_CODES, type ErrorCode } from '../../model/error.ts'
 import { Reason } from './protocol-error.ts'
 
-/** How a refused PUBLISH is answered in a PUBACK of 5.0 (section 3.4.2.1): code and reason string. */
+/** Reason codes from here on are failures (5.0 section 2.4). */
+export const FIRST_FAILURE = 0x80
+
+/** How a refused PUBLISH is answered in a PUBACK or PUBREC of 5.0 (sections 3.4.2.1 and 3.5.2.1): code and reason string. */
 export interface PublishRefusal {
   readonly reason: Reason
   readonly text: string

@@ -2,7 +2,7 @@
  * A client's identity on the broker: what it has subscribed to, and what it is sent.
  *
  * Topics: all bindings of a session lead to this one destination, so that overlapping subscriptions deliver a message once. QoS 0 goes straight into
- * the output, QoS 1 through the session's queue.
+ * the output, QoS 1 and 2 through the session's queue.
  *
  * It ends with its connection: sessions that outlive it are not built yet, which CONNACK says (session expiry 0, session present 0). Only how
  * far streams were read is kept for those who ask for such a session.
@@ -16,7 +16,7 @@ import type { Run } from '../../core/run.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
-import { MQTT_EXCHANGE, recordClientId } from '../../model/message.ts'
+import { MQTT_EXCHANGE, type QoS, recordClientId } from '../../model/message.ts'
 import type { ConnectPacket, SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { Deliveries } from './deliveries.ts'
@@ -35,9 +35,6 @@ import { forgetCursor, StreamSupply } from './stream-supply.ts'
 import { identifierProperty, NO_IDENTIFIERS, SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
-
-/** Highest QoS granted until QoS 2 is built. */
-const MAXIMUM_QOS = 1
 
 /** A subscription to something kept under a name. */
 type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
@@ -65,6 +62,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   readonly #identities: Identities
   readonly #output: Output
   readonly #writer: PublishWriter
+  readonly #isV5: boolean
   readonly #window: number
   readonly #isClean: boolean
   /** The client has asked for a session that outlives its connection. */
@@ -113,6 +111,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#identities = identities
     this.#output = output
     this.#writer = new PublishWriter(output, connect.version, connect.maximumPacketSize)
+    this.#isV5 = connect.version === 5
     this.#window = Math.min(limits.inflight, connect.receiveMaximum) // [MQTT-3.3.4-9]
   }
 
@@ -139,7 +138,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   // ---- subscriptions
 
   /** Subscribes to one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the granted QoS, or why it is refused. */
-  subscribe(request: SubscriptionRequest): number | SubscriptionRefusal {
+  subscribe(request: SubscriptionRequest): QoS | SubscriptionRefusal {
     const { topicLevels, subscriptionsPerSession } = this.#limits
     const { filter } = request
     const wanted = readFilter(filter, topicLevels)
@@ -148,19 +147,18 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     if (!isReplaced && this.#subscriptionCount >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
-    const granted = request.qos === 2 ? MAXIMUM_QOS : request.qos
     switch (wanted.kind) {
       case 'topics':
-        return this.#bind(request, granted)
+        return this.#bind(request)
       case 'share':
-        return this.#share(wanted, request, granted)
+        return this.#share(wanted, request)
       default:
-        return this.#consume(wanted, request, granted)
+        return this.#consume(wanted, request)
     }
   }
 
-  #bind(request: SubscriptionRequest, granted: 0 | 1): number {
-    const { filter } = request
+  #bind(request: SubscriptionRequest): QoS {
+    const { filter, qos: granted } = request
     if (granted > 0 && this.queue === null) this.#makeQueue()
     const binding: Binding = {
       pattern: filter,
@@ -176,7 +174,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     return granted
   }
 
-  #consume(wanted: Named, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+  #consume(wanted: Named, request: SubscriptionRequest): QoS | SubscriptionRefusal {
+    const granted = request.qos
     if (request.isNoLocal) {
       // Taking a message from a queue and keeping it from this client would lose it for the others.
       return refusal(Reason.implementationSpecific, 'No Local is for topics, not for $queue and $stream')
@@ -194,7 +193,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     }
   }
 
-  #share(wanted: SharedFilter, request: SubscriptionRequest, granted: 0 | 1): number | SubscriptionRefusal {
+  #share(wanted: SharedFilter, request: SubscriptionRequest): QoS | SubscriptionRefusal {
+    const granted = request.qos
     try {
       const note = subscriptionNote(request, granted)
       const identifiers = identifierProperty(request.identifier)
@@ -209,14 +209,14 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   }
 
   /** False: there is no such subscription to something kept under a name. */
-  #resume(request: SubscriptionRequest, granted: 0 | 1): boolean {
+  #resume(request: SubscriptionRequest, granted: QoS): boolean {
     const known = this.#named.get(request.filter)
     known?.resume(granted, subscriptionNote(request, granted), identifierProperty(request.identifier))
     return known !== undefined
   }
 
   /** @throws BrokerError if the supply takes no further consumer. */
-  #add(supply: Supply, request: SubscriptionRequest, granted: 0 | 1): void {
+  #add(supply: Supply, request: SubscriptionRequest, granted: QoS): void {
     const { filter } = request
     const note = subscriptionNote(request, granted)
     const identifiers = identifierProperty(request.identifier)
@@ -273,6 +273,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       writer: this.#writer,
       counters: this.#counters,
       identities: this.#identities,
+      isV5: this.#isV5,
       window: this.#window,
     })
     return this.#deliveries
@@ -314,12 +315,21 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     return this.#identifiers.ofTopic(topic, recordClientId(run.prefix.bytes, 0) === this.clientId)
   }
 
-  // ---- QoS 1: from queues
+  // ---- QoS 1 and 2: from queues
 
   /** PUBACK with its reason code (3.1.1: success). */
-  acknowledge(packetId: number, reason: number): void {
-    if (this.#deliveries === null) this.#counters.unknownAcks++
-    else this.#deliveries.acknowledge(packetId, reason)
+  acknowledged(packetId: number, reason: number): void {
+    this.#takeDeliveries().acknowledged(packetId, reason)
+  }
+
+  /** PUBREC with its reason code (3.1.1: success). */
+  received(packetId: number, reason: number): void {
+    this.#takeDeliveries().received(packetId, reason)
+  }
+
+  /** PUBCOMP. */
+  completed(packetId: number): void {
+    this.#takeDeliveries().completed(packetId)
   }
 
   /** All packets of a chunk have been looked at: sends what they gave room for. */

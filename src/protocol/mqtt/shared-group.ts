@@ -5,7 +5,7 @@ import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import { copyPart, createRun, type Run } from '../../core/run.ts'
 import { BrokerError } from '../../model/error.ts'
-import { MQTT_EXCHANGE } from '../../model/message.ts'
+import { MQTT_EXCHANGE, type QoS } from '../../model/message.ts'
 import type { MqttCounters } from './counters.ts'
 
 /** A session as its groups see it. */
@@ -22,7 +22,7 @@ const PART = createRun(0, { bytes: Buffer.alloc(0), qos: 0 })
 export interface Membership {
   readonly member: SharedMember
   /** The QoS granted to it. */
-  readonly qos: 0 | 1
+  readonly qos: QoS
   /** Its options, as in subscription-note.ts. */
   readonly note: number
   /** Its subscription identifier as a property; empty: none. */

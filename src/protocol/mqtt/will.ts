@@ -7,7 +7,6 @@ import { checkTopic } from './topic.ts'
 
 /** Throws ProtocolError if the will is one that could not be published as it asks to be. */
 export function checkWill(will: WillMessage, version: number, topicLevels: number): void {
-  if (will.qos === 2) throw new ProtocolError(Reason.qosNotSupported, 'the will has QoS 2, which is not supported') // [MQTT-3.2.2-12]
   if (will.retain && version === 5) {
     throw new ProtocolError(Reason.retainNotSupported, 'the will is to be retained, which is not supported') // [MQTT-3.2.2-13]
   }

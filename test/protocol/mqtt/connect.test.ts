@@ -102,7 +102,6 @@ describe('CONNECT', () => {
     ],
     ['U+0000 in the user name', connect311('c', '82', text('a\0'))],
     ['a wildcard in the will topic', connect311('c', '06', text('a/+'), text('x'))],
-    ['a will of QoS 2, which is not there', connect311('c', '16', text('w'), text('x'))],
     ['bytes behind the end', connect311('c', '02', bytes('00'))],
     ['an end that comes too early', packet(0x10, text('MQTT'), '04', '02', '00 00', '00 09', 'c')],
     ['another packet first [MQTT-3.1.0-1]', publish311('a', 'b')],
@@ -129,7 +128,6 @@ describe('CONNECT', () => {
     ['an authentication method', 0x8c, connect5('c', '04 15 00 01 61')],
     ['properties longer than the packet', 0x81, connect5('c', '7f')],
     ['a will to be retained', 0x9a, connect5('c', '00', '26', bytes('00'), text('w'), text('x'))],
-    ['a will of QoS 2', 0x9b, connect5('c', '00', '16', bytes('00'), text('w'), text('x'))],
     ['a will topic with a wildcard', 0x90, connect5('c', '00', '06', bytes('00'), text('w/#'), text('x'))],
     [
       'a will with a wildcard in its response topic',

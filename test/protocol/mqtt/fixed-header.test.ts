@@ -13,6 +13,9 @@ interface Kind {
 
 const KINDS: Readonly<Record<string, Kind>> = {
   PUBACK: { first: 0x40, body: bytes('00 01') },
+  PUBREC: { first: 0x50, body: bytes('00 01') },
+  'PUBREL [MQTT-3.6.1-1]': { first: 0x62, body: bytes('00 01') },
+  PUBCOMP: { first: 0x70, body: bytes('00 01') },
   'SUBSCRIBE [MQTT-3.8.1-1]': {
     first: 0x82,
     body: bytes('00 01', text('a'), '00'),

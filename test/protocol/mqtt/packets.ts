@@ -13,18 +13,8 @@ export const connect5 = (clientId: string, properties = '00', flags = '02', ...p
 export const CONNECT_311 = connect311('c1')
 export const CONNACK_311 = bytes('20 02 00 00')
 export const CONNECT_5 = connect5('c1')
-/** Receive maximum 64, maximum QoS 1, no retain, 1 MiB packets, wildcards, subscription identifiers, shared subscriptions. */
-export const CONNACK_5 = packet(
-  0x20,
-  '00 00 12',
-  '21 00 40',
-  '24 01',
-  '25 00',
-  '27 00 10 00 00',
-  '28 01',
-  '29 01',
-  '2a 01',
-)
+/** Receive maximum 64, no retain, 1 MiB packets, wildcards, subscription identifiers, shared subscriptions. */
+export const CONNACK_5 = packet(0x20, '00 00 10', '21 00 40', '25 00', '27 00 10 00 00', '28 01', '29 01', '2a 01')
 export const DISCONNECT = bytes('e0 00')
 
 export const subscribe311 = (packetId: string, filter: string, qos: string): Buffer =>
@@ -40,6 +30,10 @@ export const publish311 = (topic: string, payload: string, first = 0x30, packetI
 export const publish5 = (topic: string, payload: string, first = 0x30, packetId = '', properties = '00'): Buffer =>
   packet(first, text(topic), bytes(packetId), properties, Buffer.from(payload))
 export const puback = (packetId: string): Buffer => packet(0x40, packetId)
+/** PUBREC, PUBREL and PUBCOMP; of 5.0 with a reason code, if there is one. */
+export const pubrec = (packetId: string, reason = ''): Buffer => packet(0x50, packetId, bytes(reason))
+export const pubrel = (packetId: string, reason = ''): Buffer => packet(0x62, packetId, bytes(reason))
+export const pubcomp = (packetId: string, reason = ''): Buffer => packet(0x70, packetId, bytes(reason))
 export const disconnect5 = (reason: string): Buffer => packet(0xe0, reason, '00')
 
 /** The SUBACK of a 5.0 client with these codes; returns the reason string that says why one of them is a refusal. */

@@ -35,7 +35,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
         subscribe311('00 02', 'one', '01'),
         subscribe311('00 03', 'two', '02'),
       )
-      .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '01'), suback311('00 03', '01'))
+      .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '01'), suback311('00 03', '02'))
     const publisher = await another()
     await publisher.says(connect311('p')).hears(CONNACK_311)
     publisher.says(publish311('zero', 'x', 0x32, '00 09'), publish311('zero', 'y', 0x32, '00 0a'))
@@ -96,8 +96,8 @@ describe('PUBLISH and delivery, 3.1.1', () => {
   transcript('acknowledgements of what is not in flight change nothing', async ({ client, broker }) => {
     await client.says(CONNECT_311, puback('00 01')).hears(CONNACK_311)
     await client.says(subscribe311('00 01', 'a', '01')).hears(suback311('00 01', '01'))
-    await client.says(puback('00 00'), puback('00 01'), puback('ff ff')).hearsNothing()
-    expect(broker.server.counters.unknownAcks).toBe(4)
+    await client.says(puback('00 01'), puback('ff ff')).hearsNothing()
+    expect(broker.server.counters.unknownAcks).toBe(3)
   })
 
   transcript('a message nobody subscribed to is acknowledged', async ({ client }) => {
@@ -135,7 +135,6 @@ describe('PUBLISH and delivery, 3.1.1', () => {
 
   const closing: [string, Buffer][] = [
     ['QoS 3 [MQTT-3.3.1-4]', publish311('a', 'x', 0x36, '00 01')],
-    ['QoS 2, which is not there', publish311('a', 'x', 0x34, '00 01')],
     ['DUP with QoS 0 [MQTT-3.3.1-2]', publish311('a', 'x', 0x38)],
     ['packet id 0: 3.1.1 [MQTT-2.3.1-1]', publish311('a', 'x', 0x32, '00 00')],
     ['no packet id', packet(0x32, text('a'))],
@@ -151,7 +150,6 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     ['an overlong encoding: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 02 c0 af', 'x')],
     ['a surrogate: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 03 ed a0 80', 'x')],
     ['129 levels', publish311('/'.repeat(128), 'x')],
-    ['a packet type of QoS 2: PUBREL', bytes('62 02 00 01')],
     ['PUBACK with a wrong length', bytes('40 03 00 01 00')],
     ['PUBACK with flags', bytes('42 02 00 01')],
     ['PINGREQ with a body', bytes('c0 01 00')],

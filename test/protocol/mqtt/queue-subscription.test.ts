@@ -100,18 +100,12 @@ describe('$queue/NAME', () => {
     expect(queue.ledger.inFlight).toBe(1)
   })
 
-  transcript('a subscription at QoS 2 is granted QoS 1', async ({ client, broker }) => {
-    await fill(broker, 1)
-    await client.says(CONNECT_311, subscribe311('00 01', '$queue/jobs', '02'))
-    await client.hears(CONNACK_311, suback311('00 01', '01'), publish311('jobs/a', '0', 0x32, '00 01'))
-  })
-
   transcript('at QoS 0 a message is settled when it is sent', async ({ client, broker }) => {
     const queue = await fill(broker, 3)
     await consumer311(client, 'c1', '00')
     await client.hears(publish311('jobs/a', '0'), publish311('jobs/a', '1'), publish311('jobs/a', '2'))
     expect(queue.ledger.figures()).toMatchObject({ settled: 3, queued: 0, in_flight: 0 })
-    expect(broker.server.counters.messagesOut).toEqual([3, 0])
+    expect(broker.server.counters.messagesOut).toEqual([3, 0, 0])
     expect(broker.server.client('c1')).toMatchObject({ sent: 3, inFlight: 0 })
   })
 
@@ -439,12 +433,10 @@ describe('hostile consumers', () => {
     const queue = await fill(broker, 1)
     await consumer311(client)
     await client.hears(publish311('jobs/a', '0', 0x32, '00 01'))
-    await client
-      .says(puback('00 01'), puback('00 01'), puback('00 02'), puback('ff ff'), puback('00 00'))
-      .hearsNothing()
+    await client.says(puback('00 01'), puback('00 01'), puback('00 02'), puback('ff ff')).hearsNothing()
     expect(queue.ledger.figures()).toMatchObject({ settled: 1, queued: 0, in_flight: 0 })
     expect(queue.ledger.imbalance).toBe(0)
-    expect(broker.server.counters.unknownAcks).toBe(4)
+    expect(broker.server.counters.unknownAcks).toBe(3)
   })
 
   transcript(

@@ -62,7 +62,7 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
   transcript('one code for each filter, in their order [MQTT-3.8.4-6]', async ({ client }) => {
     const said = packet(0x82, '00 05 00', text('a'), '00', text('b#'), '00', text('c/+/d'), '02', text('#'), '01')
     await client.says(CONNECT_5, said).hears(CONNACK_5)
-    await hearsRefusal(client, 0, 0x8f, 1, 1)
+    await hearsRefusal(client, 0, 0x8f, 2, 1)
   })
 
   transcript(

@@ -273,7 +273,7 @@ describe('publish', () => {
     ['{"topic":"a","payload":"x","__proto__":{}}', 'REQUEST_INVALID', /__proto__/],
     ['[]', 'REQUEST_INVALID', /body/],
     [{ topic: 'a' }, 'REQUEST_INVALID', /payload/],
-    [{ topic: 'a', payload: 'x', qos: 2 }, 'REQUEST_INVALID', /qos/],
+    [{ topic: 'a', payload: 'x', qos: 3 }, 'REQUEST_INVALID', /qos/],
     [{ topic: 'a', payload: 'x', retain: true }, 'REQUEST_INVALID', /retain/],
     [{ topic: 'a', payload: 'not base64!', encoding: 'base64' }, 'REQUEST_INVALID', /base64/],
     [{ topic: 'a/#', payload: 'x' }, 'NAME_INVALID', /wildcards/],
