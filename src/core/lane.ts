@@ -15,6 +15,7 @@
 import { type Acceptance, type RecordPrefix, recordAcceptedAt } from '../model/message.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
 import { type Aside, AsideSegments } from './aside.ts'
+import type { LaneRecord } from './ledger-record.ts'
 import { MemoryBudget } from './memory.ts'
 import {
   DONE,
@@ -49,6 +50,7 @@ export interface StoredLane {
   readonly nextPosition: number
   /** Nothing from this position on had been delivered. */
   readonly delivered: number
+  /** No segment lies behind it; null: there is none. */
   readonly last: SegmentRef | null
   /** By position; the lane goes on with it. */
   readonly tried: Map<number, Tried>
@@ -72,7 +74,7 @@ export type KeptEnd = 'front' | 'back'
 /** Says of a message that is ready what becomes of it; `moved`: somebody else has it now. `stop`: nothing more is wanted, this one included. */
 export type Judge = (bytes: Buffer, at: number, position: number) => 'keep' | 'moved' | 'stop'
 
-/** A part of the gap of which a sift has taken messages out, until its marks are on disk. */
+/** A segment in the gap, or where one may come to be, of which something was taken out: kept until its marks are on disk. */
 interface Sifted {
   readonly segment: Segment
   /** Its marks have changed since the last commit took them. */
@@ -140,9 +142,13 @@ export class Lane {
   #cursor = 0
   #entry = 0
 
+  /** The newest segment a commit has taken. */
+  #last: SegmentRef | null
   #completed: SegmentMarks[] = []
   #marked: Segment[] = []
   #committing: Segment[] = []
+  /** A commit has taken what there was, and has not returned. */
+  #isCommitting = false
 
   /** Nothing from this position on has been delivered. */
   #delivered: number
@@ -179,7 +185,8 @@ export class Lane {
     this.ready = this.live - this.waiting().length
     this.bytes = stored?.bytes ?? 0
     this.#nextPosition = stored?.nextPosition ?? 0
-    this.#gapLast = stored?.last ?? null
+    this.#last = stored?.last ?? null
+    this.#gapLast = this.#last
     if (this.#gapLast === null && this.live > 0) this.#reconcile()
   }
 
@@ -192,8 +199,16 @@ export class Lane {
     return this.#segments[0]?.first ?? this.#nextPosition
   }
 
-  get delivered(): number {
-    return this.#delivered
+  /** What a commit says of it that takes all but what is unwritten now. */
+  get record(): LaneRecord {
+    const messages = this.live - this.unwritten - this.passing
+    return {
+      messages,
+      bytes: this.bytes - this.unwrittenBytes - this.passingBytes,
+      next: this.#nextPosition,
+      delivered: this.#delivered,
+      last: messages === 0 ? null : this.#last,
+    }
   }
 
   /** Positions of the messages that wait, with the pause of each. */
@@ -586,6 +601,8 @@ export class Lane {
     } else {
       this.#complete(segment, segment.ref)
       segment.isMarked = false
+      // What lies before and behind it may leave memory, and be read again before these marks are on disk.
+      if (index > this.#cursor) this.#sifted.set(refKey(segment.ref), { segment, isChanged: true })
     }
     this.#remove(index)
   }
@@ -822,6 +839,7 @@ export class Lane {
   prepareCommit(throughTicket: number, commit: Commit, commitNumber: number): void {
     if (this.#durability === null) return
     const { number } = this.#durability
+    this.#isCommitting = true
     let part = 0
     for (let s = this.#firstUnwritten(); s < this.#segments.length; s++) {
       let segment = this.#segments[s]
@@ -848,6 +866,7 @@ export class Lane {
       }
       const write = segment.toWrite(number, part)
       segment.ref = { commit: commitNumber, part }
+      this.#last = segment.ref
       this.#expectedBytes = segment.used
       part++
       this.#committing.push(segment)
@@ -878,6 +897,7 @@ export class Lane {
   committed(): void {
     const written = this.#committing
     this.#committing = []
+    this.#isCommitting = false
     for (const segment of written) {
       segment.isCommitted = true
       if (segment.live === 0) this.#retire(segment)
@@ -1043,20 +1063,37 @@ export class Lane {
     return this.#gapLast !== null && this.#head === 0
   }
 
-  /** Reads the front if nothing of it is in memory, so that its age can be told before anybody consumes; but not where memory is scarce. */
-  prefetch(): void {
-    if (this.isFrontAway && !this.#memory.isTight) this.#readOn()
+  /** Reads the first segment if nothing of the front is in memory, so that its age can be told before anybody consumes. False: there is none to read. */
+  lookAtFront(): boolean {
+    if (!this.isFrontAway) return false
+    this.#readOn(1)
+    return true
+  }
+
+  /** Lets go of what is in memory of the front, if the disk knows all about it. */
+  letGoOfFront(): void {
+    const front = this.#segments.slice(0, this.#gapLast === null ? this.#firstUnwritten() : this.#head)
+    const [first] = front
+    const isBusy = this.#isCommitting || this.#completed.length > 0 || this.#aside.count > 0 || this.#reading !== null
+    if (isBusy || !first?.ref || !front.every(segment => this.#isEvictable(segment))) return
+    this.#readAfter = before(first.ref)
+    this.#gapLast ??= front.at(-1)?.ref ?? null
+    this.#segments.splice(0, front.length)
+    this.#head = 0
+    this.#cursor = 0
+    this.#entry = 0
+    for (const segment of front) segment.release()
   }
 
   /** Reads the next part of the gap into the head, unless that is being done. */
-  #readOn(): void {
-    this.#reading ??= this.#readNext()
+  #readOn(maxBytes = READ_BYTES): void {
+    this.#reading ??= this.#readNext(maxBytes)
   }
 
   /** False: it cannot be read now. Never rejects. */
-  async #readNext(): Promise<boolean> {
+  async #readNext(maxBytes: number): Promise<boolean> {
     const last = this.#gapLast
-    const loaded = await this.#tryToRead(this.#readAfter, READ_BYTES)
+    const loaded = await this.#tryToRead(this.#readAfter, maxBytes)
     this.#reading = null
     if (loaded === null) return false
     if (last !== null) this.#insert(loaded, last)

@@ -17,11 +17,13 @@ export interface LedgerFigures {
   readonly dead_lettered: Readonly<Record<string, number>>
 }
 
-export const EMPTY_FIGURES: LedgerFigures = {
+/** As a restart finds them: what was in flight is queued again. */
+export type PersistentFigures = Omit<LedgerFigures, 'in_flight'>
+
+export const EMPTY_FIGURES: PersistentFigures = {
   accepted: 0,
   settled: 0,
   queued: 0,
-  in_flight: 0,
   dropped: {},
   expired: 0,
   dead_lettered: {},
@@ -102,21 +104,16 @@ export class Ledger {
    * The figures as a restart shall find them: what is in memory only has not been accepted yet, and what is in flight is queued again.
    * `unwritten` is how many unsettled messages the disk does not know.
    */
-  persistent(unwritten: number): LedgerFigures {
-    const figures = this.figures()
-    return {
-      ...figures,
-      accepted: figures.accepted - unwritten,
-      queued: figures.queued + figures.in_flight - unwritten,
-      in_flight: 0,
-    }
+  persistent(unwritten: number): PersistentFigures {
+    const { accepted, queued, in_flight, ...others } = this.figures()
+    return { ...others, accepted: accepted - unwritten, queued: queued + in_flight - unwritten }
   }
 
-  static from(figures: LedgerFigures): Ledger {
+  static from(figures: PersistentFigures): Ledger {
     const ledger = new Ledger()
     ledger.accepted = figures.accepted
     ledger.settled = figures.settled
-    ledger.queued = figures.queued + figures.in_flight
+    ledger.queued = figures.queued
     ledger.expired = figures.expired
     for (const [reason, count] of Object.entries(figures.dropped)) ledger.dropped.set(reason, count)
     for (const [reason, count] of Object.entries(figures.dead_lettered)) ledger.deadLettered.set(reason, count)
@@ -128,7 +125,7 @@ export class Ledger {
  * The same figures with what is really there: messages that came back (their settled marks were lost) are no longer settled, messages that are
  * gone were dropped by damage.
  */
-export function withQueued(figures: LedgerFigures, queued: number): LedgerFigures {
+export function withQueued(figures: PersistentFigures, queued: number): PersistentFigures {
   const gone = figures.queued - queued
   if (gone >= 0) {
     const damage = (figures.dropped.damage ?? 0) + gone

@@ -93,10 +93,6 @@ export function definitionKey(queue: number): Buffer {
   return Buffer.concat([QUEUE_DEFINITIONS, numberBytes(queue)])
 }
 
-export function ledgerKey(queue: number): Buffer {
-  return Buffer.concat([Buffer.from([StatePrefix.ledger]), numberBytes(queue)])
-}
-
 export function numberBytes(queue: number): Buffer {
   const bytes = Buffer.alloc(4)
   bytes.writeUInt32BE(queue)

@@ -30,7 +30,8 @@ import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import type { Keeper } from './keeper.ts'
 import { type Judge, Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
-import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
+import { type DropReason, Ledger, type PersistentFigures } from './ledger.ts'
+import { encodeLedgerRecord } from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Owed } from './owed.ts'
 import { PASSING, type Segment, SHARED } from './segment.ts'
@@ -60,27 +61,11 @@ export interface Durability {
 
 /** A durable queue as the disk remembers it. */
 export interface StoredQueue {
-  readonly figures: LedgerFigures
+  readonly figures: PersistentFigures
   /** By priority. */
   readonly lanes: readonly StoredLane[]
-  /** See QueueRecord.owed. */
+  /** The most messages that may have been acknowledged and not written since (owed.ts). */
   readonly owed: number
-}
-
-/** What is kept of a lane. */
-export interface LaneRecord {
-  readonly bytes: number
-  readonly next: number
-  /** Nothing from this position on had been delivered; absent: nothing at all. */
-  readonly delivered?: number
-}
-
-/** The record kept under `ledgerKey`: of the queue, of its lane of priority 0, and of the others if there are any. */
-export interface QueueRecord extends LaneRecord {
-  readonly figures: LedgerFigures
-  readonly lanes?: readonly (LaneRecord & { readonly messages: number })[]
-  /** The most messages that may have been acknowledged and not written since (owed.ts); absent: none. */
-  readonly owed?: number
 }
 
 /** Where a sift goes on, and for each lane where it ends. */
@@ -222,6 +207,7 @@ export class Queue implements Keeper, LaneOwner {
   /** A lane for the next higher priority; `number` is its own in the store. */
   addLane(number: number): void {
     this.#makeLane(number, null)
+    this.figuresChanged()
   }
 
   get policy(): QueuePolicy {
@@ -502,8 +488,10 @@ export class Queue implements Keeper, LaneOwner {
   expire(): void {
     const ttlMs = Math.min(this.#policy.ttlMs, this.limits.ageMs)
     for (const lane of this.#lanes) {
-      if (lane.isFrontAway) lane.prefetch()
-      else this.#front(lane, ttlMs)
+      // What is on disk only is looked at when its turn comes (lookAtFront).
+      const isKept = !lane.isFrontAway && this.#front(lane, ttlMs) !== null
+      // The fronts of many queues that nobody takes from are not to fill the memory.
+      if (isKept && this.#consumers.count === 0 && this.#memory.isTight) lane.letGoOfFront()
     }
     if (this.limits.onFull === 'drop_oldest') this.#dropOldest()
     this.pump()
@@ -697,9 +685,11 @@ export class Queue implements Keeper, LaneOwner {
     return outcome === 'read'
   }
 
-  /** Reads the front as far as memory permits, so that its age can be told before anybody consumes. */
-  prefetch(): void {
-    for (const lane of this.#lanes) lane.prefetch()
+  /** Reads the front of each lane of which nothing is in memory, so that its age can be told before anybody consumes. False: there is none to read. */
+  lookAtFront(): boolean {
+    let isReading = false
+    for (const lane of this.#lanes) isReading = lane.lookAtFront() || isReading
+    return isReading
   }
 
   /**
@@ -964,22 +954,12 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   #record(): Buffer {
-    const [first, ...others] = this.#lanes.map(lane => ({
-      messages: lane.live - lane.unwritten - lane.passing,
-      bytes: lane.bytes - lane.unwrittenBytes - lane.passingBytes,
-      next: lane.nextPosition,
-      delivered: lane.delivered,
-    }))
-    const owed = this.#owed.prepare(this.#unwritten)
-    const record: QueueRecord = {
-      figures: this.ledger.persistent(this.#unwritten + this.#passing),
-      bytes: first?.bytes ?? 0,
-      next: first?.next ?? 0,
-      delivered: first?.delivered ?? 0,
-      ...(others.length === 0 ? {} : { lanes: others }),
-      ...(owed === 0 ? {} : { owed }),
-    }
-    return Buffer.from(JSON.stringify(record))
+    const unwritten = this.#unwritten
+    return encodeLedgerRecord({
+      figures: this.ledger.persistent(unwritten + this.#passing),
+      owed: this.#owed.prepare(unwritten),
+      lanes: this.#lanes.map(({ record }) => record),
+    })
   }
 
   // ---- what lanes tell

@@ -30,7 +30,8 @@ import type { CommitSchedule } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import type { Keeper } from './keeper.ts'
 import { isAfter, Lane, type LaneOwner } from './lane.ts'
-import { type DropReason, Ledger, type LedgerFigures } from './ledger.ts'
+import { type DropReason, Ledger, type PersistentFigures } from './ledger.ts'
+import { encodeLedgerRecord } from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
 import { momentOf } from './moment.ts'
 import { Owed } from './owed.ts'
@@ -70,7 +71,7 @@ export interface StreamParts {
 
 /** As the disk remembers it. */
 export interface StoredStream {
-  readonly figures: LedgerFigures
+  readonly figures: PersistentFigures
   readonly bytes: number
   readonly first: number
   readonly nextPosition: number
@@ -78,15 +79,6 @@ export interface StoredStream {
   readonly last: SegmentRef | null
   readonly owed: number
   readonly cursors: ReadonlyMap<string, number>
-}
-
-/** The record kept under `ledgerKey`. */
-export interface StreamRecord {
-  readonly figures: LedgerFigures
-  readonly bytes: number
-  readonly next: number
-  /** The most messages that may have been acknowledged and not written since (owed.ts); absent: none. */
-  readonly owed?: number
 }
 
 /** One record in stored form beginning at `at`, valid during the call; false ends the visit. */
@@ -548,15 +540,12 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   }
 
   #record(): Buffer {
-    const { unwritten, unwrittenBytes, nextPosition } = this.#lane
-    const owed = this.#owed.prepare(unwritten)
-    const record: StreamRecord = {
+    const { unwritten, record } = this.#lane
+    return encodeLedgerRecord({
       figures: this.ledger.persistent(unwritten),
-      bytes: this.bytes - unwrittenBytes,
-      next: nextPosition,
-      ...(owed === 0 ? {} : { owed }),
-    }
-    return Buffer.from(JSON.stringify(record))
+      owed: this.#owed.prepare(unwritten),
+      lanes: [record],
+    })
   }
 
   committed(): void {

@@ -5,18 +5,12 @@ import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
 import { EMPTY_FIGURES, withQueued } from './ledger.ts'
+import { decodeLedgerRecord, ledgerKey } from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
-import { ledgerKey, numberBytes, type Origin } from './queue-definition.ts'
+import { numberBytes, type Origin } from './queue-definition.ts'
 import { Registry } from './registry.ts'
 import type { RoutingTable } from './routing-table.ts'
-import {
-  cursorPrefix,
-  decodeCursor,
-  type StoredStream,
-  Stream,
-  type StreamOptions,
-  type StreamRecord,
-} from './stream.ts'
+import { cursorPrefix, decodeCursor, type StoredStream, Stream, type StreamOptions } from './stream.ts'
 import { replayStream, type StreamReplayed, type StreamReplayOptions } from './stream-replay.ts'
 import type { Tickets } from './tickets.ts'
 import type { Topology } from './topology.ts'
@@ -152,12 +146,14 @@ export class Streams {
 
   async #stored(number: number): Promise<StoredStream> {
     const value = await this.#store.getState(ledgerKey(number))
-    const record = value === undefined ? null : (JSON.parse(value.toString()) as StreamRecord)
+    const record = value === undefined ? null : decodeLedgerRecord(value)
+    const lane = record?.lanes[0]
     const last = await this.#store.lastSegment(number)
     const [oldest] = await this.#store.segmentInfos(number, null, 1)
-    const counted = this.#store.recovery.isStateRebuilt ? await this.#store.unsettled(number) : null
+    const isCounted = record === null || this.#store.recovery.isStateRebuilt
+    const counted = isCounted ? await this.#store.unsettled(number) : null
     const figures = record?.figures ?? EMPTY_FIGURES
-    const nextPosition = Math.max(record?.next ?? 0, last?.end ?? 0)
+    const nextPosition = Math.max(lane?.next ?? 0, last?.end ?? 0)
     const cursors = new Map<string, number>()
     for await (const [key, cursor] of this.#store.readState(cursorPrefix(number))) {
       const decoded = decodeCursor(key, cursor)
@@ -165,7 +161,7 @@ export class Streams {
     }
     return {
       figures: counted === null ? figures : withQueued(figures, counted.messages),
-      bytes: counted?.bytes ?? record?.bytes ?? 0,
+      bytes: counted?.bytes ?? lane?.bytes ?? 0,
       nextPosition,
       last: last?.ref ?? null,
       first: oldest?.first ?? nextPosition,

@@ -9,15 +9,22 @@ import { encodeDefinitionRecord } from './definition-record.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
 import { EMPTY_FIGURES, withQueued } from './ledger.ts'
+import {
+  decodeLedgerRecord,
+  type LaneRecord,
+  LEDGERS,
+  type LedgerRecord,
+  ledgerKey,
+  ledgerNumber,
+} from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Mover } from './mover.ts'
-import { type AgeMs, type LaneRecord, Queue, type QueueLimits, type QueueRecord, type StoredQueue } from './queue.ts'
+import { type AgeMs, Queue, type QueueLimits, type StoredQueue } from './queue.ts'
 import {
   decodeDefinition,
   defineQueue,
   definitionKey,
   foundQueue,
-  ledgerKey,
   type Origin,
   QUEUE_DEFINITIONS,
   type QueueDefinition,
@@ -29,6 +36,9 @@ import { type Replayed, type ReplayOptions, replay } from './replay.ts'
 import type { RoutingTable } from './routing-table.ts'
 import type { Tickets } from './tickets.ts'
 import { decodeTried, type Tried, triedNumber, triedPosition } from './tried.ts'
+
+/** So many queues' fronts are read at a start, and in each second after it, so that their age can be told. */
+const LOOKS_AT_ONCE = 32
 
 /** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
 export class Topology {
@@ -46,6 +56,8 @@ export class Topology {
   /** Moves dead letters and replays. */
   readonly mover: Mover
   #nextNumber = 1
+  /** Whose front is looked at next. */
+  #looking: Iterator<Queue>
   /** By number of the lane, until its queue is opened. */
   readonly #tried = new Map<number, Map<number, Tried>>()
 
@@ -72,11 +84,15 @@ export class Topology {
     this.#memory = memory
     this.#clock = clock
     this.#queues = new Registry('queue', table)
+    this.#looking = this.#queues.all()[Symbol.iterator]()
     this.#ageMs = ageMs
     this.mover = new Mover({ table, clock, boot: store.boot.boot, refusal: () => store.refusal })
   }
 
-  /** Brings back every durable queue the store knows, whether or not the configuration still names it. `isStream` tells which segments are none of a queue's. */
+  /**
+   * Brings back every durable queue the store knows, whether or not the configuration still names it. `isStream` tells which segments are none of a queue's. However many
+   * there are, their records are read in one go, and of their messages nothing.
+   */
   async load(isStream: (number: number, name: string) => boolean): Promise<void> {
     const definitions: QueueDefinition[] = []
     for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
@@ -94,11 +110,17 @@ export class Topology {
       const tried = decodeTried(value)
       if (tried !== null) this.#triedOf(triedNumber(key)).set(triedPosition(key), tried)
     }
+    const ledgers = new Map<number, LedgerRecord>()
+    for await (const [key, value] of this.#store.readState(LEDGERS)) {
+      ledgers.set(ledgerNumber(key), decodeLedgerRecord(value))
+    }
     for (const definition of definitions) {
-      this.#nextNumber = Math.max(this.#nextNumber, definition.number + 1, ...definition.lanes.map(lane => lane + 1))
-      await this.#open(definition)
+      const { number, lanes } = definition
+      this.#nextNumber = Math.max(this.#nextNumber, number + 1, ...lanes.map(lane => lane + 1))
+      this.#open(definition, await this.#stored([number, ...lanes], ledgers.get(number)))
     }
     this.#tried.clear()
+    this.#lookAtFronts()
   }
 
   #triedOf(number: number): Map<number, Tried> {
@@ -123,7 +145,7 @@ export class Topology {
     this.#reserved.delete(name)
   }
 
-  async #open(definition: QueueDefinition): Promise<Queue> {
+  #open(definition: QueueDefinition, stored: StoredQueue | null): Queue {
     const { number, lanes, name, limits, qos0, policy } = definition
     const numbers = [number, ...lanes]
     for (const lane of numbers) this.#store.nameQueue(lane, name)
@@ -144,10 +166,9 @@ export class Topology {
         seek: (lane, position) => this.#store.seekPosition(lane, position),
         ledgerKey: ledgerKey(number),
       },
-      stored: await this.#stored(numbers),
+      stored,
     })
     this.#add(queue, definition)
-    queue.prefetch()
     return queue
   }
 
@@ -160,34 +181,28 @@ export class Topology {
     queue.deadLetter = deadLetter === null ? null : new DeadLetters(queue, deadLetter, this.mover)
   }
 
-  async #stored(numbers: readonly number[]): Promise<StoredQueue> {
-    const value = await this.#store.getState(ledgerKey(numbers[0] ?? 0))
-    const record = value === undefined ? null : (JSON.parse(value.toString()) as QueueRecord)
-    const figures = record?.figures ?? EMPTY_FIGURES
-    const above = record?.lanes ?? []
-    const inLanes = above.reduce((messages, lane) => messages + lane.messages, 0)
-    const kept: readonly (LaneRecord & { readonly messages: number })[] =
-      record === null
-        ? []
-        : [{ ...record, messages: Math.max(0, figures.queued + figures.in_flight - inLanes) }, ...above]
+  async #stored(numbers: readonly number[], record: LedgerRecord | undefined): Promise<StoredQueue> {
     const { isStateRebuilt } = this.#store.recovery
     const lanes: StoredLane[] = []
     for (const [priority, number] of numbers.entries()) {
-      const last = await this.#store.lastSegment(number)
-      const lane = kept[priority]
-      const counted = isStateRebuilt ? await this.#store.unsettled(number) : lane
-      lanes.push({
-        messages: counted?.messages ?? 0,
-        bytes: counted?.bytes ?? 0,
-        nextPosition: Math.max(lane?.next ?? 0, last?.end ?? 0),
-        delivered: lane?.delivered ?? 0,
-        last: last?.ref ?? null,
-        tried: this.#tried.get(number) ?? new Map(),
-      })
+      const kept = record?.lanes[priority]
+      const { next, ...lane } = kept === undefined || isStateRebuilt ? await this.#counted(number, kept) : kept
+      lanes.push({ ...lane, nextPosition: next, tried: this.#tried.get(number) ?? new Map() })
     }
     const messages = lanes.reduce((sum, lane) => sum + lane.messages, 0)
-    const owed = record?.owed ?? 0
-    return { figures: isStateRebuilt ? withQueued(figures, messages) : figures, lanes, owed }
+    const figures = record?.figures ?? EMPTY_FIGURES
+    const isCounted = record === undefined || isStateRebuilt
+    return { figures: isCounted ? withQueued(figures, messages) : figures, lanes, owed: record?.owed ?? 0 }
+  }
+
+  /** What its own record can't be relied on to say, or is not there to say, by the index. */
+  async #counted(number: number, kept: LaneRecord | undefined): Promise<LaneRecord> {
+    const [{ messages, bytes }, last] = await Promise.all([
+      this.#store.unsettled(number),
+      this.#store.lastSegment(number),
+    ])
+    const next = Math.max(kept?.next ?? 0, last?.end ?? 0)
+    return { messages, bytes, next, delivered: kept?.delivered ?? 0, last: last?.ref ?? null }
   }
 
   /**
@@ -237,7 +252,9 @@ export class Topology {
       spec,
       Array.from({ length: lanes }, () => this.#nextNumber++),
     )
-    const queue = await this.#open(definition)
+    const queue = this.#open(definition, null)
+    // With its definition goes a ledger: where there is none, a start takes it for lost, and counts.
+    this.#schedule.touch(queue)
     await this.#keep(definition)
     return queue
   }
@@ -336,8 +353,21 @@ export class Topology {
 
   /** Lets go of what is expired; called every second. */
   expire(): void {
+    this.#lookAtFronts()
     for (const queue of this.#queues.all()) queue.expire()
     for (const queue of this.#expiring) queue.sweep()
+  }
+
+  /** In turn, so that each has its own, and a bounded number at once: a gateway with many queues has better things to do at its start. */
+  #lookAtFronts(): void {
+    for (let left = LOOKS_AT_ONCE; left > 0; ) {
+      const { done, value } = this.#looking.next()
+      if (done === true) {
+        this.#looking = this.#queues.all()[Symbol.iterator]()
+        return
+      }
+      if (value.lookAtFront()) left--
+    }
   }
 
   /** For an orderly stop, when nobody publishes any more: the last commit will owe nothing. */

@@ -5,6 +5,34 @@ const U48_BYTES = 6
 export const readU48 = (bytes: Buffer, at: number): number => bytes.readUIntLE(at, U48_BYTES)
 export const writeU48 = (bytes: Buffer, value: number, at: number): number => bytes.writeUIntLE(value, at, U48_BYTES)
 
+/** Of the last byte of a varint: 64 bits. */
+const MAX_SCALE = 2 ** 63
+
+/** Seven bits a byte, the lowest first; returns the place behind it. */
+export function writeVarint(target: Buffer, at: number, value: number): number {
+  let rest = value
+  let to = at
+  while (rest >= 0x80) {
+    target[to++] = (rest % 0x80) | 0x80
+    rest = Math.floor(rest / 0x80)
+  }
+  target[to++] = rest
+  return to
+}
+
+/** What writeVarint wrote, and the place behind it; of what it did not write, at most ten bytes. */
+export function readVarint(bytes: Buffer, at: number): { value: number; end: number } {
+  let value = 0
+  let scale = 1
+  let end = at
+  for (;;) {
+    const byte = bytes[end++] ?? 0
+    value += (byte & 0x7f) * scale
+    if (byte < 0x80 || scale > MAX_SCALE) return { value, end }
+    scale *= 0x80
+  }
+}
+
 /** How many bits are set in the first `count` bits of a bitmap (bit i is byte i >> 3, bit i & 7). */
 export function countBits(bitmap: Uint8Array, count: number): number {
   let set = 0

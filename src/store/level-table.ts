@@ -7,6 +7,7 @@
  * index of the filter.
  */
 import { open, readFile } from 'node:fs/promises'
+import { readVarint } from './bytes.ts'
 import { crc32c } from './crc32c.ts'
 import { decompressSnappy } from './snappy.ts'
 
@@ -22,8 +23,6 @@ const SNAPPY = 1
 const MIN_BLOCK_BYTES = 4
 /** Key in the meta index. */
 const FILTER_KEY = Buffer.from('filter.leveldb.BuiltinBloomFilter2')
-/** Of the last byte of a varint that LevelDB may write: 64 bits. */
-const MAX_SCALE = 2 ** 63
 
 interface Handle {
   readonly offset: number
@@ -183,18 +182,6 @@ function readHandle(bytes: Buffer, at: number): { handle: Handle; end: number } 
   const offset = readVarint(bytes, at)
   const size = readVarint(bytes, offset.end)
   return { handle: { offset: offset.value, size: size.value }, end: size.end }
-}
-
-function readVarint(bytes: Buffer, at: number): { value: number; end: number } {
-  let value = 0
-  let scale = 1
-  let end = at
-  for (;;) {
-    const byte = bytes[end++] ?? 0
-    value += (byte & 0x7f) * scale
-    if (byte < 0x80 || scale > MAX_SCALE) return { value, end }
-    scale *= 0x80
-  }
 }
 
 /** LevelDB stores CRCs rotated and shifted by a constant. */

@@ -30,7 +30,7 @@
 
 import { recordAcceptedAt, recordBytes, recordSeq } from '../model/message.ts'
 import { hasHead, hashHead, headBytes, OWN_BYTES, packHead, unpackHead } from '../model/record-head.ts'
-import { bitmapBytes, countBits, hasBit, readU48, writeU48 } from './bytes.ts'
+import { bitmapBytes, countBits, hasBit, readU48, writeU48, writeVarint } from './bytes.ts'
 import { crc32c } from './crc32c.ts'
 import { offsetOf, partOf, type SharedBodies } from './shared-bodies.ts'
 import { ABSENT, type SegmentWrite } from './types.ts'
@@ -385,17 +385,6 @@ export function readBodyParts(value: Buffer, header: SegmentHeader): number[] {
 
 function headerCrc(key: Buffer, value: Buffer, headerBytes: number): number {
   return crc32c(value, 8, headerBytes, crc32c(value, 0, 4, crc32c(key, 0, key.length)))
-}
-
-function writeVarint(target: Buffer, at: number, value: number): number {
-  let rest = value
-  let to = at
-  while (rest >= 0x80) {
-    target[to++] = (rest % 0x80) | 0x80
-    rest = Math.floor(rest / 0x80)
-  }
-  target[to++] = rest
-  return to
 }
 
 /** Small differences of either sign in few bytes: 0, -1, 1, -2, … as 0, 1, 2, 3, … */

@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { expect, test } from 'vitest'
 import { health, queue } from '../../src/api/contract.ts'
-import type { QueueRecord } from '../../src/core/queue.ts'
+import { decodeLedgerRecord, encodeLedgerRecord } from '../../src/core/ledger-record.ts'
 import { startGatewayProcess } from '../support/gateway-process.ts'
 import { openStore } from '../support/store-kit.ts'
 import { tempDir } from '../support/temp-dir.ts'
@@ -55,9 +55,8 @@ test('a ledger that does not balance degrades health and says by how much', asyn
   {
     await using store = await openStore(join(directory.path, 'data'))
     const key = Buffer.from('6c00000001', 'hex')
-    const record = JSON.parse(String(await store.getState(key))) as QueueRecord
-    const falsified = { ...record, figures: { ...record.figures, settled: record.figures.settled + 7 } }
-    const value = Buffer.from(JSON.stringify(falsified))
+    const record = decodeLedgerRecord((await store.getState(key)) ?? Buffer.alloc(0))
+    const value = encodeLedgerRecord({ ...record, figures: { ...record.figures, settled: record.figures.settled + 7 } })
     await store.commit({ segments: [], marks: [], changes: [{ key, value }], acceptedBytes: 0 })
   }
   await using gateway = await start(directory.path)

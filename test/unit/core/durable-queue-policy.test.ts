@@ -217,15 +217,8 @@ describe('a definition of an earlier version', () => {
     await put(core, 'a')
     await core.schedule.flush()
     const definition = { number: 1, name: 'jobs', origin: 'api', limits: WIDE_LIMITS, qos0: 'buffer' }
-    const figures = { accepted: 1, settled: 0, queued: 1, in_flight: 0, dropped: {}, expired: 0, dead_lettered: {} }
-    const ledger = { figures, bytes: core.topology.queue('jobs').bytes, next: 1 }
-    for (const [prefix, record] of [
-      ['dq', definition],
-      ['l', ledger],
-    ] as const) {
-      const key = Buffer.concat([Buffer.from(prefix), Buffer.from([0, 0, 0, 1])])
-      await core.schedule.change({ key, value: Buffer.from(JSON.stringify(record)) })
-    }
+    const key = Buffer.concat([Buffer.from('dq'), Buffer.from([0, 0, 0, 1])])
+    await core.schedule.change({ key, value: Buffer.from(JSON.stringify(definition)) })
     core = await restarted(core, directory)
     const queue = core.topology.queue('jobs')
     expect([queue.policy, queue.limits, queue.depth]).toEqual([PLAIN_POLICY, WIDE_LIMITS, 1])

@@ -194,20 +194,30 @@ describe('a part of the disk that is read', () => {
     test.commit()
     resolve()
     await Promise.all(underWay)
-    const delivered: number[] = []
-    await eventually(
-      () => {
-        for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
-          const index = lane.handOut(segment, 1)
-          delivered.push(segment.first + index)
-          lane.end(segment, index)
-        }
-        return lane.live === 0
-      },
-      { what: 'all that is left' },
-    )
+    const delivered = await drained(test)
     expect(delivered).toEqual([...Array.from({ length: 60 }, (_, position) => position), 61])
     expect([test.lost, lane.ready, lane.bytes]).toEqual([0, 0, 0])
+  })
+
+  it('does not bring back what was taken out whole, while what lies around it left memory', async () => {
+    const test = new LaneUnderTest(1)
+    const { lane } = test
+    test.fill(60)
+    // Three segments of one commit.
+    test.append(200)
+    const inSecond = (position: number) => position >= 160 && position < 220
+    test.commit(() => {
+      const second = lane.segmentOf(160)
+      lane.eachReady(second?.first ?? 0, (segment, index) => {
+        if (segment === second) lane.end(segment, index)
+        return segment === second
+      })
+      expect([second?.live, lane.segmentOf(220) === second]).toEqual([0, true])
+    })
+    const delivered = await drained(test)
+    expect(delivered.filter(inSecond)).toEqual([])
+    expect(delivered.length).toBeGreaterThan(100)
+    expect([test.lost, lane.ready, lane.live, lane.bytes]).toEqual([0, 0, 0, 0])
   })
 
   it('is not called unreadable when another part leaves memory meanwhile', async () => {
@@ -245,6 +255,23 @@ describe('a message that waits beside one that is sifted out', () => {
     expect([lane.ready, lane.nextReady()?.first, lane.entry]).toEqual([1, 0, 1])
   })
 })
+
+/** Positions of all that is left, handed out and ended. */
+async function drained({ lane }: LaneUnderTest): Promise<number[]> {
+  const delivered: number[] = []
+  await eventually(
+    () => {
+      for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+        const index = lane.handOut(segment, 1)
+        delivered.push(segment.first + index)
+        lane.end(segment, index)
+      }
+      return lane.live === 0
+    },
+    { what: 'all that is left' },
+  )
+  return delivered
+}
 
 /** The lane as a restart finds it, nothing read yet. */
 function restartedOn(disk: Disk, messages: number, tried: Map<number, Tried>): LaneUnderTest {
