@@ -14,6 +14,7 @@ import { parseArgs, promisify } from 'node:util'
 import { backlog } from '../test/fault/scenarios/backlog.ts'
 import { backlogRead } from '../test/fault/scenarios/backlog-read.ts'
 import { fullDisk } from '../test/fault/scenarios/full-disk.ts'
+import { fuzz } from '../test/fault/scenarios/fuzz.ts'
 import { kill } from '../test/fault/scenarios/kill.ts'
 import { longQueue } from '../test/fault/scenarios/long-queue.ts'
 import { manyQueues } from '../test/fault/scenarios/many-queues.ts'
@@ -308,6 +309,36 @@ const ITEMS: readonly Item[] = [
       'Wrong configuration, port in use, data directory in use or unwritable, upstream refusing the password: one clear line, right exit status, nothing lost',
     isSeeded: false,
     prove: context => tests(context, ['test/fault/wrong-things.test.ts']),
+  },
+  {
+    name: 'fuzz',
+    title:
+      '10,000,000 frames of clients of all versions that say what nobody should: valid conversations, up to three packets of each made wrong, one in 50 over a socket',
+    isSeeded: true,
+    prove: async ({ seed, say }) => {
+      const { frames, conversations, overSocket, reasons, memory } = await fuzz({ frames: 10_000_000, seed, say })
+      const given = [...reasons].sort(([, one], [, other]) => other - one)
+      return [
+        row(
+          'exceptions, answers that are none, closes of 5.0 without a reason, times a client that behaves was not served',
+          0,
+          0,
+          `of ${frames} frames in ${conversations} conversations, ${overSocket} of them over a socket`,
+        ),
+        {
+          what: 'reasons in CONNACK and DISCONNECT',
+          bar: '',
+          measured: given.map(([reason, times]) => `0x${reason.toString(16).padStart(2, '0')} ${times} ×`).join(', '),
+          holds: true,
+        },
+        atMost(
+          'heap and buffers, lowest in the last tenth of the run above lowest in the second',
+          Math.max(0, Math.round((memory.late - memory.early) / 1e6)),
+          32,
+          'MB',
+        ),
+      ]
+    },
   },
   {
     name: 'full-disk',

@@ -139,11 +139,6 @@ const limits = z.pipe(
       64,
       'QoS 1 and 2 messages open towards one client, or its own receive maximum if that is smaller.',
     ),
-    topic_aliases: setting(
-      count({ min: 0, max: 65_535 }),
-      16,
-      'Topic aliases of one connection, each way: announced to MQTT 5 clients, and used towards those that take so many; 0: none.',
-    ),
     topic_levels: setting(count({ min: 1, max: 32_768 }), 128, 'Levels of a topic or filter.'),
     subscriptions_per_session: setting(count({ min: 1, max: 100_000 }), 100, 'Subscriptions of one client.'),
     keep_alive_max: setting(
@@ -165,17 +160,6 @@ const limits = z.pipe(
         z.transform(o => ({ messages: o.messages, bytes: o.bytes, onFull: o.on_full })),
       ),
       'Limits of the queue of one MQTT session.',
-    ),
-    retained: section(
-      z.strictObject({
-        messages: setting(messages, 100_000, 'Topics with a retained message.'),
-        bytes: setting(
-          size({ min: '1KiB', max: '64GiB' }),
-          '32MiB',
-          'Bytes of them, in memory and on disk; never more than half of limits.memory.',
-        ),
-      }),
-      'Retained messages, all together. Beyond, a message of QoS 1 is refused before it is acknowledged; one of QoS 0 is delivered, not retained, and counted.',
     ),
     queues: setting(
       count({ min: 1, max: 100_000 }),
@@ -205,12 +189,10 @@ const limits = z.pipe(
     packetBytes: o.packet,
     receiveMax: o.receive_max,
     inflight: o.inflight,
-    topicAliases: o.topic_aliases,
     topicLevels: o.topic_levels,
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,
     sessionQueue: o.session_queue,
-    retained: { messages: o.retained.messages, bytes: Math.min(o.retained.bytes, o.memory / 2) },
     declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },
     refuseDisconnectAfterMs: o.refuse_disconnect_after,
   })),

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import pino from 'pino'
 import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
 import { MqttServer } from '../../src/protocol/mqtt/server.ts'
+import type { Logger } from '../../src/telemetry/log.ts'
 import { TcpListener } from '../../src/transport/tcp.ts'
 import { eventually } from './eventually.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
@@ -15,7 +16,6 @@ const DEFAULT_LIMITS: MqttLimits = {
   packetBytes: 1024 ** 2,
   receiveMax: 64,
   inflight: 64,
-  topicAliases: 16,
   topicLevels: 128,
   subscriptionsPerSession: 100,
   keepAliveMaxMs: 0,
@@ -165,14 +165,15 @@ export class MqttUnderTest {
     limits = {},
     memoryBytes = 64 * 1024 ** 2,
     allowAnonymous = true,
+    log = pino({ level: 'silent' }),
   }: {
     limits?: Partial<MqttLimits>
     memoryBytes?: number
     allowAnonymous?: boolean
+    log?: Logger
   } = {}): Promise<MqttUnderTest> {
     const directory = await tempDir()
     const core = await CoreUnderTest.open(directory.path, { memoryBytes })
-    const log = pino({ level: 'silent' })
     const { router, topology, streams, memory, identities } = core
     const server = new MqttServer({
       router,

@@ -1,8 +1,7 @@
 import { MQTT_DIALECT, TopicTree } from '../../core/topic-tree.ts'
 import { recordIsTopic, recordKeyAt, recordKeyBytes, recordTopic } from '../../model/message.ts'
 import { Property } from './properties.ts'
-import { varintBytes, writeVarint } from './publish-frame.ts'
-import { isTopicAt } from './topic.ts'
+import { isTopicAt, varintBytes, writeVarint } from './publish-frame.ts'
 
 const MAX_CACHED_TOPICS = 1024
 
