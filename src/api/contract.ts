@@ -384,7 +384,7 @@ export type DeadLetterQueue = z.infer<typeof deadLetterQueue>
 export const deadLetterList = z.array(deadLetterQueue)
 
 /** Most messages of one replay request. */
-const REPLAY_MAX = 10_000
+export const REPLAY_MAX = 10_000
 const momentInTime = z
   .string('a time is needed')
   .check(z.refine(text => !Number.isNaN(Date.parse(text)), 'a time such as 2026-03-01T06:00:00Z is needed'))

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { Address } from '../api/contract.ts'
 
 /** Usage errors as one line on standard error with a pointer to the help; no exit from within (main.ts decides the status). */
 export function dressCommand(command: Command): Command {
@@ -53,4 +54,11 @@ export function wholeNumber({ min, max }: { min: number; max: number }): (text: 
 /** Collects an option that may be given several times. */
 export function collect(value: string, before: readonly string[]): readonly string[] {
   return [...before, value]
+}
+
+/** `--to`: exchange and key, or an exchange alone. */
+export function address(text: string): Address {
+  const colon = text.indexOf(':')
+  if (colon < 0) return { exchange: text, routing_key: null }
+  return { exchange: text.slice(0, colon), routing_key: text.slice(colon + 1) }
 }

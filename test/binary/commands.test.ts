@@ -112,6 +112,7 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
     expect(queues).toMatchObject([{ name: 'all' }, { name: 'all.dead' }])
     expect(await sluiceJson('queues', 'peek', 'all')).toEqual([])
     expect(await sluiceJson('queues', 'purge', 'all', '--yes')).toEqual({ purged: 0 })
+    expect(await sluice('queues', 'delete', 'all', '--url', gateway.httpUrl)).toMatchObject({ status: 2 })
   },
   async dead() {
     expect(await sluiceJson('dead')).toMatchObject([{ queue: 'all.dead', sources: ['all'] }])
@@ -124,6 +125,9 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
     await client.publishAsync('tried/stream', 'kept', { qos: 1 })
     await client.endAsync()
     expect(await sluiceJson('stream', 'ls')).toMatchObject([{ name: 'history', messages: 1 }])
+    expect(await sluiceJson('stream', 'show', 'history')).toMatchObject({ next: 1 })
+    expect(await sluiceJson('stream', 'replay', 'history', '--to', 'mqtt:tried/again')).toMatchObject({ unrouted: 1 })
+    expect(await sluice('stream', 'delete', 'history', '--url', gateway.httpUrl)).toMatchObject({ status: 2 })
     const read = await sluice('stream', 'read', 'history', '--from', 'first', '--url', gateway.httpUrl)
     expect(read).toMatchObject({
       status: 0,

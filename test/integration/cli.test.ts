@@ -1,4 +1,6 @@
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { freePort } from '../../scripts/free-port.ts'
 import { clientList, overview, queueList, routeList, upstreamList } from '../../src/api/contract.ts'
@@ -91,6 +93,49 @@ describe('a running gateway', () => {
     expect(stderr).toMatch(/^sluice: The broker (?:ended the session|closed the connection)/)
     const again = await sluice('clients', 'kick', 'valve-7')
     expect(again).toEqual({ status: 1, stdout: '', stderr: 'sluice: No client with the id "valve-7" is connected.\n' })
+  })
+
+  test('shows, replays and deletes a stream, and deletes a queue, but neither without being told twice', async () => {
+    const file = join(directory.path, 'declared.json')
+    const policy = { dead_letter: { exchange: 'mqtt', routing_key: 'copies/dead' } }
+    const bindings = [{ origin: 'api', source: 'mqtt', destination: 'history', routing_key: 'logs/#' }]
+    const streams = [{ origin: 'api', name: 'history', retain: { age_ms: 3_600_000, bytes: 2 ** 20 } }]
+    await writeFile(
+      file,
+      JSON.stringify({ format: 1, queues: [{ origin: 'api', name: 'copies', ...policy }], streams, bindings }),
+    )
+    expect(await sluice('import', file)).toMatchObject({ status: 0, stderr: '' })
+    expect(await mqtt('pub', '-t', 'logs/1', '-m', 'line', '-q', '1', '--repeat', '3')).toMatchObject({ status: 0 })
+    const stream = await sluice('stream', 'show', 'history')
+    expect(stream.stdout).toMatch(/^messages +3, .*, numbers 0 to 3$/m)
+    expect(stream.stdout).toMatch(/^kept +for 1h, up to 1\.0 MiB$/m)
+    const replay = await sluice('stream', 'replay', 'history', '--to', ':copies', '--from', '1')
+    expect(replay).toEqual({ status: 0, stdout: '2 messages of history replayed\n', stderr: '' })
+    expect(await json('stream', 'replay', 'history', '--to', ':copies', '--limit', '1')).toMatchObject({ replayed: 1 })
+    const held = await sluice('stream', 'replay', 'history', '--to', ':nowhere')
+    expect(held).toMatchObject({ status: 1, stderr: expect.stringContaining('a queue is full or missing') })
+    expect((await sluice('queues', 'show', 'copies')).stdout).toMatch(
+      /^dead letters +to exchange mqtt, key copies\/dead$/m,
+    )
+    for (const [kind, name] of [
+      ['stream', 'history'],
+      ['queues', 'copies'],
+    ] as const) {
+      expect(await sluice(kind, 'delete', name)).toMatchObject({
+        status: 2,
+        stderr: expect.stringMatching(
+          new RegExp(`3 messages \\(\\d+ B\\) of ${name} would be lost; nothing was deleted, add --yes`),
+        ),
+      })
+      expect(await sluice(kind, 'delete', name, '--yes')).toEqual({
+        status: 0,
+        stdout: `${name} is deleted\n`,
+        stderr: '',
+      })
+      expect(await sluice(kind, 'show', name)).toMatchObject({ status: 1, stdout: '' })
+    }
+    const configured = await sluice('queues', 'delete', 'telemetry', '--yes')
+    expect(configured).toMatchObject({ status: 1, stderr: expect.stringContaining('comes from the configuration') })
   })
 
   test('pauses and resumes an upstream', async () => {

@@ -10,7 +10,7 @@ import {
 } from '../../api/contract.ts'
 import { post, read } from '../api-client.ts'
 import { Failure } from '../failure.ts'
-import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
+import { address, dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
 import { clip, printable, printJson, shortCount, shortDuration, shortSize, table } from '../print.ts'
 import { purgeQueue } from '../purge.ts'
 
@@ -177,10 +177,4 @@ function time(text: string): string {
   const ms = Date.parse(text)
   if (!Number.isNaN(ms)) return new Date(ms).toISOString()
   throw new InvalidArgumentError('Accepted is a time such as 2026-03-01T06:00Z.')
-}
-
-function address(text: string): Address {
-  const colon = text.indexOf(':')
-  if (colon < 0) return { exchange: text, routing_key: null }
-  return { exchange: text.slice(0, colon), routing_key: text.slice(colon + 1) }
 }

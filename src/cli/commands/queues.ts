@@ -2,9 +2,19 @@ import { Command } from 'commander'
 import { MESSAGES_MAX, type PeekedMessage, peekedList, type QueueStatus, queue, queueList } from '../../api/contract.ts'
 import { formatDuration } from '../../model/quantity.ts'
 import { read } from '../api-client.ts'
+import { deleteWithMessages, type LossOptions, refuseLoss } from '../loss.ts'
 import { dressCommand, examples, type GatewayOptions, wholeNumber, withGateway } from '../options.ts'
-
-import { clip, pairs, printJson, shortCount, shortDuration, shortForecast, shortSize, table } from '../print.ts'
+import {
+  clip,
+  pairs,
+  printable,
+  printJson,
+  shortCount,
+  shortDuration,
+  shortForecast,
+  shortSize,
+  table,
+} from '../print.ts'
 import { purgeQueue } from '../purge.ts'
 
 /** `sluice queues` */
@@ -35,6 +45,12 @@ export function command(): Command {
     .option('--yes', 'do it; without it nothing is dropped')
     .addHelpText('after', examples('sluice queues purge telemetry --yes'))
     .action(purgeQueue)
+  const remove = withGateway(dressCommand(new Command('delete')))
+    .description('Delete a queue with its bindings and all that waits in it; not one of the configuration.')
+    .argument('<name>', 'name of the queue')
+    .option('--yes', 'do it; without it nothing is deleted')
+    .addHelpText('after', examples('sluice queues delete jobs --yes'))
+    .action(deleteQueue)
   return dressCommand(new Command('queues'))
     .description('Durable queues of a running gateway; each route keeps its backlog in one.')
     .addHelpText('after', examples('sluice queues', 'sluice queues show telemetry', 'sluice queues peek telemetry'))
@@ -42,6 +58,7 @@ export function command(): Command {
     .addCommand(show)
     .addCommand(peek)
     .addCommand(purge)
+    .addCommand(remove)
 }
 
 async function listQueues(options: GatewayOptions): Promise<void> {
@@ -85,13 +102,14 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
         `${limits.messages} messages, ${shortSize(limits.bytes)}, age ${formatDuration(limits.age_ms)}, when full ${limits.on_full}`,
       ],
       ['policy', policyText(found)],
+      ['dead letters', deadLetterText(found)],
       ['waiting', `${found.waiting} for another attempt${found.parked ? '; parked: no others are delivered' : ''}`],
       ['consumers', String(found.consumers)],
       ['accepted', String(ledger.accepted)],
       ['settled', String(ledger.settled)],
       ['dropped', reasons(ledger.dropped)],
       ['expired', String(ledger.expired)],
-      ['dead letters', reasons(ledger.dead_lettered)],
+      ['dead-lettered', reasons(ledger.dead_lettered)],
     ]),
   )
 }
@@ -119,6 +137,23 @@ function policyText({ durable, policy }: QueueStatus): string {
     ...(expires_ms === null ? [] : [`deleted when unused for ${formatDuration(expires_ms)}`]),
   ]
   return parts.join('; ')
+}
+
+/** Where what leaves it unsettled goes. */
+function deadLetterText({ dead_letter }: QueueStatus): string {
+  if (dead_letter === null) return 'dropped and counted'
+  const { exchange, routing_key } = dead_letter
+  if (exchange === '') return `to queue ${printable(routing_key ?? '')}`
+  return `to exchange ${printable(exchange)}, ${routing_key === null ? 'with the key of each' : `key ${printable(routing_key)}`}`
+}
+
+async function deleteQueue(name: string, options: LossOptions, command: Command): Promise<void> {
+  const path = `/api/v1/queues/${encodeURIComponent(name)}`
+  if (options.yes === undefined) {
+    const { depth: messages, bytes } = await read(options, path, queue)
+    refuseLoss(command, { name, messages, bytes, done: 'deleted' })
+  }
+  await deleteWithMessages(options, path, name)
 }
 
 async function peekQueue(name: string, options: GatewayOptions & { limit: number }): Promise<void> {
