@@ -17,6 +17,7 @@ import { Identities } from './core/identity.ts'
 import { MemoryBudget } from './core/memory.ts'
 import type { MessageAddress } from './core/mover.ts'
 import type { Queue, QueueLimits } from './core/queue.ts'
+import { Retained } from './core/retained.ts'
 import { Router } from './core/router.ts'
 import { RoutingTable } from './core/routing-table.ts'
 import { Streams } from './core/streams.ts'
@@ -33,7 +34,7 @@ import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
 import { TcpListener } from './transport/tcp.ts'
 
-/** How often queues and streams are looked at for messages, and for queues, whose time is over. */
+/** How often queues, streams and retained messages are looked at for those whose time is over. */
 const EXPIRY_INTERVAL_MS = 1_000
 
 /** Dead letters wait for somebody to look at them: ten years, the longest age a queue can be given. */
@@ -144,11 +145,13 @@ async function compose(
   )
   const ageMs = (bytes: Buffer, at: number): number => identities.waitedMs(bytes, at)
   const topology = new Topology({ store, schedule, tickets, memory, clock, table, ageMs })
+  const retained = new Retained({ store, schedule, memory, ageMs, limits: config.limits.retained })
   const router = new Router({
     table,
     tickets,
     schedule,
     memory,
+    retained,
     clock,
     boot: store.boot.boot,
     trust: () => store.boot.clock,
@@ -175,6 +178,7 @@ async function compose(
   })
   onStop(async () => streams.settleUp())
   await streams.load()
+  await retained.load()
   for (const { name, lostAtMost } of [...topology.queues(), ...streams.all()]) {
     if (lostAtMost > 0)
       log.warn(
@@ -221,6 +225,7 @@ async function compose(
     topology.expire()
     declarations.expire()
     streams.retain()
+    retained.expire()
   }, EXPIRY_INTERVAL_MS)
   onStop(async () => clearInterval(expiry))
 
@@ -259,7 +264,10 @@ async function compose(
     clock,
   })
   const metrics = new Metrics()
-  metrics.add(...processMetrics(), ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, memory }))
+  metrics.add(
+    ...processMetrics(),
+    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory }),
+  )
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
   onStop(() => api.stop())

@@ -1,6 +1,7 @@
 import type { Gateway } from './api/gateway.ts'
 import type { MemoryBudget } from './core/memory.ts'
 import type { Queue } from './core/queue.ts'
+import type { Retained } from './core/retained.ts'
 import type { Router } from './core/router.ts'
 import type { Stream } from './core/stream.ts'
 import type { Streams } from './core/streams.ts'
@@ -16,6 +17,7 @@ interface Sources {
   readonly mqtt: MqttServer
   readonly topology: Topology
   readonly streams: Streams
+  readonly retained: Retained
   readonly memory: MemoryBudget
 }
 
@@ -27,6 +29,7 @@ export function gatewayMetrics({
   mqtt,
   topology,
   streams,
+  retained,
   memory,
 }: Sources): readonly Metric[] {
   const { counters } = mqtt
@@ -185,6 +188,12 @@ export function gatewayMetrics({
       'sluice_stream_ledger_imbalance_messages',
       'accepted minus everything a message can have become; anything but 0 is a defect.',
       byStream(stream => stream.ledger.imbalance),
+    ),
+    gauge('sluice_retained_messages', 'Topics with a retained message.', () => retained.messages),
+    gauge('sluice_retained_bytes', 'Bytes of retained messages.', () => retained.bytes),
+    counter('sluice_retained_expired_total', 'Retained messages whose time was over.', () => retained.expired),
+    counter('sluice_retained_dropped_total', 'QoS 0 messages that could not be retained, by reason.', () =>
+      Object.entries(retained.dropped).map(([reason, value]) => ({ labels: { reason }, value })),
     ),
     gauge('sluice_upstream_forwarding', '1 while the upstream takes messages.', () =>
       [...gateway.upstreams()].map(({ name, state }) => ({

@@ -161,6 +161,17 @@ const limits = z.pipe(
       ),
       'Limits of the queue of one MQTT session.',
     ),
+    retained: section(
+      z.strictObject({
+        messages: setting(messages, 100_000, 'Topics with a retained message.'),
+        bytes: setting(
+          size({ min: '1KiB', max: '64GiB' }),
+          '32MiB',
+          'Bytes of them, in memory and on disk; never more than half of limits.memory.',
+        ),
+      }),
+      'Retained messages, all together. Beyond, a message of QoS 1 is refused before it is acknowledged; one of QoS 0 is delivered, not retained, and counted.',
+    ),
     queues: setting(
       count({ min: 1, max: 100_000 }),
       5000,
@@ -193,6 +204,7 @@ const limits = z.pipe(
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,
     sessionQueue: o.session_queue,
+    retained: { messages: o.retained.messages, bytes: Math.min(o.retained.bytes, o.memory / 2) },
     declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },
     refuseDisconnectAfterMs: o.refuse_disconnect_after,
   })),

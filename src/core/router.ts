@@ -8,6 +8,7 @@ import { BrokerError, type ErrorCode } from '../model/error.ts'
 import {
   type Acceptance,
   type Message,
+  MQTT_EXCHANGE,
   type RecordPrefix,
   recordPrefix,
   type Clock as Trust,
@@ -19,6 +20,7 @@ import type { Publisher } from './consumer.ts'
 import type { Keeper } from './keeper.ts'
 import type { MemoryBudget } from './memory.ts'
 import { messageHeaders } from './message-headers.ts'
+import type { Retained } from './retained.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { copyPart, createRun, type Run } from './run.ts'
 import { PASSING, SHARED, TICKETED } from './segment.ts'
@@ -49,6 +51,7 @@ export class Router {
   readonly #tickets: Tickets
   readonly #schedule: CommitSchedule
   readonly #memory: MemoryBudget
+  readonly #retained: Retained
   readonly #clock: Clock
   readonly #commitIntervalMs: number
   readonly #refusal: () => ErrorCode | null
@@ -67,6 +70,7 @@ export class Router {
     tickets,
     schedule,
     memory,
+    retained,
     clock,
     boot,
     trust,
@@ -77,6 +81,7 @@ export class Router {
     tickets: Tickets
     schedule: CommitSchedule
     memory: MemoryBudget
+    retained: Retained
     clock: Clock
     /** Number of this process start. */
     boot: number
@@ -91,6 +96,7 @@ export class Router {
     this.#tickets = tickets
     this.#schedule = schedule
     this.#memory = memory
+    this.#retained = retained
     this.#clock = clock
     this.#commitIntervalMs = commitIntervalMs
     this.#refusal = refusal
@@ -184,21 +190,24 @@ export class Router {
       this.#book(route, run, run.count)
       for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.topic, note)
       if (route.queues0.length > 0) this.#buffer(route, run)
+      if (isRetained(route, run)) this.#retain(route, run, run.count - 1, 0)
       return run.count
     }
     const queues = route.queues1
-    const accepted = queues.length === 0 ? run.count : this.#admit(route, run)
+    let accepted = queues.length === 0 ? run.count : this.#admit(route, run)
+    const retains = accepted > 0 && isRetained(route, run)
+    if (retains) accepted = this.#admitRetained(route, run, accepted)
     if (accepted < run.count) this.counters.refused += run.count - accepted
     if (accepted === 0) return 0
     this.#book(route, run, accepted)
-    if (queues.length > 0) {
-      if (route.durable1 > 0) {
-        let passing = 0
-        for (const { queue } of queues) if (passes(queue)) passing++
-        run.firstTicket = this.#tickets.open(handle, accepted, route.durable1 - passing, passing)
-      }
-      this.#append(queues, run, 0, accepted, run.firstTicket, route.durable1)
+    if (route.durable1 > 0 || retains) {
+      let passing = 0
+      for (const { queue } of queues) if (passes(queue)) passing++
+      run.firstTicket = this.#tickets.open(handle, accepted, route.durable1 - passing + (retains ? 1 : 0), passing)
     }
+    if (queues.length > 0) this.#append(queues, run, 0, accepted, run.firstTicket, route.durable1)
+    // Nobody but the commit that keeps it settles that one more: what is retained is due at once.
+    if (retains) this.#retain(route, run, accepted - 1, run.firstTicket + accepted - 1)
     if (route.live1.length > 0) {
       const count = run.count
       run.count = accepted
@@ -245,6 +254,29 @@ export class Router {
     return run.count
   }
 
+  /** How many of the first `count` messages can be retained, one after the other. A refusal sets run.refusal. */
+  #admitRetained(route: Route, run: Run, count: number): number {
+    const refusal = this.#refusal()
+    const admitted = refusal === null ? this.#retained.admit(route.key, run, count) : 0
+    if (admitted < count) run.refusal = refusal ?? 'RETAINED_FULL'
+    return admitted
+  }
+
+  /** Only the last message of a run is retained: those before it were never to be seen. */
+  #retain(route: Route, run: Run, last: number, ticket: number): void {
+    // In a queue it has its number already.
+    if (ticket === 0 || route.queues1.length === 0) {
+      this.#date()
+      this.#acceptance.seq++
+    }
+    this.#retained.take(route.key, run, last, this.#acceptance as Acceptance, ticket)
+  }
+
+  #date(): void {
+    this.#acceptance.acceptedAt = Math.floor(this.#clock.monotonicMs())
+    this.#acceptance.clock = this.#trust()
+  }
+
   /** Appends messages [from, to) to the queues, delivers what can be delivered, and says when the rest is due. */
   #append(
     targets: readonly QueueTarget[],
@@ -255,8 +287,7 @@ export class Router {
     durable: number,
   ): void {
     const acceptance = this.#acceptance
-    acceptance.acceptedAt = Math.floor(this.#clock.monotonicMs())
-    acceptance.clock = this.#trust()
+    this.#date()
     const firstSeq = acceptance.seq + 1
     const { bytes, properties, payloads, ends, expiries, expires, prefix } = run
     for (const { queue, note } of targets) {
@@ -388,6 +419,9 @@ export class Router {
   }
 }
 
+/** Retained is what was published to a topic; the flag on anything else only travels with it. */
+const isRetained = ({ exchange }: Route, { retain }: Run): boolean => retain && exchange === MQTT_EXCHANGE
+
 /** Nothing but its consumer's settlement makes a message safe in this queue. */
 const passes = (queue: Keeper): boolean => queue.isDurable && queue.ack === 'upstream'
 
@@ -399,6 +433,7 @@ function refuses(queue: Keeper, count: number, bytes: number): boolean {
 
 const WHY: Partial<Record<ErrorCode, string>> = {
   QUEUE_FULL: 'a queue it would enter is full; drain or purge the queue, or raise its limits',
+  RETAINED_FULL: 'it is to be retained and limits.retained is reached; clear retained messages, or raise that limit',
   DISK_FULL: 'the disk is nearly full; free space or raise store.disk',
   STORE_UNAVAILABLE: 'the store is being reopened after an I/O error; publish it again in a moment',
   UPSTREAM_UNREACHABLE:

@@ -6,6 +6,7 @@ import { Identities } from '../../src/core/identity.ts'
 import { MemoryBudget } from '../../src/core/memory.ts'
 import type { MessageAddress } from '../../src/core/mover.ts'
 import type { Queue, QueueLimits } from '../../src/core/queue.ts'
+import { Retained, type RetainedLimits } from '../../src/core/retained.ts'
 import { Router } from '../../src/core/router.ts'
 import { RoutingTable } from '../../src/core/routing-table.ts'
 import type { Retention, Stream, StreamAck } from '../../src/core/stream.ts'
@@ -68,11 +69,18 @@ export class CoreUnderTest {
   readonly topology: Topology
   readonly streams: Streams
   readonly declarations: Declarations
+  readonly retained: Retained
   readonly router: Router
   readonly memory: MemoryBudget
   readonly identities: Identities
 
-  private constructor(store: Store, clock: Clock, memoryBytes: number, limits: Partial<DeclaredLimits>) {
+  private constructor(
+    store: Store,
+    clock: Clock,
+    memoryBytes: number,
+    limits: Partial<DeclaredLimits>,
+    retained: RetainedLimits,
+  ) {
     this.store = store
     this.gate = new GatedStore(store)
     this.memory = new MemoryBudget(memoryBytes)
@@ -112,11 +120,13 @@ export class CoreUnderTest {
       limits: { queues: 5000, exchanges: 1000, bindings: 20_000, ...limits },
       log: pino({ level: 'silent' }),
     })
+    this.retained = new Retained({ store, schedule: this.schedule, memory, ageMs, limits: retained })
     this.router = new Router({
       table,
       tickets,
       schedule: this.schedule,
       memory,
+      retained: this.retained,
       clock,
       boot: store.boot.boot,
       trust: () => store.boot.clock,
@@ -131,8 +141,15 @@ export class CoreUnderTest {
       clock = systemClock,
       memoryBytes = 64 * 1024 ** 2,
       limits = {},
+      retained = { messages: 100_000, bytes: 32 * 1024 ** 2 },
       disk = createLevel,
-    }: { clock?: Clock; memoryBytes?: number; limits?: Partial<DeclaredLimits>; disk?: CreateLevel } = {},
+    }: {
+      clock?: Clock
+      memoryBytes?: number
+      limits?: Partial<DeclaredLimits>
+      retained?: RetainedLimits
+      disk?: CreateLevel
+    } = {},
   ): Promise<CoreUnderTest> {
     const options = {
       directory,
@@ -144,8 +161,9 @@ export class CoreUnderTest {
       monotonicMs: clock.monotonicMs,
     }
     const store = await Store.open(options, disk)
-    const core = new CoreUnderTest(store, clock, memoryBytes, limits)
+    const core = new CoreUnderTest(store, clock, memoryBytes, limits, retained)
     await core.streams.load()
+    await core.retained.load()
     await core.declarations.load()
     return core
   }

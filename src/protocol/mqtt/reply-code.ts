@@ -16,6 +16,9 @@ const quota = (text: string): PublishRefusal => ({ reason: Reason.quotaExceeded,
 /** Every condition has its answer: a new code doesn't compile until it has one here. */
 const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   QUEUE_FULL: quota('a queue this message must go to is full; send it again later'),
+  RETAINED_FULL: quota(
+    'there are as many retained messages as there may be; send it again later, or not to be retained',
+  ),
   DISK_FULL: quota('the disk is too full to keep this message; send it again later'),
   MEMORY_FULL: quota('the memory for messages is used up; send it again later'),
   STORE_UNAVAILABLE: quota('messages cannot be stored now; send it again later'),
