@@ -139,6 +139,11 @@ const limits = z.pipe(
       64,
       'QoS 1 and 2 messages open towards one client, or its own receive maximum if that is smaller.',
     ),
+    topic_aliases: setting(
+      count({ min: 0, max: 65_535 }),
+      16,
+      'Topic aliases of one connection, each way: announced to MQTT 5 clients, and used towards those that take so many; 0: none.',
+    ),
     topic_levels: setting(count({ min: 1, max: 32_768 }), 128, 'Levels of a topic or filter.'),
     subscriptions_per_session: setting(count({ min: 1, max: 100_000 }), 100, 'Subscriptions of one client.'),
     keep_alive_max: setting(
@@ -200,6 +205,7 @@ const limits = z.pipe(
     packetBytes: o.packet,
     receiveMax: o.receive_max,
     inflight: o.inflight,
+    topicAliases: o.topic_aliases,
     topicLevels: o.topic_levels,
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,

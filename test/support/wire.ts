@@ -16,6 +16,7 @@ const DEFAULT_LIMITS: MqttLimits = {
   packetBytes: 1024 ** 2,
   receiveMax: 64,
   inflight: 64,
+  topicAliases: 16,
   topicLevels: 128,
   subscriptionsPerSession: 100,
   keepAliveMaxMs: 0,

@@ -59,6 +59,7 @@ export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: Mq
         receiveMaximum: limits.receiveMax,
         retainAvailable: false,
         maximumPacketSize: limits.packetBytes,
+        ...(limits.topicAliases > 0 && { topicAliasMaximum: limits.topicAliases }),
         ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
         wildcardSubscriptionAvailable: true,
         subscriptionIdentifiersAvailable: true,

@@ -36,6 +36,8 @@ export interface ConnectPacket {
   readonly will: WillMessage | null
   readonly sessionExpiryS: number
   readonly receiveMaximum: number
+  /** How many topic aliases the client takes. */
+  readonly topicAliasMaximum: number
   /** Largest packet the client takes, bytes. */
   readonly maximumPacketSize: number
   readonly wantsReasonStrings: boolean
@@ -204,6 +206,7 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
 
   let sessionExpiryS = 0
   let receiveMaximum = DEFAULT_RECEIVE_MAXIMUM
+  let topicAliasMaximum = 0
   let maximumPacketSize = Number.POSITIVE_INFINITY
   let wantsReasonStrings = true
   let authenticationMethod: string | null = null
@@ -211,6 +214,7 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     reader.properties(PacketType.connect)
     sessionExpiryS = scan.number(Property.sessionExpiryInterval, 0)
     receiveMaximum = scan.number(Property.receiveMaximum, DEFAULT_RECEIVE_MAXIMUM)
+    topicAliasMaximum = scan.number(Property.topicAliasMaximum, 0)
     maximumPacketSize = scan.number(Property.maximumPacketSize, Number.POSITIVE_INFINITY)
     wantsReasonStrings = scan.number(Property.requestProblemInformation, 1) === 1
     authenticationMethod = scan.text(Property.authenticationMethod)
@@ -237,6 +241,7 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     will,
     sessionExpiryS,
     receiveMaximum,
+    topicAliasMaximum,
     maximumPacketSize,
     wantsReasonStrings,
     authenticationMethod,

@@ -22,13 +22,15 @@ import {
   recordPropertiesTag,
   swapSeparators,
 } from '../../model/message.ts'
-import type { Version } from './control-packet.ts'
+import type { ConnectPacket, Version } from './control-packet.ts'
 import { PacketType } from './frame.ts'
+import type { MqttLimits } from './limits.ts'
 import { type Output, RESERVE_BYTES } from './output.ts'
 import { Property, PropertyScan } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { decodeText } from './text.ts'
-import { checkTopic } from './topic.ts'
+import { checkTopic, isTopicAt } from './topic.ts'
+import { ALIAS_BYTES, TopicAliases } from './topic-aliases.ts'
 
 /** First byte of a PUBLISH: 0011 dup qos qos retain. */
 export const PUBLISH = PacketType.publish << 4
@@ -41,6 +43,8 @@ export const publishFirst = (qos: QoS, flags: number): number => PUBLISH | (qos 
 /** The wire form of a run's frames (Run.form): 3.1 and 3.1.1 write PUBLISH alike. */
 const FORM_V3 = 4
 export const FORM_V5 = 5
+/** 5.0 with topic aliases of the sender: the properties are without, but no frame can be passed on as it is. */
+export const FORM_V5_ALIASED = 6
 export const formOf = (version: Version): number => (version === 5 ? FORM_V5 : FORM_V3)
 
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -65,28 +69,29 @@ export interface Origin {
 }
 
 /**
- * The last few topics of a connection with their routes. Only a topic that isn't among them is decoded and checked: UTF-8, U+0000, wildcards,
- * levels are paid once per topic and not once per message.
+ * The last few topics of a connection, and those with an alias, with their routes. Only a topic that isn't among them is decoded and checked: UTF-8,
+ * U+0000, wildcards, levels are paid once per topic and not once per message.
  */
 export class TopicMemo {
   readonly #router: Router
   readonly #origin: Origin
-  readonly #levels: number
+  readonly #limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
   readonly #remembered: RememberedTopic[] = []
   #oldest = 0
+  /** By topic alias [MQTT-3.3.2-7]. */
+  readonly #aliases = new Map<number, RememberedTopic>()
 
-  constructor(router: Router, origin: Origin, levels: number) {
+  constructor(router: Router, origin: Origin, limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>) {
     this.#router = router
     this.#origin = origin
-    this.#levels = levels
+    this.#limits = limits
   }
 
   /** The topic at bytes[from, to) with a route that is valid now; throws ProtocolError if it is no topic. */
   find(first: number, bytes: Buffer, from: number, to: number): RememberedTopic {
     for (const known of this.#remembered) {
       if (known.first !== first || !isTopicAt(known.bytes, bytes, from, to)) continue
-      if (known.route.version !== this.#router.version) known.route = this.#router.route(MQTT_EXCHANGE, known.topic)
-      return known
+      return this.#withRoute(known)
     }
     const found = this.#decode(first, bytes, from, to)
     this.#remembered[this.#oldest] = found
@@ -94,15 +99,43 @@ export class TopicMemo {
     return found
   }
 
+  /** The topic an alias stands for, with a route that is valid now; throws ProtocolError if it stands for none. */
+  findAliased(first: number, alias: number): RememberedTopic {
+    this.#checkAlias(alias)
+    const known = this.#aliases.get(alias)
+    if (known === undefined) throw new ProtocolError(Reason.protocolError, `topic alias ${alias} stands for no topic`)
+    if (known.first === first) return this.#withRoute(known)
+    const found = this.find(first, known.bytes, 0, known.bytes.length)
+    this.#aliases.set(alias, found)
+    return found
+  }
+
+  /** From now on the alias stands for this topic, whatever it stood for before; throws ProtocolError if it may not be used. */
+  setAlias(alias: number, topic: RememberedTopic): void {
+    this.#checkAlias(alias)
+    this.#aliases.set(alias, topic)
+  }
+
+  #checkAlias(alias: number): void {
+    const { topicAliases } = this.#limits
+    if (alias > 0 && alias <= topicAliases) return // [MQTT-3.3.2-12]
+    // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.2.2-17], [MQTT-3.2.2-18]
+    throw new ProtocolError(Reason.topicAliasInvalid, `topic alias ${alias} is not one of 1 to ${topicAliases}`)
+  }
+
+  #withRoute(known: RememberedTopic): RememberedTopic {
+    if (known.route.version !== this.#router.version) known.route = this.#router.route(MQTT_EXCHANGE, known.topic)
+    return known
+  }
+
   #decode(first: number, bytes: Buffer, from: number, to: number): RememberedTopic {
     const topic = decodeText(bytes, from, to)
     if (topic === null) throw malformed('the topic is not valid UTF-8')
     const { version, clientId, user } = this.#origin
     if (topic === '' && version === 5) {
-      // Topic Alias Maximum is 0: there is no alias it could stand for.
       throw new ProtocolError(Reason.protocolError, 'an empty topic without a topic alias')
     }
-    checkTopic(topic, this.#levels)
+    checkTopic(topic, this.#limits.topicLevels)
     return {
       first,
       bytes: Buffer.from(bytes.subarray(from, to)),
@@ -123,35 +156,37 @@ export class TopicMemo {
   }
 }
 
-/** Topics of one device differ in their tails, so they are compared from there. */
-export function isTopicAt(topic: Buffer, bytes: Buffer, from: number, to: number): boolean {
-  let n = topic.length
-  if (n !== to - from) return false
-  while (n-- > 0) if (topic[n] !== bytes[from + n]) return false
-  return true
-}
-
 /** Writes PUBLISH packets to one client in its version. */
 export class PublishWriter {
   readonly #output: Output
   readonly #form: number
   /** Largest packet the client takes [MQTT-3.1.2-24]. */
   readonly #maximumPacketSize: number
+  /** Null: the client takes none [MQTT-3.1.2-27]. */
+  readonly #aliases: TopicAliases | null
 
-  constructor(output: Output, version: Version, maximumPacketSize: number) {
+  /** For one connection of a client. `mostAliases` is `limits.topic_aliases`. */
+  constructor(output: Output, { version, maximumPacketSize, topicAliasMaximum }: ConnectPacket, mostAliases: number) {
     this.#output = output
     this.#form = formOf(version)
     this.#maximumPacketSize = maximumPacketSize
+    const aliases = Math.min(topicAliasMaximum, mostAliases) // [MQTT-3.1.2-26], [MQTT-3.3.2-11]
+    this.#aliases = aliases > 0 ? new TopicAliases(aliases) : null
   }
 
   /**
    * A run at QoS 0, with `identifiers` as further property bytes in 5.0. Frames that already are what the client gets (same form, no packet id, same
-   * retain flag, nothing to add) go as one slice, others with a new header. Returns how many were too large for the client.
+   * retain flag, nothing to add, no topic alias) go as one slice, others with a new header. Returns how many were too large for the client.
    */
   writeRun(run: Run, topic: Buffer, isRetain: boolean, identifiers: Buffer): number {
     const first = isRetain ? PUBLISH | PUBLISH_RETAIN : PUBLISH
     const added = this.#form === FORM_V5 ? identifiers : NOTHING
-    const isSame = run.form === this.#form && run.qos === 0 && run.retain === isRetain && added.length === 0
+    const isSame =
+      run.form === this.#form &&
+      run.qos === 0 &&
+      run.retain === isRetain &&
+      added.length === 0 &&
+      this.#aliases === null
     if (isSame && this.#maximumPacketSize === Number.POSITIVE_INFINITY) {
       this.#output.append(run.bytes, run.starts[0] ?? 0, run.ends[run.count - 1] ?? 0)
       return 0
@@ -225,7 +260,10 @@ export class PublishWriter {
     return this.#header(first, topic, 0, topic.length, packetId, propertiesBytes, payloadBytes)
   }
 
-  /** Everything before the properties; packet id 0: none (QoS 0). False if the packet would be too large for the client. */
+  /**
+   * Everything before the properties, the topic as an alias where the client takes those; packet id 0: none (QoS 0). False, and nothing written, if the packet
+   * would be too large for the client.
+   */
   #header(
     first: number,
     topic: Buffer,
@@ -235,8 +273,38 @@ export class PublishWriter {
     propertiesBytes: number,
     payloadBytes: number,
   ): boolean {
+    const aliases = this.#aliases
+    if (aliases !== null) {
+      const alias = aliases.find(topic, topicFrom, topicTo)
+      if (alias !== 0) {
+        return this.#headerWith(alias, first, topic, topicFrom, topicFrom, packetId, propertiesBytes, payloadBytes)
+      }
+      const next = aliases.next
+      if (
+        next !== 0 &&
+        this.#headerWith(next, first, topic, topicFrom, topicTo, packetId, propertiesBytes, payloadBytes)
+      ) {
+        aliases.takeNext()
+        return true
+      }
+    }
+    return this.#headerWith(0, first, topic, topicFrom, topicTo, packetId, propertiesBytes, payloadBytes)
+  }
+
+  /** The same with this topic alias; 0: without one. */
+  #headerWith(
+    alias: number,
+    first: number,
+    topic: Buffer,
+    topicFrom: number,
+    topicTo: number,
+    packetId: number,
+    otherPropertiesBytes: number,
+    payloadBytes: number,
+  ): boolean {
     const isV5 = this.#form === FORM_V5
     const topicBytes = topicTo - topicFrom
+    const propertiesBytes = alias === 0 ? otherPropertiesBytes : ALIAS_BYTES + otherPropertiesBytes
     const remaining =
       2 +
       topicBytes +
@@ -264,6 +332,11 @@ export class PublishWriter {
       block[at++] = packetId
     }
     if (isV5) at = writeVarint(block, at, propertiesBytes)
+    if (alias !== 0) {
+      block[at++] = Property.topicAlias
+      block[at++] = alias >> 8
+      block[at++] = alias
+    }
     output.commit(at - used)
     return true
   }

@@ -27,8 +27,8 @@ import { Property, PropertyScan, readVarint, varintEnd } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import {
   FORM_V5,
+  FORM_V5_ALIASED,
   formOf,
-  isTopicAt,
   PUBLISH_DUP,
   PUBLISH_RETAIN,
   publishQos,
@@ -36,6 +36,8 @@ import {
   TopicMemo,
 } from './publish-frame.ts'
 import { ANSWER_NO_SUBSCRIBERS, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
+import { isTopicAt } from './topic.ts'
+import { ALIAS_BYTES } from './topic-aliases.ts'
 
 const PUBACK = PacketType.puback << 4
 const PUBREC = PacketType.pubrec << 4
@@ -142,11 +144,7 @@ export class Publishing implements Publisher {
     this.#isV5 = connect.version === 5
     this.#wantsReasonStrings = connect.wantsReasonStrings
     this.#maximumPacketSize = connect.maximumPacketSize
-    this.#memo = new TopicMemo(
-      router,
-      { version: connect.version, clientId, user: connect.user ?? '' },
-      limits.topicLevels,
-    )
+    this.#memo = new TopicMemo(router, { version: connect.version, clientId, user: connect.user ?? '' }, limits)
     this.#run = gathering.run
     this.#packetIds = gathering.packetIds
     this.#handle = router.register(this)
@@ -172,10 +170,13 @@ export class Publishing implements Publisher {
     const topicFrom = body + 2
     const topicTo = topicFrom + (((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
     if (topicTo > end) throw malformed('the topic ends behind the packet')
+    const aliased = topicFrom === topicTo && this.#isV5 ? this.#aliased(first, topicTo, end) : null
     const gathered = this.#gathered
     if (
       gathered !== null &&
-      (gathered.first !== first || run.count === RUN_CAPACITY || !isTopicAt(gathered.bytes, bytes, topicFrom, topicTo))
+      (gathered.first !== first ||
+        run.count === RUN_CAPACITY ||
+        (aliased === null ? !isTopicAt(gathered.bytes, bytes, topicFrom, topicTo) : aliased !== gathered))
     ) {
       this.flush()
       if (this.isHeld) return
@@ -197,7 +198,7 @@ export class Publishing implements Publisher {
       }
       if (this.#isFull(isRepeated) && !this.#makeRoom(start, isRepeated)) return
     }
-    if (this.#gathered === null) this.#begin(first, topicFrom, topicTo)
+    if (this.#gathered === null) this.#begin(first, aliased ?? this.#memo.find(first, bytes, topicFrom, topicTo))
 
     const n = run.count
     if (this.#isV5) {
@@ -211,6 +212,7 @@ export class Publishing implements Publisher {
         if (payload > end) throw malformed('the properties end behind the packet')
         run.properties[n] = properties
         this.#properties(n, properties, payload)
+        if (scan.has(Property.topicAlias)) this.#takeAlias(n, properties, aliased === null)
         at = payload
       }
     } else {
@@ -253,7 +255,18 @@ export class Publishing implements Publisher {
     return false
   }
 
-  #begin(first: number, topicFrom: number, topicTo: number): void {
+  /** The topic that a PUBLISH with an empty one means by its alias; null: it has no alias. `at` is behind the topic. */
+  #aliased(first: number, at: number, end: number): RememberedTopic | null {
+    const { bytes } = this.#frames
+    const lengthAt = at + (publishQos(first) === 0 ? 0 : 2)
+    const from = varintEnd(bytes, lengthAt, end)
+    const to = from + readVarint(bytes, lengthAt)
+    if (to > end) throw malformed('the properties end behind the packet')
+    scan.scan(bytes, from, to, PacketType.publish)
+    return scan.has(Property.topicAlias) ? this.#memo.findAliased(first, scan.number(Property.topicAlias, 0)) : null
+  }
+
+  #begin(first: number, topic: RememberedTopic): void {
     const qos = publishQos(first)
     if (qos === 3) throw malformed('a PUBLISH with QoS 3') // [MQTT-3.3.1-4]
     const isDup = (first & PUBLISH_DUP) !== 0
@@ -262,10 +275,8 @@ export class Publishing implements Publisher {
     if (isRetain && this.#isV5) {
       throw new ProtocolError(Reason.retainNotSupported, 'retained messages are not supported') // [MQTT-3.2.2-14]
     }
-    const bytes = this.#frames.bytes
-    const topic = this.#memo.find(first, bytes, topicFrom, topicTo)
     const run = this.#run
-    run.bytes = bytes
+    run.bytes = this.#frames.bytes
     run.count = 0
     run.form = formOf(this.#isV5 ? 5 : 4)
     run.qos = qos
@@ -280,9 +291,6 @@ export class Publishing implements Publisher {
   #properties(n: number, from: number, to: number): void {
     const run = this.#run
     scan.scan(run.bytes, from, to, PacketType.publish)
-    if (scan.has(Property.topicAlias)) {
-      throw new ProtocolError(Reason.topicAliasInvalid, 'topic aliases are not supported') // [MQTT-3.3.2-9]
-    }
     if (scan.has(Property.subscriptionIdentifier)) {
       throw new ProtocolError(Reason.protocolError, 'a subscription identifier from a client') // [MQTT-3.3.4-6]
     }
@@ -293,6 +301,18 @@ export class Publishing implements Publisher {
       // 0 would mean none; what expires at once expires after a millisecond.
       run.expiries[n] = Math.max(1, scan.number(Property.messageExpiryInterval, 0) * 1000)
     }
+  }
+
+  /**
+   * Message n has an alias, which means something on this connection only [MQTT-3.3.2-7]: it is taken out of the properties, which begin at `from`, where they
+   * lie. The reader never goes back to a frame of 5.0, so nobody misses it.
+   */
+  #takeAlias(n: number, from: number, isSet: boolean): void {
+    const run = this.#run
+    if (isSet && this.#gathered !== null) this.#memo.setAlias(scan.number(Property.topicAlias, 0), this.#gathered)
+    run.bytes.copyWithin(from + ALIAS_BYTES, from, scan.start(Property.topicAlias))
+    run.properties[n] = from + ALIAS_BYTES
+    run.form = FORM_V5_ALIASED
   }
 
   /** Hands the gathered run to the router. Look at `isHeld` after it. */

@@ -110,7 +110,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#counters = counters
     this.#identities = identities
     this.#output = output
-    this.#writer = new PublishWriter(output, connect.version, connect.maximumPacketSize)
+    this.#writer = new PublishWriter(output, connect, limits.topicAliases)
     this.#isV5 = connect.version === 5
     this.#window = Math.min(limits.inflight, connect.receiveMaximum) // [MQTT-3.3.4-9]
   }

@@ -1,7 +1,8 @@
 import { MQTT_DIALECT, TopicTree } from '../../core/topic-tree.ts'
 import { recordIsTopic, recordKeyAt, recordKeyBytes, recordTopic } from '../../model/message.ts'
 import { Property } from './properties.ts'
-import { isTopicAt, varintBytes, writeVarint } from './publish-frame.ts'
+import { varintBytes, writeVarint } from './publish-frame.ts'
+import { isTopicAt } from './topic.ts'
 
 const MAX_CACHED_TOPICS = 1024
 

@@ -28,6 +28,14 @@ export interface SharedFilter {
   readonly filter: string
 }
 
+/** Whether this topic lies at bytes[from, to). Topics of one device differ in their tails, so they are compared from there. */
+export function isTopicAt(topic: Buffer, bytes: Buffer, from: number, to: number): boolean {
+  let n = topic.length
+  if (n !== to - from) return false
+  while (n-- > 0) if (topic[n] !== bytes[from + n]) return false
+  return true
+}
+
 /** What a filter asks for. */
 export type Wanted =
   /** What is published to the topics it matches. */

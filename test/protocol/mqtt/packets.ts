@@ -13,8 +13,18 @@ export const connect5 = (clientId: string, properties = '00', flags = '02', ...p
 export const CONNECT_311 = connect311('c1')
 export const CONNACK_311 = bytes('20 02 00 00')
 export const CONNECT_5 = connect5('c1')
-/** Receive maximum 64, no retain, 1 MiB packets, wildcards, subscription identifiers, shared subscriptions. */
-export const CONNACK_5 = packet(0x20, '00 00 10', '21 00 40', '25 00', '27 00 10 00 00', '28 01', '29 01', '2a 01')
+/** Receive maximum 64, no retain, 1 MiB packets, 16 topic aliases, wildcards, subscription identifiers, shared subscriptions. */
+export const CONNACK_5 = packet(
+  0x20,
+  '00 00 13',
+  '21 00 40',
+  '25 00',
+  '27 00 10 00 00',
+  '22 00 10',
+  '28 01',
+  '29 01',
+  '2a 01',
+)
 export const DISCONNECT = bytes('e0 00')
 
 export const subscribe311 = (packetId: string, filter: string, qos: string): Buffer =>

@@ -152,8 +152,6 @@ describe('PUBLISH and delivery, 5.0', () => {
     ['81', 'a property cut short', publish5('a', '', 0x30, '', '03 02 00 00')],
     ['82', 'message expiry twice', publish5('a', '', 0x30, '', '0a 02 00 00 00 01 02 00 00 00 01')],
     ['82', 'payload format indicator 2', publish5('a', '', 0x30, '', '02 01 02')],
-    ['94', 'a topic alias [MQTT-3.3.2-9]', publish5('a', '', 0x30, '', '03 23 00 01')],
-    ['94', 'topic alias 0 [MQTT-3.3.2-8]', publish5('a', '', 0x30, '', '03 23 00 00')],
     ['82', 'a subscription identifier [MQTT-3.3.4-6]', publish5('a', '', 0x30, '', '02 0b 01')],
     ['82', 'a wildcard in the response topic [MQTT-3.3.2-14]', publish5('a', '', 0x30, '', '06 08 00 03 61 2f 23')],
     ['81', 'broken UTF-8 in the content type', publish5('a', '', 0x30, '', '05 03 00 02 c3 28')],

@@ -61,6 +61,7 @@ describe('defaults', () => {
         packetBytes: 2 ** 20,
         receiveMax: 64,
         inflight: 64,
+        topicAliases: 16,
         topicLevels: 128,
         subscriptionsPerSession: 100,
         keepAliveMaxMs: 0,

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { readVarint, varintEnd } from '../../../../src/protocol/mqtt/properties.ts'
-import { isTopicAt, varintBytes, writeVarint } from '../../../../src/protocol/mqtt/publish-frame.ts'
+import { varintBytes, writeVarint } from '../../../../src/protocol/mqtt/publish-frame.ts'
 import { decodeText, isText } from '../../../../src/protocol/mqtt/text.ts'
-import { readFilter } from '../../../../src/protocol/mqtt/topic.ts'
+import { isTopicAt, readFilter } from '../../../../src/protocol/mqtt/topic.ts'
 
 test('variable byte integers come back as they were written, in the fewest bytes', () => {
   fc.assert(
