@@ -151,6 +151,16 @@ const limits = z.pipe(
       '0s',
       'Keep alive imposed on MQTT 5 clients that ask for more or for none; 0s: as the client asks.',
     ),
+    session_expiry_max: setting(
+      duration({ min: '0s', max: '3650d' }),
+      '30d',
+      'How long a session outlives its connection at most, whatever the client asks for; MQTT 3.1.1 sessions that are not clean get it whole. 0s: sessions end with their connections.',
+    ),
+    sessions: setting(
+      count({ min: 1, max: 1_000_000 }),
+      5000,
+      'Sessions that outlive their connections, connected or not; a client that asks for one more is refused (5.0: 0x97).',
+    ),
     session_queue: section(
       z.pipe(
         z.strictObject({
@@ -209,6 +219,8 @@ const limits = z.pipe(
     topicLevels: o.topic_levels,
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,
+    sessionExpiryMaxMs: o.session_expiry_max,
+    sessions: o.sessions,
     sessionQueue: o.session_queue,
     retained: { messages: o.retained.messages, bytes: Math.min(o.retained.bytes, o.memory / 2) },
     declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },

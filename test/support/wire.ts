@@ -20,6 +20,8 @@ const DEFAULT_LIMITS: MqttLimits = {
   topicLevels: 128,
   subscriptionsPerSession: 100,
   keepAliveMaxMs: 0,
+  sessionExpiryMaxMs: 30 * 86_400_000,
+  sessions: 5000,
   sessionQueue: { messages: 10_000, bytes: 16 * 1024 ** 2, onFull: 'drop_oldest' },
   refuseDisconnectAfterMs: 10_000,
   declared: { queues: 5000, exchanges: 1000, bindings: 20_000 },

@@ -20,7 +20,12 @@ export interface Terms {
   /** Silence after which it is taken for dead, milliseconds: one and a half keep alives [MQTT-3.1.2-22]; 0: never. */
   readonly silenceMs: number
   readonly keepAliveS: number
+  /** How long its session outlives the connection, milliseconds; 0: it ends with it. */
+  readonly sessionExpiryMs: number
 }
+
+/** A session expiry interval that stands for "never" (5.0 section 3.1.2.11.2). */
+const NEVER_EXPIRES_S = 0xffffffff
 
 /** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK. */
 export function agreeOn(
@@ -41,21 +46,41 @@ export function agreeOn(
   const asked = connect.keepAliveS
   const isCut = version === 5 && limits.keepAliveMaxMs > 0 && (asked === 0 || asked > mostS)
   const keepAliveS = isCut ? mostS : asked
-  return { clientId: clientId === '' ? `auto-${randomUUID()}` : clientId, keepAliveS, silenceMs: keepAliveS * 1500 } // [MQTT-3.1.3-6]
+  return {
+    clientId: clientId === '' ? `auto-${randomUUID()}` : clientId, // [MQTT-3.1.3-6]
+    keepAliveS,
+    silenceMs: keepAliveS * 1500,
+    sessionExpiryMs: agreedExpiryMs(connect, limits),
+  }
 }
 
-/** CONNACK for a client that is let in. */
-export function connackAccepted(connect: ConnectPacket, terms: Terms, limits: MqttLimits): Buffer {
-  // Sessions end with their connection, whatever was asked for: there is never one to go on with [MQTT-3.2.2-2].
-  const sessionPresent = false
-  if (connect.version !== 5) return encode({ cmd: 'connack', sessionPresent, returnCode: ConnackReturn.accepted }, 4)
+/** A session of 3.1 and 3.1.1 that is not clean has no end of its own: it gets the longest one there is. */
+function agreedExpiryMs({ version, isClean, sessionExpiryS }: ConnectPacket, limits: MqttLimits): number {
+  if (version < 5) return isClean ? 0 : limits.sessionExpiryMaxMs
+  return expiryMs(sessionExpiryS, limits)
+}
+
+/** A session expiry interval of 5.0 as far as `limits.session_expiry_max` grants it, milliseconds. */
+export const expiryMs = (seconds: number, { sessionExpiryMaxMs }: MqttLimits): number =>
+  seconds === NEVER_EXPIRES_S ? sessionExpiryMaxMs : Math.min(seconds * 1000, sessionExpiryMaxMs)
+
+/** CONNACK for a client that is let in; `sessionPresent`: it goes on with a session that was there [MQTT-3.2.2-2], [MQTT-3.2.2-3]. */
+export function connackAccepted(
+  connect: ConnectPacket,
+  { terms, limits, sessionPresent }: { terms: Terms; limits: MqttLimits; sessionPresent: boolean },
+): Buffer {
+  // 3.1 has no such flag: the byte is reserved there.
+  if (connect.version === 3)
+    return encode({ cmd: 'connack', sessionPresent: false, returnCode: ConnackReturn.accepted }, 4)
+  if (connect.version === 4) return encode({ cmd: 'connack', sessionPresent, returnCode: ConnackReturn.accepted }, 4)
+  const sessionExpiryInterval = Math.floor(terms.sessionExpiryMs / 1000)
   return encode(
     {
       cmd: 'connack',
       sessionPresent,
       reasonCode: Reason.success,
       properties: {
-        ...(connect.sessionExpiryS > 0 && { sessionExpiryInterval: 0 }),
+        ...(connect.sessionExpiryS !== sessionExpiryInterval && { sessionExpiryInterval }),
         receiveMaximum: limits.receiveMax,
         retainAvailable: false,
         maximumPacketSize: limits.packetBytes,

@@ -4,18 +4,15 @@
  *     awaiting-connect ──CONNECT──▶ connected ──▶ closing (last packet on its way) ──▶ closed
  *            └───────────────────────────────────────▲
  *
- * The session, its bindings and its tickets end when `connected` is left, whatever the socket does after that. An error of the client
+ * The session is attached while `connected` lasts, and the tickets end with it, whatever the socket does after that. An error of the client
  * ends its connection and nothing else.
  */
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../../core/clock.ts'
-import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
-import type { Streams } from '../../core/streams.ts'
-import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
-import { agreeOn, connackAccepted, connackRefused, type Terms } from './connect.ts'
+import { agreeOn, connackAccepted, connackRefused, expiryMs, type Terms } from './connect.ts'
 import {
   type ConnectPacket,
   connectLevel,
@@ -39,8 +36,9 @@ import {
 import { Output, type OutputOwner } from './output.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type Gathering, Publishing } from './publish.ts'
-import { Session } from './session.ts'
-import type { SharedGroups } from './shared-groups.ts'
+import { PublishWriter } from './publish-frame.ts'
+import type { Session } from './session.ts'
+import type { Opened } from './sessions.ts'
 import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
 import { publishWill } from './will.ts'
@@ -51,23 +49,19 @@ export type Socket = Duplex & { readonly remoteAddress?: string | undefined; rea
 /** What all connections of a server share. */
 export interface ConnectionHost {
   readonly router: Router
-  readonly topology: Topology
-  readonly streams: Streams
-  readonly groups: SharedGroups
   readonly memory: MemoryBudget
   readonly limits: MqttLimits
   readonly log: Logger
   readonly clock: Clock
-  readonly identities: Identities
   readonly allowAnonymous: boolean
   readonly counters: MqttCounters
   readonly wheel: TimerWheel
   readonly gathering: Gathering
   readonly incomplete: IncompleteBytes
-  /** Takes the client in under its id, ending an older connection of it; throws ProtocolError if there are too many. */
-  enter(clientId: string, connection: Connection): void
+  /** Takes the client in, ending an older connection of it, and finds its session; throws ProtocolError if there are too many. */
+  enter(connect: ConnectPacket, terms: Terms, connection: Connection): Opened
   /** The client of this connection is gone. */
-  leave(clientId: string, connection: Connection): void
+  leave(session: Session, connection: Connection): void
   /** The socket is closed. */
   closed(connection: Connection): void
   /** Calls `connection.retry()` in the next turn. */
@@ -242,8 +236,7 @@ export class Connection implements Timed, OutputOwner {
       const connect = readConnect(bytes, body, end)
       level = connect.version
       const terms = agreeOn(connect, this.#host)
-      this.#host.enter(terms.clientId, this)
-      this.#accepted(connect, terms)
+      this.#accepted(connect, terms, this.#host.enter(connect, terms, this))
     } catch (error) {
       if (error instanceof UnsupportedVersion) {
         // [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2]; a level above 5 is a later version, whose CONNACK most likely still looks like that of 5.0.
@@ -256,22 +249,10 @@ export class Connection implements Timed, OutputOwner {
     }
   }
 
-  #accepted(connect: ConnectPacket, terms: Terms): void {
-    const { router, topology, streams, groups, limits, counters, clock, identities, log, gathering } = this.#host
+  #accepted(connect: ConnectPacket, terms: Terms, { session, isPresent }: Opened): void {
+    const { router, limits, counters, clock, log, gathering } = this.#host
     const { clientId } = terms
     const output = this.#output
-    const session = new Session({
-      clientId,
-      connect,
-      router,
-      topology,
-      streams,
-      groups,
-      limits,
-      counters,
-      identities,
-      output,
-    })
     const publishing = new Publishing({
       router,
       connect,
@@ -291,7 +272,13 @@ export class Connection implements Timed, OutputOwner {
     this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }
     counters.connected++
     log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
-    this.#send(connackAccepted(connect, terms, limits))
+    this.#send(connackAccepted(connect, { terms, limits, sessionPresent: isPresent })) // [MQTT-3.2.0-1]
+    session.attach({
+      output,
+      writer: new PublishWriter(output, connect, limits.topicAliases),
+      isV5: connect.version === 5,
+      window: Math.min(limits.inflight, connect.receiveMaximum), // [MQTT-3.3.4-9]
+    })
     this.#scheduleNext(clock.monotonicMs())
   }
 
@@ -321,7 +308,8 @@ export class Connection implements Timed, OutputOwner {
         return
       case PacketType.disconnect: {
         expectFlags(first, 0, version) // [MQTT-3.14.1-1]
-        const { reason } = readDisconnect(bytes, body, end, { version, sessionExpiryS: connect.sessionExpiryS })
+        const { reason, sessionExpiryS } = readDisconnect(bytes, body, end, connect)
+        if (sessionExpiryS !== null) session.expiryMs = expiryMs(sessionExpiryS, this.#host.limits) // section 3.14.2.2.2
         // [MQTT-3.14.4-3]: only a normal DISCONNECT discards the will.
         this.#end({ reason: null, why: 'disconnected', isWillDue: reason !== Reason.success })
         return
@@ -490,8 +478,7 @@ export class Connection implements Timed, OutputOwner {
   #endClient({ connect, terms, session, publishing }: Client, isWillDue: boolean): void {
     const { router, counters, log } = this.#host
     publishing.close()
-    session.close()
-    this.#host.leave(terms.clientId, this)
+    this.#host.leave(session, this)
     if (connect.will === null || !isWillDue) return
     // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
     void publishWill(router, connect.will, { clientId: terms.clientId, connect }).then(refusal => {

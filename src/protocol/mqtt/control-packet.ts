@@ -74,6 +74,8 @@ export interface AcknowledgementPacket {
 
 export interface DisconnectPacket {
   readonly reason: number
+  /** null: the session's stays as it is. */
+  readonly sessionExpiryS: number | null
 }
 
 const CONNECT_RESERVED = 0x01
@@ -337,18 +339,20 @@ export function readDisconnect(
   const reader = new PacketReader(bytes, at, end)
   if (version < 5) {
     reader.expectEnd()
-    return { reason: Reason.success }
+    return { reason: Reason.success, sessionExpiryS: null }
   }
   const reason = reader.isAtEnd ? Reason.success : reader.byte()
   if (!DISCONNECT_REASONS_OF_CLIENTS.has(reason)) throw malformed('unknown reason code in DISCONNECT')
+  let changedExpiryS: number | null = null
   if (!reader.isAtEnd) {
     reader.properties(PacketType.disconnect)
-    if (sessionExpiryS === 0 && scan.number(Property.sessionExpiryInterval, 0) > 0) {
+    if (scan.has(Property.sessionExpiryInterval)) changedExpiryS = scan.number(Property.sessionExpiryInterval, 0)
+    if (sessionExpiryS === 0 && changedExpiryS !== null && changedExpiryS > 0) {
       throw new ProtocolError(Reason.protocolError, 'a session expiry in DISCONNECT that CONNECT did not have') // 3.14.2.2.2
     }
   }
   reader.expectEnd()
-  return { reason }
+  return { reason, sessionExpiryS: changedExpiryS }
 }
 
 /** Reads an acknowledgement that is longer than its packet identifier: reason code and properties (5.0 sections 3.4 to 3.7). `type` is its packet type. */

@@ -20,8 +20,8 @@ export class MqttCounters {
   repeatedPublishes = 0
   /** QoS 1 and 2 publishes refused before the acknowledgement; one held back counts each time it is tried. */
   refusedPublishes = 0
-  /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes. */
-  readonly droppedBy = { output_full: 0, too_large: 0 }
+  /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes; its session had no connection. */
+  readonly droppedBy = { output_full: 0, too_large: 0, not_connected: 0 }
   /** 3.1.1 publishes with the retain flag: delivered, not retained. */
   retainIgnored = 0
   /** Acknowledgements of packet ids that are not in flight. */
@@ -30,7 +30,7 @@ export class MqttCounters {
   willsRefused = 0
 
   get dropped(): number {
-    return this.droppedBy.output_full + this.droppedBy.too_large
+    return this.droppedBy.output_full + this.droppedBy.too_large + this.droppedBy.not_connected
   }
 
   get sentMessages(): number {

@@ -1,6 +1,10 @@
 /*
- * What one client is sent from queues, and what of it waits for its answer. A client has several sources, its session's queue and the named
- * queues and streams it consumes from, and one window for all of them: packet ids and receive maximum belong to the connection.
+ * What one session is sent from queues, and what of it waits for its answer. It has several sources, its own queue and the named queues and
+ * streams it consumes from, and one window for all of them. Packet ids live as long as the session, the window as long as a connection.
+ *
+ * A connection that ends leaves messages of the session's own queue unanswered. They are the oldest there, so on the next connection that
+ * queue delivers them first, in order, and each goes out under its old packet id [MQTT-4.4.0-1]. Until then nothing else is sent. What was
+ * dropped from the queue in between gives its id back.
  *
  * Fairness: credit gained from the packets of one chunk is handed out at its end. First every source with something waiting gets an equal share
  * (at least one, as far as the free ids reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a
@@ -9,9 +13,9 @@
 import type { Consumer } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
 import { type QoS, recordExpiryMs } from '../../model/message.ts'
+import type { Attachment } from './attachment.ts'
 import type { MqttCounters } from './counters.ts'
 import { PacketType } from './frame.ts'
-import type { Output } from './output.ts'
 import { AwaitedAnswer, PacketIds } from './packet-ids.ts'
 import { Reason } from './protocol-error.ts'
 import { type PublishWriter, publishFirst } from './publish-frame.ts'
@@ -37,12 +41,13 @@ export class Deliveries {
   /** Messages handed to the output. */
   sent = 0
 
-  readonly #output: Output
-  readonly #writer: PublishWriter
   readonly #counters: MqttCounters
-  readonly #isV5: boolean
   readonly #identities: Identities
   readonly #ids: PacketIds
+  /** null: no connection, nothing is sent. */
+  #attachment: Attachment | null = null
+  /** Packet ids of messages that an earlier connection left unanswered and this one has not sent yet, all of one source, in its order. */
+  #unsent: number[] = []
   /** By source number; null: free. */
   readonly #sources: (Source | null)[] = []
   #sourceCount = 0
@@ -54,31 +59,37 @@ export class Deliveries {
   #hasGained = false
 
   constructor({
-    output,
-    writer,
     counters,
     identities,
-    isV5,
-    window,
+    mostInFlight,
   }: {
-    output: Output
-    writer: PublishWriter
     counters: MqttCounters
     identities: Identities
-    isV5: boolean
-    /** Messages in flight at most, all sources together [MQTT-3.3.4-9]. */
-    window: number
+    /** No connection has a larger window. */
+    mostInFlight: number
   }) {
-    this.#output = output
-    this.#writer = writer
     this.#counters = counters
-    this.#isV5 = isV5
     this.#identities = identities
-    this.#ids = new PacketIds(window)
+    this.#ids = new PacketIds(mostInFlight)
   }
 
   get inFlight(): number {
     return this.#ids.inFlight
+  }
+
+  // ---- connections
+
+  /** There is a connection, and CONNACK is on its way: PUBRELs follow it, messages with the next `pump`. */
+  attach(attachment: Attachment): void {
+    this.#attachment = attachment
+    this.#hasGained = true
+    for (const id of this.#ids.unreleased()) attachment.output.acknowledge(PUBREL, id) // [MQTT-4.4.0-1]
+  }
+
+  /** The connection is over. The source `own` stays, and what it has unanswered is sent again over the next connection; the others will be removed. */
+  detach(own: number): void {
+    this.#attachment = null
+    this.#unsent = this.#ids.unansweredOf(own)
   }
 
   // ---- sources
@@ -93,8 +104,9 @@ export class Deliveries {
     return number
   }
 
-  /** The source of that number has nothing in flight and sends nothing more. */
+  /** The source of that number sends nothing more, and no answer reaches it. */
   remove(number: number): void {
+    for (const id of this.#ids.unansweredOf(number)) this.#abandon(id)
     this.#sources[number] = null
     this.#sourceCount--
   }
@@ -102,11 +114,23 @@ export class Deliveries {
   // ---- sending
 
   /** How many messages a source may send now: at QoS 1 and 2 each takes a packet id, at QoS 0 only the output must have room. */
-  credit(qos: QoS): number {
-    if (this.#output.isFull || this.#hasGained) return 0
+  credit(source: number, qos: QoS): number {
+    if (this.#attachment === null || this.#attachment.output.isFull || this.#hasGained) return 0
+    if (this.#unsent.length > 0) return source === this.#ids.sourceOf(this.#unsent[0] ?? 0) ? this.#room : 0
     if (qos === 0) return this.#share
-    const { free } = this.#ids
+    const free = this.#free
     return free < this.#share ? free : this.#share
+  }
+
+  /** Messages of QoS 1 the window has room for. */
+  get #room(): number {
+    const window = this.#attachment?.window ?? 0
+    return window - (this.#ids.inFlight - this.#unsent.length)
+  }
+
+  /** The same, as far as there are packet ids for further ones. */
+  get #free(): number {
+    return Math.max(0, Math.min(this.#room, this.#ids.free))
   }
 
   /**
@@ -122,6 +146,30 @@ export class Deliveries {
     flags: number,
     identifiers: Buffer,
   ): Unsendable | null {
+    if (this.#attachment === null) throw new TypeError('a message is delivered to a session without a connection')
+    const known = this.#unsent.length === 0 ? 0 : this.#takeUnsent(source, position)
+    const packetId = qos === 0 ? 0 : known || this.#ids.next
+    const { writer } = this.#attachment
+    const unsendable = this.#write(writer, bytes, at, publishFirst(qos, flags), packetId, identifiers)
+    if (unsendable !== null) {
+      if (known !== 0) this.#abandon(known)
+      return unsendable
+    }
+    if (qos !== 0 && known === 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.3-1]
+    this.#share--
+    this.#counters.messagesOut[qos]++
+    this.sent++
+    return null
+  }
+
+  #write(
+    writer: PublishWriter,
+    bytes: Buffer,
+    at: number,
+    first: number,
+    packetId: number,
+    identifiers: Buffer,
+  ): Unsendable | null {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
@@ -129,41 +177,56 @@ export class Deliveries {
       if (leftMs <= 0) return 'expired'
       expiryS = Math.ceil(leftMs / 1000)
     }
-    const packetId = qos === 0 ? 0 : this.#ids.next
-    const first = publishFirst(qos, flags)
-    if (!this.#writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers)) return 'too_large'
-    if (qos !== 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.3-1]
-    this.#share--
-    this.#counters.messagesOut[qos]++
-    this.sent++
-    return null
+    return writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers) ? null : 'too_large'
+  }
+
+  /** The packet id under which an earlier connection sent this message, 0: none did. Those before it are gone. */
+  #takeUnsent(source: number, position: number): number {
+    for (let id = this.#unsent[0] ?? 0; id !== 0; id = this.#unsent[0] ?? 0) {
+      const unsent = this.#ids.positionOf(id)
+      if (this.#ids.sourceOf(id) !== source || unsent > position) return 0
+      this.#unsent.shift()
+      if (unsent === position) return id
+      this.#abandon(id)
+    }
+    return 0
+  }
+
+  /** The message behind this id was dropped, or goes to another client. */
+  #abandon(id: number): void {
+    this.#ids.abandon(id)
+    if (this.#ids.awaited(id) === AwaitedAnswer.pubcomp) this.#attachment?.output.acknowledge(PUBREL, id)
   }
 
   // ---- answers
 
   /** PUBACK, with its reason code. */
   acknowledged(packetId: number, reason: number): void {
-    if (this.#ids.awaited(packetId) === AwaitedAnswer.puback) this.#settle(packetId, reason, true)
+    if (this.#awaited(packetId) === AwaitedAnswer.puback) this.#settle(packetId, reason, true)
     else this.#counters.unknownAcks++
   }
 
   /** PUBREC, with its reason code: the message is the client's, and only its id is still in use. One that refuses it ends all of it [MQTT-4.4.0-2]. */
   received(packetId: number, reason: number): void {
-    switch (this.#ids.awaited(packetId)) {
+    const attachment = this.#attachment
+    if (attachment === null) return
+    const { output, isV5 } = attachment
+    switch (this.#awaited(packetId)) {
       case AwaitedAnswer.pubrec:
         this.#settle(packetId, reason, reason >= FIRST_FAILURE)
-        if (reason < FIRST_FAILURE) this.#output.acknowledge(PUBREL, packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
+        if (reason < FIRST_FAILURE) output.acknowledge(PUBREL, packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
         return
       case AwaitedAnswer.pubcomp:
         // Sent again by a client that has not seen the PUBREL, as 3.1.1 permits.
-        this.#output.acknowledge(PUBREL, packetId)
+        output.acknowledge(PUBREL, packetId)
         return
       default:
         this.#counters.unknownAcks++
-        if (reason >= FIRST_FAILURE) return
+        // Of an earlier connection: the message is about to be sent again, and answered again.
+        if (reason >= FIRST_FAILURE || this.#unsent.includes(packetId)) return
         // A client that remembers more than the server ends its part with this.
-        if (this.#isV5) this.#output.acknowledgeWith(PUBREL, packetId, Reason.packetIdentifierNotFound)
-        else this.#output.acknowledge(PUBREL, packetId)
+        if (isV5) output.acknowledgeWith(PUBREL, packetId, Reason.packetIdentifierNotFound)
+        else output.acknowledge(PUBREL, packetId)
     }
   }
 
@@ -175,6 +238,11 @@ export class Deliveries {
     }
     this.#ids.giveBack(packetId)
     this.#hasGained = true
+  }
+
+  /** What was sent over this connection waits for. */
+  #awaited(packetId: number): AwaitedAnswer {
+    return this.#unsent.includes(packetId) ? AwaitedAnswer.none : this.#ids.awaited(packetId)
   }
 
   #settle(packetId: number, reason: number, isOver: boolean): void {
@@ -202,16 +270,25 @@ export class Deliveries {
   }
 
   #handOut(): void {
+    if (this.#unsent.length > 0) this.#sendUnsent(this.#ids.sourceOf(this.#unsent[0] ?? 0))
     if (this.#sourceCount > 1) this.#handOutShares()
     const { length } = this.#sources
     for (let n = 0; n < length; n++) this.#sources[(this.#turn + n) % length]?.pump()
+  }
+
+  #sendUnsent(source: number): void {
+    this.#sources[source]?.pump()
+    if (this.#sources[source]?.hasWaiting === true) return
+    // What it does not have any more was dropped.
+    for (const id of this.#unsent) this.#abandon(id)
+    this.#unsent = []
   }
 
   #handOutShares(): void {
     let waiting = 0
     for (const source of this.#sources) if (source?.hasWaiting === true) waiting++
     if (waiting < 2) return
-    const share = Math.max(1, Math.floor(this.#ids.free / waiting))
+    const share = Math.max(1, Math.floor(this.#free / waiting))
     const { length } = this.#sources
     const first = this.#turn
     for (let n = 0; n < length; n++) {

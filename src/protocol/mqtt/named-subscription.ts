@@ -1,10 +1,11 @@
 /*
- * A client's subscription to something kept under a name, `$queue/NAME`, `$stream/NAME/FROM` or `$share/GROUP/FILTER`, as one of the sources of its deliveries.
+ * A session's subscription to something kept under a name, `$queue/NAME`, `$stream/NAME/FROM` or `$share/GROUP/FILTER`, as one of the sources of its deliveries.
  *
- *     consuming ──UNSUBSCRIBE──▶ ending (the last answers are awaited) ──▶ ended
- *         ▲──────SUBSCRIBE──────────┘          end of the connection ────────▲
+ *     away ──connection──▶ consuming ──UNSUBSCRIBE──▶ ending (the last answers are awaited) ──▶ ended
+ *       ▲──end of the connection──┘▲────SUBSCRIBE─────────┘      end of the connection ──────────▲
  *
- * At QoS 0 a message is settled when the output has taken it.
+ * It consumes while its session has a connection. What is unsettled when that ends stays with the supply, nothing of it in the session. At
+ * QoS 0 a message is settled when the output has taken it.
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { QoS } from '../../model/message.ts'
@@ -18,10 +19,11 @@ export interface Supply {
   readonly isAsPublished: boolean
   /** Something waits to be delivered. */
   readonly hasWaiting: boolean
-  /** @throws BrokerError if it takes no further consumer. */
+  /** @throws BrokerError if it is not there, or takes no further consumer. */
   attach(consumer: Consumer): void
-  /** `isEnded`: the subscription is over, and not only its connection. */
-  detach(consumer: Consumer, isEnded: boolean): void
+  detach(consumer: Consumer): void
+  /** The subscription is over, and no consumer attached: what is kept for it goes. */
+  end(): void
   /** Delivers while there are messages and credit. */
   pump(): void
   settle(position: number): void
@@ -35,17 +37,14 @@ export class NamedSubscription implements Source {
   readonly #supply: Supply
   readonly #deliveries: Deliveries
   readonly #onEnd: () => void
-  readonly #number: number
+  #number = -1
   #qos: QoS
   #note: number
   #identifiers: Buffer
-  #state: 'consuming' | 'ending' | 'ended' = 'consuming'
+  #state: 'away' | 'consuming' | 'ending' | 'ended' = 'away'
   #inFlight = 0
 
-  /**
-   * Attaches to its supply. `onEnd` is called once, when the subscription has nothing to do with it any more.
-   * @throws BrokerError if it takes no further consumer.
-   */
+  /** `onEnd` is called once, when the subscription has nothing to do with its supply any more. */
   constructor({
     supply,
     deliveries,
@@ -69,13 +68,6 @@ export class NamedSubscription implements Source {
     this.#note = note
     this.#identifiers = identifiers
     this.#onEnd = onEnd
-    this.#number = deliveries.add(this)
-    try {
-      supply.attach(this)
-    } catch (error) {
-      deliveries.remove(this.#number)
-      throw error
-    }
   }
 
   /** The QoS granted. */
@@ -89,7 +81,7 @@ export class NamedSubscription implements Source {
   }
 
   get credit(): number {
-    return this.#state === 'consuming' ? this.#deliveries.credit(this.#qos) : 0
+    return this.#state === 'consuming' ? this.#deliveries.credit(this.#number, this.#qos) : 0
   }
 
   get hasWaiting(): boolean {
@@ -115,34 +107,65 @@ export class NamedSubscription implements Source {
     this.#inFlight--
     if (reason < FIRST_FAILURE) this.#supply.settle(position)
     else this.#supply.refuse(position, reason)
-    if (this.#state === 'ending' && this.#inFlight === 0) this.#leave(true)
+    if (this.#state === 'ending' && this.#inFlight === 0) this.#end()
   }
 
-  /** SUBSCRIBE to it again, with other options perhaps. */
+  /**
+   * There is a connection: consumes. Does so already if it is not away.
+   * @throws BrokerError if its supply is not there, or takes no further consumer; then it stays away.
+   */
+  attach(): void {
+    if (this.#state !== 'away') return
+    this.#number = this.#deliveries.add(this)
+    this.#state = 'consuming'
+    try {
+      this.#supply.attach(this)
+    } catch (error) {
+      this.#state = 'away'
+      this.#deliveries.remove(this.#number)
+      throw error
+    }
+  }
+
+  /** The connection is over; what is in flight stays unsettled. */
+  detach(): void {
+    if (this.#state === 'ending') this.#end()
+    else if (this.#state === 'consuming') this.#leave()
+  }
+
+  /** SUBSCRIBE to it again, with other options perhaps. @throws BrokerError as attach. */
   resume(qos: QoS, note: number, identifiers: Buffer): void {
     this.#qos = qos
     this.#note = note
     this.#identifiers = identifiers
+    this.attach()
     this.#state = 'consuming'
     this.#supply.pump()
   }
 
   /** UNSUBSCRIBE: takes nothing more; what has been sent may still be answered [MQTT-3.10.4-3]. */
-  end(): void {
-    this.#state = 'ending'
-    if (this.#inFlight === 0) this.#leave(true)
+  unsubscribe(): void {
+    if (this.#inFlight === 0) this.#end()
+    else this.#state = 'ending'
   }
 
-  /** The connection is over; what is in flight stays unsettled. */
+  /** The session is over. */
   close(): void {
-    this.#leave(this.#state === 'ending')
+    this.#end()
   }
 
-  #leave(isEnded: boolean): void {
-    if (this.#state === 'ended') return
-    this.#state = 'ended'
-    this.#supply.detach(this, isEnded)
+  #leave(): void {
+    this.#state = 'away'
+    this.#inFlight = 0
+    this.#supply.detach(this)
     this.#deliveries.remove(this.#number)
+  }
+
+  #end(): void {
+    if (this.#state === 'ended') return
+    if (this.#state !== 'away') this.#leave()
+    this.#state = 'ended'
+    this.#supply.end()
     this.#onEnd()
   }
 }

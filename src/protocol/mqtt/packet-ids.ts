@@ -6,7 +6,7 @@ export const AwaitedAnswer = { none: 0, puback: 1, pubrec: 2, pubcomp: 3 } as co
 export type AwaitedAnswer = (typeof AwaitedAnswer)[keyof typeof AwaitedAnswer]
 
 /**
- * The packet ids of one client's deliveries at QoS 1 and 2, with the source and position each stands for. There are as many as messages may be in flight.
+ * The packet ids of one session's deliveries at QoS 1 and 2, with the source and position each stands for. There are as many as messages may be in flight.
  *
  *     QoS 1:  none ──PUBLISH──▶ puback ──PUBACK──▶ none
  *     QoS 2:  none ──PUBLISH──▶ pubrec ──PUBREC──▶ pubcomp ──PUBCOMP──▶ none        (PUBREC that refuses: ──▶ none)
@@ -16,11 +16,14 @@ export type AwaitedAnswer = (typeof AwaitedAnswer)[keyof typeof AwaitedAnswer]
 export class PacketIds {
   /** By packet id. */
   readonly #awaited: Uint8Array
+  /** From PUBREC on, its place among the PUBRECs. */
   readonly #positions: Float64Array
   readonly #sources: Uint32Array
   readonly #ring: Uint16Array
   #head = 0
   #free: number
+  /** PUBRECs so far. */
+  #receptions = 0
 
   /** `most`: 1 to 65,535. */
   constructor(most: number) {
@@ -60,7 +63,7 @@ export class PacketIds {
 
   /** Position in its source of the message that was sent under this id and is unanswered, or NOT_IN_FLIGHT. */
   positionOf(id: number): number {
-    return this.#positions[id] ?? NOT_IN_FLIGHT
+    return this.#awaited[id] === AwaitedAnswer.pubcomp ? NOT_IN_FLIGHT : (this.#positions[id] ?? NOT_IN_FLIGHT)
   }
 
   sourceOf(id: number): number {
@@ -70,7 +73,31 @@ export class PacketIds {
   /** The client has the message behind this id: from now on it is PUBCOMP that is awaited. */
   received(id: number): void {
     this.#awaited[id] = AwaitedAnswer.pubcomp
-    this.#positions[id] = NOT_IN_FLIGHT
+    this.#positions[id] = this.#receptions++
+  }
+
+  /** The message behind this id will not be sent again. A client that may have it would take another one under this id for a repetition, so at QoS 2 PUBREL comes first. */
+  abandon(id: number): void {
+    if (this.#awaited[id] === AwaitedAnswer.pubrec) this.received(id)
+    else this.giveBack(id)
+  }
+
+  /** Ids of one source's messages that are unanswered, in the order of their positions. */
+  unansweredOf(source: number): number[] {
+    return this.#sorted(id => this.awaited(id) < AwaitedAnswer.pubcomp && this.#sources[id] === source)
+  }
+
+  /** Ids that PUBCOMP is awaited for, in the order in which their PUBRECs came. */
+  unreleased(): number[] {
+    return this.#sorted(id => this.awaited(id) === AwaitedAnswer.pubcomp)
+  }
+
+  #sorted(isWanted: (id: number) => boolean): number[] {
+    const ids: number[] = []
+    for (let id = 1; id < this.#awaited.length; id++) {
+      if (this.#awaited[id] !== AwaitedAnswer.none && isWanted(id)) ids.push(id)
+    }
+    return ids.sort((a, b) => (this.#positions[a] ?? 0) - (this.#positions[b] ?? 0))
   }
 
   /** Gives an id back that waits for an answer. */

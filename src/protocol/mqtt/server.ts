@@ -5,13 +5,16 @@ import type { Router } from '../../core/router.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
+import type { Terms } from './connect.ts'
 import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
+import type { ConnectPacket } from './control-packet.ts'
 import { MqttCounters } from './counters.ts'
 import type { IncompleteBytes } from './frame.ts'
 import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
-import type { Subscription } from './session.ts'
+import type { Session, Subscription } from './session.ts'
+import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
 
@@ -48,6 +51,7 @@ export class MqttServer {
   readonly #wheel: TimerWheel
   readonly #connections = new Set<Connection>()
   readonly #clients = new Map<string, Connection>()
+  readonly #sessions: Sessions
   #toRetry = new Set<Connection>()
   #stopped: Promise<void> | null = null
   #onLastClosed: (() => void) | null = null
@@ -79,23 +83,25 @@ export class MqttServer {
       used: 0,
       limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
     }
+    const { counters } = this
+    const groups = new SharedGroups({ router, topology, limits, counters })
+    this.#sessions = new Sessions(
+      { router, topology, streams, groups, limits, counters, identities, log },
+      { wheel: this.#wheel, clock },
+    )
     this.#host = {
       router,
-      topology,
-      streams,
-      groups: new SharedGroups({ router, topology, limits, counters: this.counters }),
       memory,
       limits,
       log,
       clock,
-      identities,
       allowAnonymous,
-      counters: this.counters,
+      counters,
       wheel: this.#wheel,
       gathering: createGathering(),
       incomplete,
-      enter: (clientId, connection) => this.#enter(clientId, connection),
-      leave: (clientId, connection) => this.#leave(clientId, connection),
+      enter: (connect, terms, connection) => this.#enter(connect, terms, connection),
+      leave: (session, connection) => this.#leave(session, connection),
       closed: connection => this.#closed(connection),
       retrySoon: connection => this.#retrySoon(connection),
     }
@@ -103,6 +109,11 @@ export class MqttServer {
 
   get clientCount(): number {
     return this.#clients.size
+  }
+
+  /** Sessions of clients that are connected, and of those that may come back. */
+  get sessionCount(): number {
+    return this.#sessions.count
   }
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
@@ -149,17 +160,20 @@ export class MqttServer {
     this.#wheel.stop()
   }
 
-  #enter(clientId: string, connection: Connection): void {
+  #enter({ isClean }: ConnectPacket, { clientId, sessionExpiryMs }: Terms, connection: Connection): Opened {
     const existing = this.#clients.get(clientId)
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
     }
+    this.#sessions.checkRoom(clientId, sessionExpiryMs)
     existing?.takenOver()
     this.#clients.set(clientId, connection)
+    return this.#sessions.open(clientId, { isClean, expiryMs: sessionExpiryMs })
   }
 
-  #leave(clientId: string, connection: Connection): void {
-    if (this.#clients.get(clientId) === connection) this.#clients.delete(clientId)
+  #leave(session: Session, connection: Connection): void {
+    if (this.#clients.get(session.clientId) === connection) this.#clients.delete(session.clientId)
+    this.#sessions.close(session)
   }
 
   #closed(connection: Connection): void {

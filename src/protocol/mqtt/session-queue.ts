@@ -5,7 +5,7 @@ import { PUBLISH_DUP } from './publish-frame.ts'
 import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
 
-/** The source of what a session's own subscriptions select: the session's queue. */
+/** The source of what a session's own subscriptions select: the session's queue. While there is no connection it fills. */
 export class SessionQueue implements Source {
   readonly #queue: Queue
   readonly #clientId: string
@@ -29,11 +29,15 @@ export class SessionQueue implements Source {
     this.#deliveries = deliveries
     this.#identifiers = identifiers
     this.#number = deliveries.add(this)
-    queue.attach(this)
+  }
+
+  /** Its number among the sources. */
+  get number(): number {
+    return this.#number
   }
 
   get credit(): number {
-    return this.#deliveries.credit(1)
+    return this.#deliveries.credit(this.#number, 1)
   }
 
   get hasWaiting(): boolean {
@@ -65,9 +69,18 @@ export class SessionQueue implements Source {
     this.#queue.settle(position)
   }
 
+  /** There is a connection. */
+  attach(): void {
+    this.#queue.attach(this)
+  }
+
+  /** The connection is over: what it left unanswered goes back to its places. */
+  detach(): void {
+    this.#queue.detach(this)
+  }
+
   /** The session is over, and what waits for it goes. */
   close(): void {
-    this.#queue.detach(this)
     this.#queue.delete('session_ended')
   }
 }

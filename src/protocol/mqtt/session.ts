@@ -1,11 +1,12 @@
 /*
- * A client's identity on the broker: what it has subscribed to, and what it is sent.
+ * A client's identity on the broker: what it has subscribed to, what waits for it, and what it has not answered.
  *
  * Topics: all bindings of a session lead to this one destination, so that overlapping subscriptions deliver a message once. QoS 0 goes straight into
  * the output, QoS 1 and 2 through the session's queue.
  *
- * It ends with its connection: sessions that outlive it are not built yet, which CONNACK says (session expiry 0, session present 0). Only how
- * far streams were read is kept for those who ask for such a session.
+ *     away ──attach (CONNACK)──▶ attached to a connection ──detach──▶ away │ ended
+ *
+ * Its bindings stay while it is away, so no route changes with a connection that comes or goes: QoS 0 is dropped and counted, the queue fills.
  */
 import type { Binding, Destination } from '../../core/binding.ts'
 import type { LiveReceiver } from '../../core/consumer.ts'
@@ -17,24 +18,28 @@ import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, type QoS, recordClientId } from '../../model/message.ts'
-import type { ConnectPacket, SubscriptionRequest } from './control-packet.ts'
+import type { Logger } from '../../telemetry/log.ts'
+import type { Attachment } from './attachment.ts'
+import type { SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { Deliveries } from './deliveries.ts'
 import type { MqttLimits } from './limits.ts'
 import { NamedSubscription, type Supply } from './named-subscription.ts'
-import type { Output } from './output.ts'
 import { Reason } from './protocol-error.ts'
-import { PublishWriter, topicBytes } from './publish-frame.ts'
+import { topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { SessionQueue } from './session-queue.ts'
 import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
 import { SharedSupply } from './shared-supply.ts'
-import { forgetCursor, StreamSupply } from './stream-supply.ts'
+import { StreamSupply } from './stream-supply.ts'
 import { identifierProperty, NO_IDENTIFIERS, SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
+
+/** Stands for the session's own queue where there is none. */
+const NO_SOURCE = -1
 
 /** A subscription to something kept under a name. */
 type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
@@ -45,28 +50,31 @@ export interface Subscription {
   readonly qos: number
 }
 
+/** What all sessions of a server share. */
+export interface SessionHost {
+  readonly router: Router
+  readonly topology: Topology
+  readonly streams: Streams
+  readonly groups: SharedGroups
+  readonly limits: MqttLimits
+  readonly counters: MqttCounters
+  readonly identities: Identities
+  readonly log: Logger
+}
+
 export class Session implements Destination, LiveReceiver, SharedMember {
   readonly clientId: string
   readonly live: LiveReceiver = this
+  /** How long it outlives each of its connections, milliseconds; 0: it ends with it. DISCONNECT may change it. */
+  expiryMs: number
   /** Made with the first subscription that needs it. */
   queue: Queue | null = null
   /** Messages of QoS 0 it did not get. */
   dropped = 0
 
-  readonly #router: Router
-  readonly #topology: Topology
-  readonly #streams: Streams
-  readonly #groups: SharedGroups
-  readonly #limits: MqttLimits
-  readonly #counters: MqttCounters
-  readonly #identities: Identities
-  readonly #output: Output
-  readonly #writer: PublishWriter
-  readonly #isV5: boolean
-  readonly #window: number
-  readonly #isClean: boolean
-  /** The client has asked for a session that outlives its connection. */
-  readonly #isKept: boolean
+  readonly #host: SessionHost
+  /** null: away. */
+  #attachment: Attachment | null = null
   readonly #bindings = new Map<string, Binding>()
   readonly #identifiers = new SubscriptionIdentifiers()
   /** By filter; those that have ended stay until the last of their messages is answered. */
@@ -76,44 +84,51 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   #deliveries: Deliveries | null = null
   #sentLive = 0
 
-  constructor({
-    clientId,
-    connect,
-    router,
-    topology,
-    streams,
-    groups,
-    limits,
-    counters,
-    identities,
-    output,
-  }: {
-    clientId: string
-    connect: ConnectPacket
-    router: Router
-    topology: Topology
-    streams: Streams
-    groups: SharedGroups
-    limits: MqttLimits
-    counters: MqttCounters
-    identities: Identities
-    output: Output
-  }) {
+  constructor(clientId: string, expiryMs: number, host: SessionHost) {
     this.clientId = clientId
-    this.#router = router
-    this.#topology = topology
-    this.#streams = streams
-    this.#groups = groups
-    this.#isClean = connect.isClean
-    this.#isKept = connect.version === 5 ? connect.sessionExpiryS > 0 : !connect.isClean
-    this.#limits = limits
-    this.#counters = counters
-    this.#identities = identities
-    this.#output = output
-    this.#writer = new PublishWriter(output, connect, limits.topicAliases)
-    this.#isV5 = connect.version === 5
-    this.#window = Math.min(limits.inflight, connect.receiveMaximum) // [MQTT-3.3.4-9]
+    this.expiryMs = expiryMs
+    this.#host = host
   }
+
+  // ---- connections
+
+  /** A connection has come: what the last one left unanswered is sent again with the next `pump`, then what has been waiting. */
+  attach(attachment: Attachment): void {
+    this.#attachment = attachment
+    this.#deliveries?.attach(attachment)
+    this.#source?.attach()
+    for (const [filter, subscription] of this.#named) {
+      try {
+        subscription.attach()
+      } catch (error) {
+        if (!(error instanceof BrokerError)) throw error
+        this.#host.log.warn(
+          { client: this.clientId, filter, code: error.code },
+          'a subscription of a resumed session has nothing to consume from; it is tried again with the next connection',
+        )
+      }
+    }
+  }
+
+  /** The connection is over, the session is not. */
+  detach(): void {
+    this.#attachment = null
+    this.#deliveries?.detach(this.#source?.number ?? NO_SOURCE)
+    for (const subscription of this.#named.values()) subscription.detach()
+    this.#source?.detach()
+  }
+
+  /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. */
+  end(): void {
+    const { router } = this.#host
+    for (const binding of this.#bindings.values()) router.unbind(MQTT_EXCHANGE, binding)
+    this.#bindings.clear()
+    for (const subscription of this.#named.values()) subscription.close()
+    this.#source?.close()
+    this.#attachment = null
+  }
+
+  // ---- what others may look at
 
   *subscriptions(): Iterable<Subscription> {
     for (const { pattern, maxQos } of this.#bindings.values()) yield { filter: pattern, qos: maxQos }
@@ -139,7 +154,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
 
   /** Subscribes to one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the granted QoS, or why it is refused. */
   subscribe(request: SubscriptionRequest): QoS | SubscriptionRefusal {
-    const { topicLevels, subscriptionsPerSession } = this.#limits
+    const { topicLevels, subscriptionsPerSession } = this.#host.limits
     const { filter } = request
     const wanted = readFilter(filter, topicLevels)
     if (wanted.kind === 'refused') return wanted
@@ -167,10 +182,10 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       note: subscriptionNote(request, granted),
     }
     const replaced = this.#bindings.get(filter)
-    if (replaced !== undefined) this.#router.unbind(MQTT_EXCHANGE, replaced)
+    if (replaced !== undefined) this.#host.router.unbind(MQTT_EXCHANGE, replaced)
     this.#bindings.set(filter, binding)
     this.#identifiers.set(filter, request.identifier, request.isNoLocal)
-    this.#router.bind(MQTT_EXCHANGE, binding)
+    this.#host.router.bind(MQTT_EXCHANGE, binding)
     return granted
   }
 
@@ -180,10 +195,9 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       // Taking a message from a queue and keeping it from this client would lose it for the others.
       return refusal(Reason.implementationSpecific, 'No Local is for topics, not for $queue and $stream')
     }
-    if (this.#resume(request, granted)) return granted
     try {
-      const supply =
-        wanted.kind === 'queue' ? new QueueSupply(this.#topology.queue(wanted.name)) : this.#reading(wanted)
+      if (this.#resume(request, granted)) return granted
+      const supply = this.#supplyOf(wanted)
       if ('reason' in supply) return supply
       this.#add(supply, request, granted)
       return granted
@@ -199,7 +213,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       const note = subscriptionNote(request, granted)
       const identifiers = identifierProperty(request.identifier)
       const membership = { member: this, qos: granted, note, identifiers }
-      const group = this.#groups.join(wanted, membership)
+      const group = this.#host.groups.join(wanted, membership)
       if (!this.#resume(request, granted)) this.#add(new SharedSupply(group, this), request, granted)
       return granted
     } catch (error) {
@@ -208,14 +222,14 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     }
   }
 
-  /** False: there is no such subscription to something kept under a name. */
+  /** False: there is no such subscription to something kept under a name. @throws BrokerError as attach. */
   #resume(request: SubscriptionRequest, granted: QoS): boolean {
     const known = this.#named.get(request.filter)
     known?.resume(granted, subscriptionNote(request, granted), identifierProperty(request.identifier))
     return known !== undefined
   }
 
-  /** @throws BrokerError if the supply takes no further consumer. */
+  /** @throws BrokerError if the supply is not there, or takes no further consumer. */
   #add(supply: Supply, request: SubscriptionRequest, granted: QoS): void {
     const { filter } = request
     const note = subscriptionNote(request, granted)
@@ -223,19 +237,20 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     const deliveries = this.#takeDeliveries()
     const onEnd = () => this.#named.delete(filter)
     const subscription = new NamedSubscription({ supply, deliveries, qos: granted, note, identifiers, onEnd })
+    subscription.attach()
     this.#named.set(filter, subscription)
   }
 
-  /** A session has one cursor in a stream, and so one subscription to it. */
-  #reading({ name, from }: Wanted & { readonly kind: 'stream' }): Supply | SubscriptionRefusal {
-    const stream = this.#streams.stream(name)
+  #supplyOf(wanted: Named): Supply | SubscriptionRefusal {
+    const { topology, streams } = this.#host
+    if (wanted.kind === 'queue') return new QueueSupply(topology, wanted.name)
+    // A session has one cursor in a stream, and so one subscription to it.
+    const { name, from } = wanted
     for (const filter of this.#named.keys()) {
       if (filter.slice(0, filter.lastIndexOf('/')) !== `$stream/${name}`) continue
       return refusal(Reason.implementationSpecific, `the session reads ${filter} already; unsubscribe from that first`)
     }
-    // A clean start ends the session that was [MQTT-3.1.2-4], and its cursors with it.
-    if (this.#isClean) forgetCursor(stream, this.clientId)
-    return new StreamSupply(stream, from, this.#isKept ? this.clientId : null)
+    return new StreamSupply(streams, { name, from, cursor: this.expiryMs > 0 ? this.clientId : null })
   }
 
   /** False if there was no such subscription. */
@@ -244,19 +259,20 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     if (binding !== undefined) {
       this.#bindings.delete(filter)
       this.#identifiers.delete(filter)
-      this.#router.unbind(MQTT_EXCHANGE, binding)
+      this.#host.router.unbind(MQTT_EXCHANGE, binding)
       return true
     }
     const consumed = this.#named.get(filter)
     if (consumed === undefined || consumed.isEnding) return false
-    this.#groups.leave(filter, this)
-    consumed.end()
+    this.#host.groups.leave(filter, this)
+    consumed.unsubscribe()
     return true
   }
 
   #makeQueue(): void {
-    this.queue = this.#topology.memoryQueue(`session:${this.clientId}`, {
-      ...this.#limits.sessionQueue,
+    const { topology, limits } = this.#host
+    this.queue = topology.memoryQueue(`session:${this.clientId}`, {
+      ...limits.sessionQueue,
       ageMs: Number.POSITIVE_INFINITY,
     })
     this.#source = new SessionQueue({
@@ -265,33 +281,27 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       deliveries: this.#takeDeliveries(),
       identifiers: this.#identifiers,
     })
+    if (this.#attachment !== null) this.#source.attach()
   }
 
   #takeDeliveries(): Deliveries {
-    this.#deliveries ??= new Deliveries({
-      output: this.#output,
-      writer: this.#writer,
-      counters: this.#counters,
-      identities: this.#identities,
-      isV5: this.#isV5,
-      window: this.#window,
-    })
+    if (this.#deliveries !== null) return this.#deliveries
+    const { counters, identities, limits } = this.#host
+    // A later connection may have a larger window than this one.
+    const mostInFlight = this.expiryMs > 0 ? limits.inflight : (this.#attachment?.window ?? limits.inflight)
+    this.#deliveries = new Deliveries({ counters, identities, mostInFlight })
+    if (this.#attachment !== null) this.#deliveries.attach(this.#attachment)
     return this.#deliveries
   }
 
   // ---- QoS 0: straight into the output
 
   get hasRoom(): boolean {
-    return !this.#output.isFull
+    return this.#attachment?.output.isFull === false
   }
 
   deliverRun(run: Run, topic: string, note: number): void {
     if (isNoLocal(note) && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
-    if (this.#output.isFull) {
-      this.#counters.droppedBy.output_full += run.count
-      this.dropped += run.count
-      return
-    }
     const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(run, topic)
     this.#write(run, topic, note, identifiers)
   }
@@ -301,13 +311,25 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   }
 
   #write(run: Run, topic: string, note: number, identifiers: Buffer): void {
+    const { counters } = this.#host
+    const attachment = this.#attachment
+    if (attachment === null) {
+      counters.droppedBy.not_connected += run.count
+      this.dropped += run.count
+      return
+    }
+    if (attachment.output.isFull) {
+      counters.droppedBy.output_full += run.count
+      this.dropped += run.count
+      return
+    }
     const isRetain = run.retain && isRetainAsPublished(note)
-    const tooLarge = this.#writer.writeRun(run, topicBytes(topic), isRetain, identifiers)
+    const tooLarge = attachment.writer.writeRun(run, topicBytes(topic), isRetain, identifiers)
     if (tooLarge > 0) {
-      this.#counters.droppedBy.too_large += tooLarge
+      counters.droppedBy.too_large += tooLarge
       this.dropped += tooLarge
     }
-    this.#counters.messagesOut[0] += run.count - tooLarge
+    counters.messagesOut[0] += run.count - tooLarge
     this.#sentLive += run.count - tooLarge
   }
 
@@ -340,16 +362,5 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   /** The output has room again. */
   outputDrained(): void {
     this.#deliveries?.outputDrained()
-  }
-
-  /** The session is over: subscriptions and waiting messages go. */
-  close(): void {
-    for (const binding of this.#bindings.values()) this.#router.unbind(MQTT_EXCHANGE, binding)
-    this.#bindings.clear()
-    for (const [filter, subscription] of this.#named) {
-      this.#groups.leave(filter, this)
-      subscription.close()
-    }
-    this.#source?.close()
   }
 }

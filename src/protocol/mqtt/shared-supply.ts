@@ -29,6 +29,10 @@ export class SharedSupply implements Supply {
     this.#group.detach(this.#member)
   }
 
+  end(): void {
+    this.#group.leave(this.#member)
+  }
+
   pump(): void {
     this.#group.queue.pump()
   }

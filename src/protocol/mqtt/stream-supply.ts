@@ -1,23 +1,25 @@
 import type { Consumer } from '../../core/consumer.ts'
-import type { Stream } from '../../core/stream.ts'
 import type { StreamReader } from '../../core/stream-reader.ts'
+import type { Streams } from '../../core/streams.ts'
 import type { ReadFrom } from '../../model/read-from.ts'
 import type { Supply } from './named-subscription.ts'
 
 /**
- * `$stream/NAME/FROM`: a stream, read from a place on. An answer, whatever it is, moves the cursor: a stream takes nothing back. UNSUBSCRIBE forgets the
- * cursor, the end of the connection does not.
+ * `$stream/NAME/FROM`: a stream, read from a place on. An answer, whatever it is, moves the cursor: a stream takes nothing back. UNSUBSCRIBE and the
+ * end of the session forget the cursor, the end of the connection does not.
  */
 export class StreamSupply implements Supply {
   readonly isAsPublished = false
-  readonly #stream: Stream
+  readonly #streams: Streams
+  readonly #name: string
   readonly #from: ReadFrom
   readonly #cursor: string | null
   #reader: StreamReader | null = null
 
   /** `cursor` is the name under which it is kept how far the client has read; null: it is not. */
-  constructor(stream: Stream, from: ReadFrom, cursor: string | null) {
-    this.#stream = stream
+  constructor(streams: Streams, { name, from, cursor }: { name: string; from: ReadFrom; cursor: string | null }) {
+    this.#streams = streams
+    this.#name = name
     this.#from = from
     this.#cursor = cursor
   }
@@ -27,12 +29,21 @@ export class StreamSupply implements Supply {
   }
 
   attach(consumer: Consumer): void {
-    this.#reader = this.#stream.read(this.#cursor, this.#from, consumer)
+    this.#reader = this.#streams.stream(this.#name).read(this.#cursor, this.#from, consumer)
   }
 
-  detach(_consumer: Consumer, isEnded: boolean): void {
+  detach(): void {
     this.#reader?.close()
-    if (isEnded && this.#cursor !== null) forgetCursor(this.#stream, this.#cursor)
+    this.#reader = null
+  }
+
+  end(): void {
+    if (this.#cursor === null) return
+    // Forgotten at once in memory. That the disk cannot be told happens only while the gateway stops: then the cursor is there again at its next start.
+    this.#streams
+      .find(this.#name)
+      ?.forget(this.#cursor)
+      .catch(() => undefined)
   }
 
   pump(): void {
@@ -50,10 +61,4 @@ export class StreamSupply implements Supply {
   skip(position: number): void {
     this.#reader?.settle(position)
   }
-}
-
-/** The next reader of this name begins where it asks to. */
-export function forgetCursor(stream: Stream, cursor: string): void {
-  // Forgotten at once in memory. That the disk cannot be told happens only while the gateway stops: then the cursor is there again at its next start.
-  stream.forget(cursor).catch(() => undefined)
 }

@@ -44,20 +44,6 @@ describe('CONNECT', () => {
     await client.says(DISCONNECT).hearsClose()
   })
 
-  transcript(
-    'a 5.0 client that asks for a session to be kept is told that it ends with the connection',
-    async ({ client }) => {
-      await client.says(connect5('c1', '05 11 00 00 0e 10'))
-      const connack = await client.hearsPacket()
-      expect(connack.subarray(2, 4)).toEqual(bytes('00 00'))
-      expect(connack.includes(bytes('11 00 00 00 00'))).toBe(true)
-    },
-  )
-
-  transcript('3.1.1 without clean session is accepted with session present 0', async ({ client }) => {
-    await client.says(connect311('c1', '00')).hears(CONNACK_311) // [MQTT-3.2.2-3]
-  })
-
   transcript('an empty client id is given one: 3.1.1 [MQTT-3.1.3-6]', async ({ client, broker }) => {
     await client.says(connect311('')).hears(CONNACK_311)
     expect([...broker.server.clients()][0]?.id).toMatch(/^auto-/)

@@ -12,6 +12,8 @@ export const connect5 = (clientId: string, properties = '00', flags = '02', ...p
 
 export const CONNECT_311 = connect311('c1')
 export const CONNACK_311 = bytes('20 02 00 00')
+/** CONNACK of 3.1.1 with session present. */
+export const RESUMED_311 = bytes('20 02 01 00')
 export const CONNECT_5 = connect5('c1')
 /** Receive maximum 64, no retain, 1 MiB packets, 16 topic aliases, wildcards, subscription identifiers, shared subscriptions. */
 export const CONNACK_5 = packet(
