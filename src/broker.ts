@@ -233,6 +233,7 @@ async function compose(
     router,
     topology,
     streams,
+    retained,
     memory,
     limits: config.limits,
     log,

@@ -94,11 +94,6 @@ export function gatewayMetrics({
       Object.entries(counters.droppedBy).map(([reason, value]) => ({ labels: { reason }, value })),
     ),
     counter(
-      'sluice_mqtt_retain_ignored_total',
-      'Messages with a retain flag that was not honoured.',
-      () => counters.retainIgnored,
-    ),
-    counter(
       'sluice_mqtt_unknown_acks_total',
       'Acknowledgements of packet ids not in flight.',
       () => counters.unknownAcks,

@@ -123,6 +123,8 @@ export class TopicMap<V extends object> {
 export class TopicWalk<V extends object> {
   /** Nothing is left. */
   isDone = false
+  /** How many nodes it has looked at. */
+  visited = 0
   readonly #isWanted: (value: V) => boolean
   readonly #levels: readonly string[]
   /** The filter ends with `#`: what is below the levels matches too, and so does what they lead to [MQTT-4.7.1-2]. */
@@ -141,6 +143,7 @@ export class TopicWalk<V extends object> {
   /** The next match; null: there is none among the next `steps` nodes, or `isDone`. */
   next(steps: number): V | null {
     for (let step = 0; step < steps; step++) {
+      this.visited++
       const top = this.#stack.at(-1)
       if (top === undefined) {
         this.isDone = true

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
+import type { RetainedLimits } from '../../src/core/retained.ts'
 import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
 import { MqttServer } from '../../src/protocol/mqtt/server.ts'
 import type { Logger } from '../../src/telemetry/log.ts'
@@ -167,21 +168,24 @@ export class MqttUnderTest {
   static async start({
     limits = {},
     memoryBytes = 64 * 1024 ** 2,
+    retained,
     allowAnonymous = true,
     log = pino({ level: 'silent' }),
   }: {
     limits?: Partial<MqttLimits>
     memoryBytes?: number
+    retained?: RetainedLimits
     allowAnonymous?: boolean
     log?: Logger
   } = {}): Promise<MqttUnderTest> {
     const directory = await tempDir()
-    const core = await CoreUnderTest.open(directory.path, { memoryBytes })
+    const core = await CoreUnderTest.open(directory.path, { memoryBytes, ...(retained !== undefined && { retained }) })
     const { router, topology, streams, memory, identities } = core
     const server = new MqttServer({
       router,
       topology,
       streams,
+      retained: core.retained,
       memory,
       identities,
       log,

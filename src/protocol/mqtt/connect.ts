@@ -41,7 +41,7 @@ export function agreeOn(
   }
   // Users are not built yet: names and passwords cannot be checked, so either everybody may come in or nobody.
   if (!allowAnonymous) throw new ProtocolError(Reason.notAuthorized, 'anonymous clients are not allowed')
-  if (connect.will !== null) checkWill(connect.will, version, limits.topicLevels)
+  if (connect.will !== null) checkWill(connect.will, limits.topicLevels)
   const mostS = Math.max(1, Math.floor(limits.keepAliveMaxMs / 1000))
   const asked = connect.keepAliveS
   const isCut = version === 5 && limits.keepAliveMaxMs > 0 && (asked === 0 || asked > mostS)
@@ -82,7 +82,7 @@ export function connackAccepted(
       properties: {
         ...(connect.sessionExpiryS !== sessionExpiryInterval && { sessionExpiryInterval }),
         receiveMaximum: limits.receiveMax,
-        retainAvailable: false,
+        retainAvailable: true,
         maximumPacketSize: limits.packetBytes,
         ...(limits.topicAliases > 0 && { topicAliasMaximum: limits.topicAliases }),
         ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]

@@ -22,8 +22,6 @@ export class MqttCounters {
   refusedPublishes = 0
   /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes; its session had no connection. */
   readonly droppedBy = { output_full: 0, too_large: 0, not_connected: 0 }
-  /** 3.1.1 publishes with the retain flag: delivered, not retained. */
-  retainIgnored = 0
   /** Acknowledgements of packet ids that are not in flight. */
   unknownAcks = 0
   /** Wills that could not be published. */

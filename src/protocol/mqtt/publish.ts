@@ -272,9 +272,6 @@ export class Publishing implements Publisher {
     const isDup = (first & PUBLISH_DUP) !== 0
     const isRetain = (first & PUBLISH_RETAIN) !== 0
     if (qos === 0 && isDup) throw malformed('a PUBLISH of QoS 0 with the DUP flag') // [MQTT-3.3.1-2]
-    if (isRetain && this.#isV5) {
-      throw new ProtocolError(Reason.retainNotSupported, 'retained messages are not supported') // [MQTT-3.2.2-14]
-    }
     const run = this.#run
     run.bytes = this.#frames.bytes
     run.count = 0
@@ -325,7 +322,6 @@ export class Publishing implements Publisher {
     if (count === 0) return
     const accepted = this.#router.publishRun(this.#handle, topic.route, run)
     this.received += accepted
-    if (run.retain) this.#counters.retainIgnored += accepted
     this.#counters.messagesIn[run.qos] += accepted
     if (run.qos !== 0) {
       // The ack is the line after the receipt. Where headers decide, the messages of a run differ and 0x10, which may be said, is not.

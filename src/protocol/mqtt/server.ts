@@ -1,6 +1,7 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
+import type { Retained } from '../../core/retained.ts'
 import type { Router } from '../../core/router.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
@@ -60,6 +61,7 @@ export class MqttServer {
     router,
     topology,
     streams,
+    retained,
     memory,
     limits,
     log,
@@ -70,6 +72,7 @@ export class MqttServer {
     router: Router
     topology: Topology
     streams: Streams
+    retained: Retained
     memory: MemoryBudget
     limits: MqttLimits
     log: Logger
@@ -86,7 +89,7 @@ export class MqttServer {
     const { counters } = this
     const groups = new SharedGroups({ router, topology, limits, counters })
     this.#sessions = new Sessions(
-      { router, topology, streams, groups, limits, counters, identities, log },
+      { router, topology, streams, retained, groups, limits, counters, identities, log },
       { wheel: this.#wheel, clock },
     )
     this.#host = {

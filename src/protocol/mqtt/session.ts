@@ -12,6 +12,7 @@ import type { Binding, Destination } from '../../core/binding.ts'
 import type { LiveReceiver } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
+import type { Retained } from '../../core/retained.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
 import type { Streams } from '../../core/streams.ts'
@@ -29,6 +30,7 @@ import { Reason } from './protocol-error.ts'
 import { topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
+import { RetainedFeed } from './retained-feed.ts'
 import { SessionQueue } from './session-queue.ts'
 import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
@@ -55,6 +57,7 @@ export interface SessionHost {
   readonly router: Router
   readonly topology: Topology
   readonly streams: Streams
+  readonly retained: Retained
   readonly groups: SharedGroups
   readonly limits: MqttLimits
   readonly counters: MqttCounters
@@ -82,6 +85,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   #source: SessionQueue | null = null
   /** Made with the first source. */
   #deliveries: Deliveries | null = null
+  /** Made with the first subscription that is sent retained messages. */
+  #feed: RetainedFeed | null = null
   #sentLive = 0
 
   constructor(clientId: string, expiryMs: number, host: SessionHost) {
@@ -186,7 +191,25 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#bindings.set(filter, binding)
     this.#identifiers.set(filter, request.identifier, request.isNoLocal)
     this.#host.router.bind(MQTT_EXCHANGE, binding)
+    this.#feedRetained(request, binding.note, replaced === undefined)
     return granted
+  }
+
+  /** 3.1.1 knows no Retain Handling: every subscription is sent them, 3.1.1 [MQTT-3.3.1-6], [MQTT-3.8.4-3]. */
+  #feedRetained({ filter, retainHandling }: SubscriptionRequest, note: number, isNew: boolean): void {
+    const { retained } = this.#host
+    const isWanted = retainHandling === 0 || (retainHandling === 1 && isNew) // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT-3.8.4-4]
+    if (!isWanted || retained.messages === 0) {
+      this.#feed?.change(filter, note)
+      return
+    }
+    this.#feed ??= new RetainedFeed({
+      clientId: this.clientId,
+      queue: () => this.queue,
+      deliveries: this.#takeDeliveries(),
+      identifiers: this.#identifiers,
+    })
+    this.#feed.begin(filter, retained.walk(filter), note)
   }
 
   #consume(wanted: Named, request: SubscriptionRequest): QoS | SubscriptionRefusal {
@@ -259,6 +282,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     if (binding !== undefined) {
       this.#bindings.delete(filter)
       this.#identifiers.delete(filter)
+      this.#feed?.end(filter)
       this.#host.router.unbind(MQTT_EXCHANGE, binding)
       return true
     }
@@ -357,10 +381,12 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   /** All packets of a chunk have been looked at: sends what they gave room for. */
   pump(): void {
     this.#deliveries?.pump()
+    this.#feed?.pump()
   }
 
   /** The output has room again. */
   outputDrained(): void {
     this.#deliveries?.outputDrained()
+    this.#feed?.pump()
   }
 }

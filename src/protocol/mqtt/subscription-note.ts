@@ -33,7 +33,10 @@ export const isNoLocal = (note: number): boolean => (note & LOCAL) === 0
 /** The retain flag is wanted as the publisher set it. */
 export const isRetainAsPublished = (note: number): boolean => (note & RETAIN_AS_PUBLISHED) !== 0
 
-const grantedQos = (note: number): QoS => ((((note >> QOS_SHIFT) & 3) + 1) >> 1) as QoS
+/** The same for a message that is sent because it is retained and the subscription new. */
+export const retainedNote = (note: number): number => note | RETAINED
+
+export const grantedQos = (note: number): QoS => ((((note >> QOS_SHIFT) & 3) + 1) >> 1) as QoS
 
 /** The lower of the QoS the record was published at and the one granted [MQTT-3.8.4-8], 3.1.1 [MQTT-3.8.4-6]. */
 export const deliveredQos = (bytes: Buffer, at: number, note: number): QoS =>

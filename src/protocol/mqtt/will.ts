@@ -6,10 +6,7 @@ import { ProtocolError, Reason } from './protocol-error.ts'
 import { checkTopic } from './topic.ts'
 
 /** Throws ProtocolError if the will is one that could not be published as it asks to be. */
-export function checkWill(will: WillMessage, version: number, topicLevels: number): void {
-  if (will.retain && version === 5) {
-    throw new ProtocolError(Reason.retainNotSupported, 'the will is to be retained, which is not supported') // [MQTT-3.2.2-13]
-  }
+export function checkWill(will: WillMessage, topicLevels: number): void {
   checkTopic(will.topic, topicLevels)
 }
 

@@ -113,7 +113,6 @@ describe('CONNECT', () => {
     ['authentication data without a method', 0x82, connect5('c', '04 16 00 01 61')],
     ['an authentication method', 0x8c, connect5('c', '04 15 00 01 61')],
     ['properties longer than the packet', 0x81, connect5('c', '7f')],
-    ['a will to be retained', 0x9a, connect5('c', '00', '26', bytes('00'), text('w'), text('x'))],
     ['a will topic with a wildcard', 0x90, connect5('c', '00', '06', bytes('00'), text('w/#'), text('x'))],
     [
       'a will with a wildcard in its response topic',

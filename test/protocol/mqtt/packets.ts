@@ -15,12 +15,12 @@ export const CONNACK_311 = bytes('20 02 00 00')
 /** CONNACK of 3.1.1 with session present. */
 export const RESUMED_311 = bytes('20 02 01 00')
 export const CONNECT_5 = connect5('c1')
-/** Receive maximum 64, no retain, 1 MiB packets, 16 topic aliases, wildcards, subscription identifiers, shared subscriptions. */
+/** Receive maximum 64, retain, 1 MiB packets, 16 topic aliases, wildcards, subscription identifiers, shared subscriptions. */
 export const CONNACK_5 = packet(
   0x20,
   '00 00 13',
   '21 00 40',
-  '25 00',
+  '25 01',
   '27 00 10 00 00',
   '22 00 10',
   '28 01',

@@ -56,13 +56,12 @@ describe('PUBLISH and delivery, 3.1.1', () => {
 
   transcript(
     'the retain and DUP flags of the publisher do not travel: 3.1.1 [MQTT-3.3.1-9], [MQTT-3.3.1-3]',
-    async ({ client, broker }) => {
+    async ({ client }) => {
       await client
         .says(CONNECT_311, subscribe311('00 01', 'a', '00'), subscribe311('00 02', 'b', '01'))
         .hears(CONNACK_311, suback311('00 01', '00'), suback311('00 02', '01'))
       await client.says(publish311('a', 'x', 0x31)).hears(publish311('a', 'x'))
       await client.says(publish311('b', 'y', 0x3b, '00 07')).hears(publish311('b', 'y', 0x32, '00 01'), puback('00 07'))
-      expect(broker.server.counters.retainIgnored).toBe(2)
     },
   )
 

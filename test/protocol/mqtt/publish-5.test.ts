@@ -140,7 +140,6 @@ describe('PUBLISH and delivery, 5.0', () => {
 
   const closing: [string, string, Buffer][] = [
     ['81', 'QoS 3 [MQTT-3.3.1-4]', publish5('a', 'x', 0x36, '00 01')],
-    ['9a', 'the retain flag [MQTT-3.2.2-14]', publish5('a', 'x', 0x31)],
     ['81', 'DUP with QoS 0 [MQTT-3.3.1-2]', publish5('a', 'x', 0x38)],
     ['81', 'packet id 0 [MQTT-2.2.1-3]', publish5('a', 'x', 0x32, '00 00')],
     ['81', 'no properties length', packet(0x30, text('a'))],

@@ -1,4 +1,5 @@
 import { test } from 'vitest'
+import type { RetainedLimits } from '../../../src/core/retained.ts'
 import type { MqttLimits } from '../../../src/protocol/mqtt/limits.ts'
 import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
 
@@ -12,6 +13,7 @@ export interface Scene {
 export interface Staging {
   readonly limits?: Partial<MqttLimits>
   readonly memoryBytes?: number
+  readonly retained?: RetainedLimits
   readonly allowAnonymous?: boolean
 }
 
