@@ -137,6 +137,7 @@ const LAYERS: readonly Layer[] = [
       'src/broker.ts',
       'src/gateway.ts',
       'src/gateway-model.ts',
+      'src/gateway-retained.ts',
       'src/gateway-dead-letters.ts',
       'src/gateway-definitions.ts',
       'src/gateway-forecasts.ts',

@@ -255,6 +255,8 @@ async function compose(
     store,
     topology,
     streams,
+    retained,
+    schedule,
     declarations,
     router,
     memory,

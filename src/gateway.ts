@@ -4,15 +4,18 @@ import { readBuild } from './assets.ts'
 import type { Upstream } from './bridge/upstream.ts'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './core/clock.ts'
+import type { CommitSchedule } from './core/commit-schedule.ts'
 import type { Declarations } from './core/declarations.ts'
 import type { Identities } from './core/identity.ts'
 import type { MemoryBudget } from './core/memory.ts'
+import type { Retained } from './core/retained.ts'
 import type { Router } from './core/router.ts'
 import type { Streams } from './core/streams.ts'
 import type { Topology } from './core/topology.ts'
 import { RunningDefinitions } from './gateway-definitions.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
+import { RunningRetained } from './gateway-retained.ts'
 import { RunningStreams } from './gateway-streams.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
@@ -24,6 +27,8 @@ export interface GatewayParts {
   readonly store: Store
   readonly topology: Topology
   readonly streams: Streams
+  readonly retained: Retained
+  readonly schedule: CommitSchedule
   readonly declarations: Declarations
   readonly router: Router
   readonly memory: MemoryBudget
@@ -42,6 +47,7 @@ const NO_BYTES = Buffer.alloc(0)
 export class RunningGateway implements Gateway {
   readonly model: RunningModel
   readonly streams: RunningStreams
+  readonly retained: RunningRetained
   readonly definitions: RunningDefinitions
   readonly #parts: GatewayParts
 
@@ -49,6 +55,7 @@ export class RunningGateway implements Gateway {
     this.#parts = parts
     this.model = new RunningModel(parts)
     this.streams = new RunningStreams(parts)
+    this.retained = new RunningRetained(parts)
     this.definitions = new RunningDefinitions(parts, this.model)
   }
 
@@ -103,7 +110,7 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, streams, upstreams, memory } = this.#parts
+    const { store, topology, streams, retained, upstreams, memory } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -147,6 +154,8 @@ export class RunningGateway implements Gateway {
       if (damaged > 0) reasons.push(`stream ${name}: ${damaged} messages were lost to damage of the store`)
       if (lostAtMost > 0) reasons.push(`stream ${name}: up to ${lostAtMost} messages ${LOST_UNWRITTEN}`)
     }
+    if (retained.isFull)
+      reasons.push('retained: limits.retained is reached, retained publishes to further topics are refused')
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'
     return { status, reasons: [...blocking, ...reasons] }
@@ -235,12 +244,19 @@ export class RunningGateway implements Gateway {
     return upstream
   }
 
-  publish({ exchange, key, payload, qos, priority }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
+  publish({
+    exchange,
+    key,
+    payload,
+    qos,
+    retain,
+    priority,
+  }: PublishedMessage): Promise<{ readonly isRouted: boolean }> {
     return this.#parts.router.publish({
       exchange,
       key,
       qos,
-      retain: false,
+      retain,
       dup: false,
       priority,
       clientId: '',

@@ -18,6 +18,7 @@ import { mountHealth } from './routes/health.ts'
 import { mountOverview } from './routes/overview.ts'
 import { mountPublish } from './routes/publish.ts'
 import { mountQueues } from './routes/queues.ts'
+import { mountRetained } from './routes/retained.ts'
 import { mountStreams } from './routes/streams.ts'
 import { mountUpstreams } from './routes/upstreams.ts'
 import { problem, problemOf } from './status.ts'
@@ -53,6 +54,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountQueues(app, gateway)
   mountDeadLetters(app, gateway)
   mountStreams(app, gateway)
+  mountRetained(app, gateway)
   mountDefinitions(app, gateway)
   mountUpstreams(app, gateway)
   mountPublish(app, gateway)

@@ -359,6 +359,8 @@ export const peekedList = z.array(peekedMessage)
 
 export const purged = z.object({ purged: count })
 
+export const retainedCleared = z.object({ cleared: count })
+
 /** Most messages of one peek or get. */
 export const MESSAGES_MAX = 100
 
@@ -542,6 +544,8 @@ export const publishRequest = z
       /** How the payload is written here; bytes that are not text need base64. */
       encoding: z._default(z.enum(['utf8', 'base64'], 'accepted are utf8 and base64'), 'utf8'),
       qos: z._default(z.union([z.literal(0), z.literal(1), z.literal(2)], 'accepted are 0, 1 and 2'), 1),
+      /** Kept as the last message of its topic; empty: none is kept any more. Only topics keep one. */
+      retain: z._default(yesOrNo, false),
       /** Queues with priorities deliver the highest first. */
       priority: z._default(wholeNumber(0, MAX_PRIORITY), 0),
     },

@@ -1,5 +1,5 @@
 import type { QoS } from '../model/message.ts'
-import type { ClientId, ConfiguredName, ExchangeName, QueueName } from '../model/names.ts'
+import type { ClientId, ConfiguredName, ExchangeName, QueueName, TopicFilter } from '../model/names.ts'
 import type { ReadFrom } from '../model/read-from.ts'
 import type {
   BindingRequest,
@@ -37,6 +37,7 @@ export interface PublishedMessage {
   readonly key: string
   readonly payload: Buffer
   readonly qos: QoS
+  readonly retain: boolean
   /** 0 to 9; queues with priorities deliver the highest first. */
   readonly priority: number
 }
@@ -88,6 +89,14 @@ export interface StreamModel {
   delete(name: QueueName): Promise<void>
 }
 
+/** The last message of each topic. */
+export interface RetainedModel {
+  /** Those of up to `limit` matching topics behind `after`, in the order of topics; fewer where they are large; [] at the end. */
+  list(filter: TopicFilter, options: { readonly after: string; readonly limit: number }): Promise<MessageDocument[]>
+  /** Forgets those of all matching topics; says how many there were, when that is durable. */
+  clear(filter: TopicFilter, options: { readonly isDryRun: boolean }): Promise<number>
+}
+
 /** All that is declared, as one document. */
 export interface DefinitionsModel {
   export(): DefinitionsDocument
@@ -107,6 +116,7 @@ export interface Gateway {
   readonly config: Readonly<Record<string, unknown>>
   readonly model: Model
   readonly streams: StreamModel
+  readonly retained: RetainedModel
   readonly definitions: DefinitionsModel
   /** Totals since this start. Read every second for the rates, so it must be cheap. */
   messages(): Overview['messages']

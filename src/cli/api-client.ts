@@ -11,7 +11,7 @@ export async function read<T extends z.ZodMiniType>(
   options: GatewayOptions,
   path: string,
   schema: T,
-  method: 'GET' | 'POST' = 'GET',
+  method: 'GET' | 'POST' | 'DELETE' = 'GET',
 ): Promise<z.output<T>> {
   return parse(options, path, schema, await request(options, path, method))
 }

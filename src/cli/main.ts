@@ -54,6 +54,11 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/stream.ts')).command(),
   },
   {
+    name: 'retained',
+    summary: 'list, clear retained messages',
+    load: async () => (await import('./commands/retained.ts')).command(),
+  },
+  {
     name: 'exchanges',
     summary: 'list exchanges',
     load: async () => (await import('./commands/exchanges.ts')).command(),

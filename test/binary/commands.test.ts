@@ -135,6 +135,18 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
       stdout: expect.stringMatching(/^0 {2}\S+Z {2}tried\/stream {2}kept\n$/),
     })
   },
+  async retained() {
+    expect(await sluice('pub', ...mqttAddress(), '-t', 'tried/kept', '-m', 'kept', '-q', '1', '-r')).toMatchObject({
+      status: 0,
+      stderr: '',
+    })
+    expect(await sluiceJson('retained', 'ls', 'tried/#')).toMatchObject({ routing_key: 'tried/kept', payload: 'kept' })
+    expect(await sluice('retained', 'clear', 'tried/#', '--url', gateway.httpUrl)).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('1 retained messages would be forgotten'),
+    })
+    expect(await sluiceJson('retained', 'clear', 'tried/#', '--yes')).toEqual({ cleared: 1 })
+  },
   async exchanges() {
     const exchanges = await sluiceJson('exchanges', 'ls')
     expect(exchanges).toContainEqual(expect.objectContaining({ name: 'mqtt', type: 'topic' }))

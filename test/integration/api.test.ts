@@ -134,6 +134,35 @@ test('a message over HTTP reaches subscribers, and 200 says whether anybody want
   await device.end()
 })
 
+test('retained messages are published, listed page by page, and forgotten over HTTP', async () => {
+  await using gateway = await startGateway()
+  const topics = Array.from({ length: 250 }, (_, n) => `state/${n}`).sort()
+  const device = await gateway.connect('device')
+  for (const topic of topics) await device.publish({ ...message(topic, `of ${topic}`), retain: true })
+  await device.end()
+  const body = JSON.stringify({ topic: 'other', payload: 'x', retain: true })
+  await gateway.request('/api/v1/publish', { method: 'POST', body })
+  const listed: contract.MessageDocument[] = []
+  for (;;) {
+    const query = new URLSearchParams({ filter: 'state/+', limit: '100', after: listed.at(-1)?.routing_key ?? '' })
+    const page = await gateway.read(`/api/v1/retained?${query}`, contract.messageList)
+    if (page.length === 0) break
+    listed.push(...page)
+  }
+  expect(listed.map(({ routing_key, payload }) => [routing_key, payload])).toEqual(
+    topics.map(topic => [topic, `of ${topic}`]),
+  )
+  const clear = async (query: string) =>
+    contract.retainedCleared.parse(
+      await (await gateway.request(`/api/v1/retained?filter=${query}`, { method: 'DELETE' })).json(),
+    )
+  expect(await clear('state/%23&dry_run')).toEqual({ cleared: 250 })
+  expect(await clear('state/%23')).toEqual({ cleared: 250 })
+  const left = await gateway.read('/api/v1/retained', contract.messageList)
+  expect(left.map(({ routing_key }) => routing_key)).toEqual(['other'])
+  expect(await (await gateway.request('/metrics')).text()).toMatch(/^sluice_retained_messages 1$/m)
+})
+
 test('a full outbox refuses a message over HTTP with 429 and says which queue', async () => {
   await using gateway = await startGateway({ set: ['routes.telemetry.limits.messages=3'] })
   const publish = () =>

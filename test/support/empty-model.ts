@@ -1,4 +1,4 @@
-import type { DefinitionsModel, Model, StreamModel } from '../../src/api/gateway.ts'
+import type { DefinitionsModel, Model, RetainedModel, StreamModel } from '../../src/api/gateway.ts'
 
 const refuse = (): never => {
   throw new TypeError('not asked for here')
@@ -31,6 +31,12 @@ export const NO_STREAMS: StreamModel = {
   messages: refuse,
   replay: refuse,
   delete: refuse,
+}
+
+/** Of retained messages. */
+export const NO_RETAINED: RetainedModel = {
+  list: async () => [],
+  clear: refuse,
 }
 
 /** And of definitions. */

@@ -9,11 +9,12 @@ import { readBody } from '../request.ts'
 export function mountPublish(app: Hono, gateway: Gateway): void {
   app.post('/api/v1/publish', async c => {
     const { publishRequest } = await import('../contract.ts')
-    const { topic, exchange, routing_key, payload, encoding, qos, priority } = await readBody(c, publishRequest)
+    const { topic, exchange, routing_key, payload, encoding, qos, retain, priority } = await readBody(c, publishRequest)
     const { isRouted } = await gateway.publish({
       ...addressOf(exchange ?? MQTT_EXCHANGE, routing_key ?? topic ?? ''),
       payload: decodePayload(payload, encoding),
       qos,
+      retain,
       priority,
     })
     return c.json({ routed: isRouted })

@@ -7,7 +7,7 @@ import type { Gateway, Model, PublishedMessage } from '../../../src/api/gateway.
 import { Rates } from '../../../src/api/rates.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
-import { EMPTY_MODEL, NO_DEFINITIONS, NO_STREAMS } from '../../support/empty-model.ts'
+import { EMPTY_MODEL, NO_DEFINITIONS, NO_RETAINED, NO_STREAMS } from '../../support/empty-model.ts'
 import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
 
 const CLIENT: contract.ClientDetail = {
@@ -45,6 +45,7 @@ class SmallGateway implements Gateway {
     queue: name => (name === QUEUE.name ? QUEUE : undefined),
   }
   readonly streams = { ...NO_STREAMS }
+  readonly retained = { ...NO_RETAINED }
   readonly definitions = { ...NO_DEFINITIONS }
   readonly published: PublishedMessage[] = []
   refusal: BrokerError | null = null
@@ -253,17 +254,48 @@ describe('acts', () => {
   })
 })
 
+describe('retained messages', () => {
+  test('are listed behind a topic, all if no filter is said', async () => {
+    const { gateway, request } = openApi()
+    const asked: unknown[] = []
+    gateway.retained.list = async (...args) => {
+      asked.push(args)
+      return []
+    }
+    expect(await (await request('/api/v1/retained')).json()).toEqual([])
+    await request('/api/v1/retained?filter=a/%2B&after=a/b&limit=100')
+    expect(asked).toEqual([
+      ['#', { after: '', limit: 20 }],
+      ['a/+', { after: 'a/b', limit: 100 }],
+    ])
+    await expectProblem(await request('/api/v1/retained?limit=101'), 400, 'REQUEST_INVALID')
+    await expectProblem(await request('/api/v1/retained?filter=a%23'), 400, 'NAME_INVALID')
+  })
+
+  test('are forgotten by a filter that must be said', async () => {
+    const { gateway, request } = openApi()
+    gateway.retained.clear = async (filter, { isDryRun }) => (filter === 'a/#' && !isDryRun ? 3 : 0)
+    const clear = (query: string) => request(`/api/v1/retained${query}`, { method: 'DELETE' })
+    expect(contract.retainedCleared.parse(await (await clear('?filter=a/%23')).json())).toEqual({ cleared: 3 })
+    expect(await (await clear('?filter=a/%23&dry_run')).json()).toEqual({ cleared: 0 })
+    await expectProblem(await clear(''), 400, 'REQUEST_INVALID')
+    await expectProblem(await clear('?filter='), 400, 'NAME_INVALID')
+  })
+})
+
 describe('publish', () => {
   test('answers after the message is safe and tells whether anybody wanted it', async () => {
     const { gateway, publish } = openApi()
     const answer = await (await publish({ topic: 'a/b', payload: 'é' })).json()
     expect(contract.publishResponse.parse(answer)).toEqual({ routed: true })
-    expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0 })).json()).toEqual({ routed: false })
+    expect(await (await publish({ topic: 'nowhere', payload: '', qos: 0, retain: true })).json()).toEqual({
+      routed: false,
+    })
     expect(await (await publish({ topic: 'a', payload: '/wA=', encoding: 'base64' })).json()).toEqual({ routed: true })
     expect(gateway.published).toEqual([
-      { exchange: 'mqtt', key: 'a/b', payload: Buffer.from('é'), qos: 1, priority: 0 },
-      { exchange: 'mqtt', key: 'nowhere', payload: Buffer.alloc(0), qos: 0, priority: 0 },
-      { exchange: 'mqtt', key: 'a', payload: Buffer.from([0xff, 0]), qos: 1, priority: 0 },
+      { exchange: 'mqtt', key: 'a/b', payload: Buffer.from('é'), qos: 1, retain: false, priority: 0 },
+      { exchange: 'mqtt', key: 'nowhere', payload: Buffer.alloc(0), qos: 0, retain: true, priority: 0 },
+      { exchange: 'mqtt', key: 'a', payload: Buffer.from([0xff, 0]), qos: 1, retain: false, priority: 0 },
     ])
   })
 
@@ -274,7 +306,7 @@ describe('publish', () => {
     ['[]', 'REQUEST_INVALID', /body/],
     [{ topic: 'a' }, 'REQUEST_INVALID', /payload/],
     [{ topic: 'a', payload: 'x', qos: 3 }, 'REQUEST_INVALID', /qos/],
-    [{ topic: 'a', payload: 'x', retain: true }, 'REQUEST_INVALID', /retain/],
+    [{ topic: 'a', payload: 'x', retain: 1 }, 'REQUEST_INVALID', /retain/],
     [{ topic: 'a', payload: 'not base64!', encoding: 'base64' }, 'REQUEST_INVALID', /base64/],
     [{ topic: 'a/#', payload: 'x' }, 'NAME_INVALID', /wildcards/],
     [{ payload: 'x' }, 'REQUEST_INVALID', /either topic, or exchange and routing_key/],
@@ -291,6 +323,7 @@ describe('publish', () => {
 
   test.each([
     ['QUEUE_FULL', 429],
+    ['RETAINED_FULL', 429],
     ['MEMORY_FULL', 429],
     ['DISK_FULL', 507],
     ['STORE_UNAVAILABLE', 503],

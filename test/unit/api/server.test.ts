@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import type { Gateway } from '../../../src/api/gateway.ts'
 import { ApiServer } from '../../../src/api/server.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
-import { EMPTY_MODEL, NO_DEFINITIONS, NO_STREAMS } from '../../support/empty-model.ts'
+import { EMPTY_MODEL, NO_DEFINITIONS, NO_RETAINED, NO_STREAMS } from '../../support/empty-model.ts'
 
 /** Only what the listener itself reads; app.test.ts asks the rest. */
 const NOTHING = { received: 0, delivered: 0, forwarded: 0, unrouted: 0, dropped: 0 }
@@ -15,6 +15,7 @@ const gateway: Gateway = {
   config: {},
   model: EMPTY_MODEL,
   streams: NO_STREAMS,
+  retained: NO_RETAINED,
   definitions: NO_DEFINITIONS,
   messages: () => NOTHING,
   overview: refuse,
