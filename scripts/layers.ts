@@ -138,6 +138,7 @@ const LAYERS: readonly Layer[] = [
       'src/gateway.ts',
       'src/gateway-model.ts',
       'src/gateway-retained.ts',
+      'src/gateway-sys.ts',
       'src/gateway-dead-letters.ts',
       'src/gateway-definitions.ts',
       'src/gateway-forecasts.ts',

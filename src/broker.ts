@@ -19,13 +19,14 @@ import type { MessageAddress } from './core/mover.ts'
 import type { Queue, QueueLimits } from './core/queue.ts'
 import { Retained } from './core/retained.ts'
 import { Router } from './core/router.ts'
-import { RoutingTable } from './core/routing-table.ts'
+import { isReservedTopic, RoutingTable } from './core/routing-table.ts'
 import { Streams } from './core/streams.ts'
 import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
+import { SysTopics } from './gateway-sys.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { type CreateLevel, createLevel } from './store/level.ts'
 import { Store, type StoreOptions } from './store/store.ts'
@@ -233,7 +234,12 @@ async function compose(
     router,
     topology,
     streams,
-    retained,
+    retained: {
+      walk: filter => {
+        if (isReservedTopic(filter)) return config.gateway.sysIntervalMs > 0 ? sys.walk(filter) : null
+        return retained.messages > 0 ? retained.walk(filter) : null
+      },
+    },
     memory,
     limits: config.limits,
     log,
@@ -241,6 +247,9 @@ async function compose(
     identities,
     allowAnonymous: config.auth.allowAnonymous,
   })
+  const sys = new SysTopics({ mqtt, router, topology, retained, clock })
+  if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
+  onStop(async () => sys.stop())
   const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })
   await mqttListener.start(socket => mqtt.accept(socket))
   onStop(() => mqttListener.stop())

@@ -472,8 +472,13 @@ export const configSchema = z.pipe(
           id: optional(gatewayId, 'Who this gateway is, in every message id it gives out.', {
             absent: 'host name and 6 random characters, kept in data_dir',
           }),
+          sys_interval: setting(
+            duration({ min: '0s', max: '1d' }),
+            '10s',
+            'How often those who have subscribed to $SYS/broker/# hear what has changed; 0s: there are no such topics.',
+          ),
         }),
-        z.transform(o => ({ id: o.id ?? null })),
+        z.transform(o => ({ id: o.id ?? null, sysIntervalMs: o.sys_interval })),
       ),
       'This gateway.',
     ),

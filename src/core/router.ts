@@ -159,6 +159,11 @@ export class Router {
   publishRun(handle: PublisherHandle, route: Route, run: Run): number {
     run.refusal = null
     run.firstTicket = 0
+    if (route.isReserved) {
+      this.counters.refused += run.count
+      run.refusal = 'NOT_AUTHORIZED'
+      return 0
+    }
     if (route.readsHeaders) return this.#publishByHeaders(handle, route, run)
     return this.#publishAlike(handle, route, run)
   }
@@ -188,8 +193,7 @@ export class Router {
   #publishAlike(handle: PublisherHandle, route: Route, run: Run): number {
     if (run.qos === 0) {
       this.#book(route, run, run.count)
-      for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.topic, note)
-      if (route.queues0.length > 0) this.#buffer(route, run)
+      this.#distribute(route, run)
       if (isRetained(route, run)) this.#retain(route, run, run.count - 1, 0)
       return run.count
     }
@@ -215,6 +219,12 @@ export class Router {
       run.count = count
     }
     return accepted
+  }
+
+  /** QoS 0 to all who want it. */
+  #distribute(route: Route, run: Run): void {
+    for (const { receiver, note } of route.live0) receiver.deliverRun(run, route.topic, note)
+    if (route.queues0.length > 0) this.#buffer(route, run)
   }
 
   #book(route: Route, run: Run, count: number): void {
@@ -371,7 +381,7 @@ export class Router {
 
   /**
    * The cold edge: HTTP, wills, feeds. Resolves when the message is safe. Rejects with BrokerError UPSTREAM_UNCONFIRMED when an upstream that had to
-   * confirm it did not; QUEUE_FULL, DISK_FULL, STORE_UNAVAILABLE, UPSTREAM_UNREACHABLE or MEMORY_FULL when it was refused, EXCHANGE_NOT_FOUND, or NOT_AUTHORIZED for an internal exchange; then no queue has taken it.
+   * confirm it did not; QUEUE_FULL, DISK_FULL, STORE_UNAVAILABLE, UPSTREAM_UNREACHABLE or MEMORY_FULL when it was refused, EXCHANGE_NOT_FOUND, or NOT_AUTHORIZED for an internal exchange or a topic below `$SYS/`; then no queue has taken it.
    */
   async publish(message: Message): Promise<Receipt> {
     if (this.#table.exchange(message.exchange).spec.isInternal) {
@@ -382,17 +392,7 @@ export class Router {
       )
     }
     if (this.mustPause) throw refused('MEMORY_FULL', message.key)
-    const run = createRun(0, recordPrefix(message))
-    run.bytes = Buffer.concat([message.properties, message.payload])
-    run.count = 1
-    run.payloads[0] = message.properties.length
-    run.ends[0] = run.bytes.length
-    run.expires = message.expiryMs !== null
-    run.expiries[0] = message.expiryMs ?? 0
-    run.qos = message.qos
-    run.retain = message.retain
-    run.dup = message.dup
-    run.propertiesTag = message.propertiesTag
+    const run = runOf(message)
     const route = this.route(message.exchange, message.key)
     const { isRouted } = route.readsHeaders ? this.#resolve(route, run, 0) : route
     if (this.publishRun(this.#cold, route, run) === 0) throw refused(run.refusal ?? 'QUEUE_FULL', message.key)
@@ -403,6 +403,11 @@ export class Router {
       })
     }
     return { isRouted }
+  }
+
+  /** What the gateway itself says below `$SYS/`, at QoS 0, to whoever listens. Nobody published it, so it counts as nobody's. */
+  announce(message: Message): void {
+    this.#distribute(this.route(message.exchange, message.key), runOf(message))
   }
 
   #refuseReceipt(ticket: number): void {
@@ -419,6 +424,22 @@ export class Router {
   }
 }
 
+/** A run of one message, without a frame. */
+function runOf(message: Message): Run {
+  const run = createRun(0, recordPrefix(message))
+  run.bytes = Buffer.concat([message.properties, message.payload])
+  run.count = 1
+  run.payloads[0] = message.properties.length
+  run.ends[0] = run.bytes.length
+  run.expires = message.expiryMs !== null
+  run.expiries[0] = message.expiryMs ?? 0
+  run.qos = message.qos
+  run.retain = message.retain
+  run.dup = message.dup
+  run.propertiesTag = message.propertiesTag
+  return run
+}
+
 /** Retained is what was published to a topic; the flag on anything else only travels with it. */
 const isRetained = ({ exchange }: Route, { retain }: Run): boolean => retain && exchange === MQTT_EXCHANGE
 
@@ -433,6 +454,7 @@ function refuses(queue: Keeper, count: number, bytes: number): boolean {
 
 const WHY: Partial<Record<ErrorCode, string>> = {
   QUEUE_FULL: 'a queue it would enter is full; drain or purge the queue, or raise its limits',
+  NOT_AUTHORIZED: 'below $SYS/ the gateway itself speaks; choose another topic',
   RETAINED_FULL: 'it is to be retained and limits.retained is reached; clear retained messages, or raise that limit',
   DISK_FULL: 'the disk is nearly full; free space or raise store.disk',
   STORE_UNAVAILABLE: 'the store is being reopened after an I/O error; publish it again in a moment',

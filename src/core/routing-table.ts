@@ -19,6 +19,8 @@ export interface Route {
   readonly key: string
   /** The key as a topic: what live receivers are told. */
   readonly topic: string
+  /** Below `$SYS/` the gateway itself speaks, and nobody else. */
+  readonly isReserved: boolean
   /** At least one binding leads to a queue or a receiver; where headers have a say: for the headers it was resolved with. */
   readonly isRouted: boolean
   /** A headers exchange is on the way: resolve again with the headers of each message. */
@@ -197,6 +199,7 @@ export class RoutingTable {
       exchange,
       key,
       topic: exchange === MQTT_EXCHANGE ? key : swapSeparators(key),
+      isReserved: exchange === MQTT_EXCHANGE && isReservedTopic(key),
       isRouted: best.size > 0,
       readsHeaders,
       live0,
@@ -210,14 +213,17 @@ export class RoutingTable {
 
 /**
  * The key in the dialect of the exchange at hand: `mqtt` writes topics, all others routing keys. Null: a routing key that is no topic
- * (empty, or with an MQTT wildcard) matches nothing in `mqtt`, since no MQTT client could be sent it [MQTT-3.3.2-2].
+ * (empty, or with an MQTT wildcard) matches nothing in `mqtt`, since no MQTT client could be sent it [MQTT-3.3.2-2]; nor does one below `$SYS/`.
  */
 function keyFor(exchange: Exchange, publishedTo: string, key: string): string | null {
   const isTopic = publishedTo === MQTT_EXCHANGE
   if (isTopic === (exchange.name === MQTT_EXCHANGE)) return key
   const swapped = swapSeparators(key)
-  return isTopic || isTopicName(swapped) ? swapped : null
+  return isTopic || (isTopicName(swapped) && !isReservedTopic(swapped)) ? swapped : null
 }
 
 /** A key under which `mqtt` may deliver: a topic without wildcards [MQTT-3.3.2-2]. */
 export const isTopicName = (text: string): boolean => text !== '' && !/[+#\0]/.test(text)
+
+/** Topics of the gateway's own. */
+export const isReservedTopic = (topic: string): boolean => topic.startsWith('$SYS/')

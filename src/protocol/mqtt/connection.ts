@@ -229,6 +229,7 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #connect(): void {
+    this.#host.counters.controlIn++
     const { bytes, first, body, end } = this.#frames
     let level = connectLevel(bytes, body, end)
     try {
@@ -289,6 +290,7 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #control(client: Client): void {
+    this.#host.counters.controlIn++
     const { bytes, first, body, end } = this.#frames
     const { connect, session } = client
     const { version } = connect

@@ -10,8 +10,13 @@ export class MqttCounters {
   keepAliveTimeouts = 0
   /** Clients closed because they did not read what they were sent. */
   slowClients = 0
+  /** Most clients connected at once. */
+  mostClients = 0
   bytesIn = 0
   bytesOut = 0
+  /** Packets that are no PUBLISH. */
+  controlIn = 0
+  controlOut = 0
   /** PUBLISH packets taken in, by QoS. */
   readonly messagesIn: [number, number, number] = [0, 0, 0]
   /** PUBLISH packets handed to outputs, by QoS. */

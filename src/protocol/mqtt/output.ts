@@ -139,6 +139,7 @@ export class Output {
 
   /** Counts an acknowledgement or answer of so many bytes, just committed or appended, against the room for those. */
   control(bytes: number): void {
+    this.#counters.controlOut++
     if (!this.#isFull) return
     this.#controlBytes += bytes
     if (this.#controlBytes > CONTROL_ROOM_BYTES && !this.#isClosed) this.#owner.outputOverrun()

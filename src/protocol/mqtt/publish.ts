@@ -272,6 +272,10 @@ export class Publishing implements Publisher {
     const isDup = (first & PUBLISH_DUP) !== 0
     const isRetain = (first & PUBLISH_RETAIN) !== 0
     if (qos === 0 && isDup) throw malformed('a PUBLISH of QoS 0 with the DUP flag') // [MQTT-3.3.1-2]
+    if (topic.route.isReserved && (qos === 0 || !this.#isV5)) {
+      // Nothing but a PUBACK of 5.0 can say so: 3.1.1 [MQTT-3.3.5-2].
+      throw new ProtocolError(Reason.notAuthorized, 'a PUBLISH below $SYS/, where the gateway itself speaks')
+    }
     const run = this.#run
     run.bytes = this.#frames.bytes
     run.count = 0

@@ -6,8 +6,6 @@
  * connection leaves unanswered is in the queue like everything else. A session that outlives its connection goes on where the walk stood.
  */
 import type { Queue } from '../../core/queue.ts'
-import type { RetainedMessage } from '../../core/retained.ts'
-import type { TopicWalk } from '../../core/topic-map.ts'
 import { recordBytes, recordClientId } from '../../model/message.ts'
 import type { Deliveries } from './deliveries.ts'
 import { PUBLISH_RETAIN } from './publish-frame.ts'
@@ -20,8 +18,29 @@ const TURN_TOPICS = 4096
 /** QoS 0 is answered by nobody. */
 const NO_SOURCE = -1
 
-interface Walk {
-  readonly topics: TopicWalk<RetainedMessage>
+/** A retained message in stored form: it begins at `slab.bytes[at]`. Not to be kept beyond this turn of the event loop. */
+interface RetainedMessage {
+  readonly slab: { readonly bytes: Buffer }
+  readonly at: number
+}
+
+/** Those that match a filter, one after the other, as core/topic-map.ts goes through them. */
+export interface RetainedWalk {
+  readonly isDone: boolean
+  /** Topics looked at so far. */
+  readonly visited: number
+  /** The next one; null: there is none among the next `steps` topics, or `isDone`. */
+  next(steps: number): RetainedMessage | null
+}
+
+/** Where they are found. */
+export interface RetainedMessages {
+  /** Null: there are none. */
+  walk(filter: string): RetainedWalk | null
+}
+
+interface Fed {
+  readonly messages: RetainedWalk
   readonly note: number
 }
 
@@ -31,7 +50,7 @@ export class RetainedFeed {
   readonly #deliveries: Deliveries
   readonly #identifiers: SubscriptionIdentifiers
   /** By filter, in the order of their subscriptions. */
-  readonly #walks = new Map<string, Walk>()
+  readonly #fed = new Map<string, Fed>()
   #isGoingOn = false
 
   constructor({
@@ -53,38 +72,38 @@ export class RetainedFeed {
   }
 
   /** A subscription has come, whose messages are sent with the next `pump`, behind the SUBACK. */
-  begin(filter: string, topics: TopicWalk<RetainedMessage>, note: number): void {
-    this.#walks.delete(filter)
-    this.#walks.set(filter, { topics, note })
+  begin(filter: string, messages: RetainedWalk, note: number): void {
+    this.#fed.delete(filter)
+    this.#fed.set(filter, { messages, note })
   }
 
   /** A subscription has other options now; what it still gets, it gets by them. */
   change(filter: string, note: number): void {
-    const walk = this.#walks.get(filter)
-    if (walk !== undefined) this.#walks.set(filter, { ...walk, note })
+    const fed = this.#fed.get(filter)
+    if (fed !== undefined) this.#fed.set(filter, { ...fed, note })
   }
 
   /** A subscription has ended. */
   end(filter: string): void {
-    this.#walks.delete(filter)
+    this.#fed.delete(filter)
   }
 
   /** Sends what there is room for. */
   pump(): void {
     let left = TURN_TOPICS
-    for (const [filter, { topics, note }] of this.#walks) {
-      while (!topics.isDone) {
+    for (const [filter, { messages, note }] of this.#fed) {
+      while (!messages.isDone) {
         if (!this.#hasRoom(note)) return
         if (left <= 0) {
           this.#goOnSoon()
           return
         }
-        const before = topics.visited
-        const message = topics.next(left)
-        left -= topics.visited - before
+        const before = messages.visited
+        const message = messages.next(left)
+        left -= messages.visited - before
         if (message !== null) this.#deliver(message, note)
       }
-      this.#walks.delete(filter)
+      this.#fed.delete(filter)
     }
   }
 

@@ -1,7 +1,6 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
-import type { Retained } from '../../core/retained.ts'
 import type { Router } from '../../core/router.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
@@ -14,6 +13,7 @@ import type { IncompleteBytes } from './frame.ts'
 import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
+import type { RetainedMessages } from './retained-feed.ts'
 import type { Session, Subscription } from './session.ts'
 import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
@@ -72,7 +72,7 @@ export class MqttServer {
     router: Router
     topology: Topology
     streams: Streams
-    retained: Retained
+    retained: RetainedMessages
     memory: MemoryBudget
     limits: MqttLimits
     log: Logger
@@ -117,6 +117,10 @@ export class MqttServer {
   /** Sessions of clients that are connected, and of those that may come back. */
   get sessionCount(): number {
     return this.#sessions.count
+  }
+
+  get subscriptionCount(): number {
+    return this.#sessions.subscriptionCount
   }
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
@@ -171,6 +175,7 @@ export class MqttServer {
     this.#sessions.checkRoom(clientId, sessionExpiryMs)
     existing?.takenOver()
     this.#clients.set(clientId, connection)
+    this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)
     return this.#sessions.open(clientId, { isClean, expiryMs: sessionExpiryMs })
   }
 

@@ -12,7 +12,6 @@ import type { Binding, Destination } from '../../core/binding.ts'
 import type { LiveReceiver } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
-import type { Retained } from '../../core/retained.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
 import type { Streams } from '../../core/streams.ts'
@@ -30,7 +29,7 @@ import { Reason } from './protocol-error.ts'
 import { topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
-import { RetainedFeed } from './retained-feed.ts'
+import { RetainedFeed, type RetainedMessages } from './retained-feed.ts'
 import { SessionQueue } from './session-queue.ts'
 import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
@@ -57,7 +56,7 @@ export interface SessionHost {
   readonly router: Router
   readonly topology: Topology
   readonly streams: Streams
-  readonly retained: Retained
+  readonly retained: RetainedMessages
   readonly groups: SharedGroups
   readonly limits: MqttLimits
   readonly counters: MqttCounters
@@ -140,7 +139,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     for (const [filter, { qos, isEnding }] of this.#named) if (!isEnding) yield { filter, qos }
   }
 
-  get #subscriptionCount(): number {
+  get subscriptionCount(): number {
     let count = this.#bindings.size
     for (const { isEnding } of this.#named.values()) if (!isEnding) count++
     return count
@@ -164,7 +163,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     const wanted = readFilter(filter, topicLevels)
     if (wanted.kind === 'refused') return wanted
     const isReplaced = this.#bindings.has(filter) || this.#named.get(filter)?.isEnding === false
-    if (!isReplaced && this.#subscriptionCount >= subscriptionsPerSession) {
+    if (!isReplaced && this.subscriptionCount >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
     switch (wanted.kind) {
@@ -197,9 +196,9 @@ export class Session implements Destination, LiveReceiver, SharedMember {
 
   /** 3.1.1 knows no Retain Handling: every subscription is sent them, 3.1.1 [MQTT-3.3.1-6], [MQTT-3.8.4-3]. */
   #feedRetained({ filter, retainHandling }: SubscriptionRequest, note: number, isNew: boolean): void {
-    const { retained } = this.#host
     const isWanted = retainHandling === 0 || (retainHandling === 1 && isNew) // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT-3.8.4-4]
-    if (!isWanted || retained.messages === 0) {
+    const messages = isWanted ? this.#host.retained.walk(filter) : null
+    if (messages === null) {
       this.#feed?.change(filter, note)
       return
     }
@@ -209,7 +208,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       deliveries: this.#takeDeliveries(),
       identifiers: this.#identifiers,
     })
-    this.#feed.begin(filter, retained.walk(filter), note)
+    this.#feed.begin(filter, messages, note)
   }
 
   #consume(wanted: Named, request: SubscriptionRequest): QoS | SubscriptionRefusal {

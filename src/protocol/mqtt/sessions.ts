@@ -58,6 +58,12 @@ export class Sessions {
     return this.#sessions.size
   }
 
+  get subscriptionCount(): number {
+    let count = 0
+    for (const session of this.#sessions.values()) count += session.subscriptionCount
+    return count
+  }
+
   /** @throws ProtocolError if `limits.sessions` leaves no room for one more that outlives its connection. */
   checkRoom(clientId: string, expiryMs: number): void {
     const most = this.#host.limits.sessions

@@ -1,4 +1,5 @@
 import type { Router } from '../../core/router.ts'
+import { isReservedTopic } from '../../core/routing-table.ts'
 import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, PropertiesTag } from '../../model/message.ts'
 import type { ConnectPacket, WillMessage } from './control-packet.ts'
@@ -8,6 +9,7 @@ import { checkTopic } from './topic.ts'
 /** Throws ProtocolError if the will is one that could not be published as it asks to be. */
 export function checkWill(will: WillMessage, topicLevels: number): void {
   checkTopic(will.topic, topicLevels)
+  if (isReservedTopic(will.topic)) throw new ProtocolError(Reason.notAuthorized, 'the will is to go below $SYS/')
 }
 
 /**
