@@ -45,6 +45,7 @@ export class RunningRetained implements RetainedModel {
     for await (const { slab, at, change } of this.#matches(filter)) {
       const topic = recordKey(slab.bytes, at)
       if (topic <= after) continue
+      // A copy: the place of the message may change, the bytes that stand there now do not.
       page.push({ topic, message: { slab, at, change } })
       if (page.length >= 2 * limit) cut()
     }

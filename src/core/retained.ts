@@ -122,7 +122,8 @@ export class Retained implements CommitSource {
     const refusal = ticket === 0 ? this.#refusal(topic, run, i) : null
     if (refusal !== null) this.dropped[refusal]++
     if (refusal !== null || isRemoval(run, i)) {
-      if (!this.#forget(topic) && ticket === 0) return
+      // Forgotten before, it may be on the disk still.
+      if (this.#forget(topic) || this.#dirty.has(topic)) this.#changed(topic, ticket)
     } else {
       const from = run.properties[i] ?? 0
       const expiryMs = run.expires ? (run.expiries[i] ?? 0) : 0
@@ -131,8 +132,9 @@ export class Retained implements CommitSource {
       const to = run.ends[i] ?? 0
       writeRecord(slab.bytes, at, run.prefix, acceptance, expiryMs, run.bytes, from, to, (run.payloads[i] ?? 0) - from)
       this.#put(topic, message)
+      this.#changed(topic, ticket)
     }
-    this.#changed(topic, ticket)
+    if (ticket !== 0) this.#schedule.due(ticket)
   }
 
   #refusal(topic: string, run: Run, i: number): NotRetained | null {
@@ -211,7 +213,6 @@ export class Retained implements CommitSource {
     this.#dirty.set(topic, Math.max(ticket, this.#dirty.get(topic) ?? 0))
     this.#schedule.touch(this)
     if (ticket === 0) this.#schedule.buffered()
-    else this.#schedule.due(ticket)
   }
 
   isDueThrough(): boolean {

@@ -166,20 +166,23 @@ export class MqttUnderTest {
   }
 
   static async start({
+    directory,
     limits = {},
     memoryBytes = 64 * 1024 ** 2,
     retained,
     allowAnonymous = true,
     log = pino({ level: 'silent' }),
   }: {
+    /** Removed at the end; absent: a new one. */
+    directory?: TempDir
     limits?: Partial<MqttLimits>
     memoryBytes?: number
     retained?: RetainedLimits
     allowAnonymous?: boolean
     log?: Logger
   } = {}): Promise<MqttUnderTest> {
-    const directory = await tempDir()
-    const core = await CoreUnderTest.open(directory.path, { memoryBytes, ...(retained !== undefined && { retained }) })
+    const place = directory ?? (await tempDir())
+    const core = await CoreUnderTest.open(place.path, { memoryBytes, ...(retained !== undefined && { retained }) })
     const { router, topology, streams, memory, identities } = core
     const server = new MqttServer({
       router,
@@ -195,7 +198,7 @@ export class MqttUnderTest {
     })
     const listener = new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port: 0, log })
     await listener.start(socket => server.accept(socket))
-    return new MqttUnderTest(directory, core, server, listener)
+    return new MqttUnderTest(place, core, server, listener)
   }
 
   async client(): Promise<WireClient> {

@@ -134,7 +134,7 @@ describe('retained messages, 3.1.1', () => {
   )
 
   transcript(
-    'a will with Will Retain is retained: 3.1.1 [MQTT-3.1.2-17]; one without is not: 3.1.1 [MQTT-3.1.2-16]',
+    'a will with Will Retain is retained [MQTT-3.1.2-15]; one without is not [MQTT-3.1.2-14]',
     async ({ client, another, broker }) => {
       const plain = await another()
       await client.says(connect311('w', '2e', text('will/kept'), text('gone'))).hears(CONNACK_311)

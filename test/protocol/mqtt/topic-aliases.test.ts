@@ -147,7 +147,7 @@ describe('topic aliases of clients', () => {
     async ({ client }) => {
       await client
         .says(CONNECT_5)
-        .hears(packet(0x20, '00 00 10', '21 00 40', '25 00', '27 00 10 00 00', '28 01', '29 01', '2a 01'))
+        .hears(packet(0x20, '00 00 10', '21 00 40', '25 01', '27 00 10 00 00', '28 01', '29 01', '2a 01'))
       await client.says(aliased('a', 1, '')).hears(disconnect5('94'))
       await client.hearsClose()
     },

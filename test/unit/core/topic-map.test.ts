@@ -114,6 +114,26 @@ describe('TopicMap', () => {
     )
   })
 
+  it('no filter makes a walk visit a node twice, however many wildcards it has and however deep the topics are', () => {
+    const map = mapOf()
+    for (let n = 0; n < 2000; n++) {
+      const topic = `${n % 10}/${Array.from({ length: 100 }, (_, level) => (level === n % 50 ? 'b' : 'a')).join('/')}/${n}`
+      map.set(topic, { topic })
+    }
+    const plus = Array.from({ length: 101 }, () => '+').join('/')
+    for (const [filter, found] of [
+      [`${plus}/#`, 2000],
+      [`${plus}/+/+`, 0],
+      [`+/+/+/a/${plus}/#`, 0],
+      ['#', 2000],
+    ] as const) {
+      const walk = map.walk(filter, () => true)
+      expect(rest(walk)).toHaveLength(found)
+      // Each node once, and once more to leave it.
+      expect(walk.visited).toBeLessThan(2 * 2 * 2000 + 10)
+    }
+  })
+
   it('keeps no trace of what was removed: topics as deep as they may be cost two nodes each', () => {
     const map = mapOf('a/b/c')
     const deep = Array.from({ length: 128 }, () => 'x')
