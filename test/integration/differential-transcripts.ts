@@ -1,5 +1,6 @@
 /* Conversations that are played against Sluice, mosquitto and aedes alike, and why they end differently where they do. */
 import type { Step } from '../support/differential.ts'
+import { type Level, listed, Speaker } from '../support/speaker.ts'
 import { bytes, packet, text } from '../support/wire.ts'
 
 export type Peer = 'mosquitto' | 'aedes'
@@ -23,70 +24,8 @@ export interface Difference {
   readonly because: string
 }
 
-type Level = 3 | 4 | 5
-
 const VERSIONS = { 3: '3.1', 4: '3.1.1', 5: '5.0' } as const
 const NONE = bytes('00')
-
-const listed = (properties: string) => {
-  const content = bytes(properties)
-  return Buffer.concat([Buffer.from([content.length]), content])
-}
-
-/** The packets of one version with their shortest properties. */
-class Speaker {
-  readonly level: Level
-  readonly unique: string
-
-  constructor(level: Level, unique: string) {
-    this.level = level
-    this.unique = unique
-  }
-
-  #properties(properties = ''): Buffer {
-    return this.level === 5 ? listed(properties) : Buffer.alloc(0)
-  }
-
-  connect(name: string, flags = '02', properties = '', ...rest: Buffer[]): Buffer {
-    const id = name === '' ? '' : `${this.unique}${name}`
-    return this.rawConnect(text(id), flags, properties, ...rest)
-  }
-
-  rawConnect(id: Buffer, flags: string, properties: string, ...rest: Buffer[]): Buffer {
-    const head = this.level === 3 ? bytes(text('MQIsdp'), '03') : bytes(text('MQTT'), `0${this.level}`)
-    return packet(0x10, head, flags, '00 00', this.#properties(properties), id, ...rest)
-  }
-
-  /** CONNECT with a will for the topic `will`. */
-  mortal(name: string, flags: string, properties = '', willProperties = ''): Buffer {
-    return this.connect(name, flags, properties, this.#properties(willProperties), this.topic('will'), text('gone'))
-  }
-
-  topic(name: string): Buffer {
-    return text(`${this.unique}/${name}`)
-  }
-
-  publish(name: string, payload: string, first = 0x30, id = '', properties = ''): Buffer {
-    return packet(first, this.topic(name), bytes(id), this.#properties(properties), Buffer.from(payload))
-  }
-
-  subscribe(id: string, ...filters: readonly (readonly [string, string])[]): Buffer {
-    return packet(
-      0x82,
-      id,
-      this.#properties(),
-      ...filters.flatMap(([name, options]) => [this.topic(name), bytes(options)]),
-    )
-  }
-
-  rawSubscribe(id: string, filter: string, options: string, properties = ''): Buffer {
-    return packet(0x82, id, this.#properties(properties), text(filter), bytes(options))
-  }
-
-  unsubscribe(id: string, ...names: readonly string[]): Buffer {
-    return packet(0xa2, id, this.#properties(), ...names.map(name => this.topic(name)))
-  }
-}
 
 const ack = (first: number, id: string) => packet(first, id)
 const DISCONNECT = bytes('e0 00')
