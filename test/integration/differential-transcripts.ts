@@ -203,6 +203,14 @@ const PUBLISHING: readonly Transcript[] = [
   wrong('uses topic alias 0', 5, s => s.publish('t', 'x', 0x30, '', '23 00 00')),
   wrong('uses a topic alias above the maximum', 5, s => s.publish('t', 'x', 0x30, '', '23 ff ff')),
   wrong('uses a topic alias it has not set', 5, () => packet(0x30, '00 00', listed('23 00 01'), 'x')),
+  transcript('sets a topic alias and uses it', 5, s => [
+    opens(a, s.connect('a')),
+    says(a, s.subscribe('00 01', ['#', '00'])),
+    says(a, s.publish('t', '1', 0x30, '', '23 00 01')),
+    says(a, packet(0x30, '00 00', listed('23 00 01'), '2')),
+    says(a, s.publish('u', '3', 0x30, '', '23 00 01')),
+    says(a, packet(0x30, '00 00', listed('23 00 01'), '4')),
+  ]),
 ]
 
 const SUBSCRIBING: readonly Transcript[] = [
