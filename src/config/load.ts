@@ -71,8 +71,15 @@ export async function readConfig({
   }
   if (problems.length > 0) return { config: null, problems: sortProblems(problems) }
   const { allowAnonymous } = parsed.data.auth
-  const effective = { ...showSection(tree, filled), auth: { allow_anonymous: allowAnonymous } }
-  return { config: { ...parsed.data, effective, warnings: findWarnings(parsed.data) }, problems: [] }
+  const config = {
+    ...parsed.data,
+    // Made when it is asked for, which is seldom.
+    get effective() {
+      return { ...showSection(tree, filled), auth: { allow_anonymous: allowAnonymous } }
+    },
+    warnings: findWarnings(parsed.data),
+  }
+  return { config, problems: [] }
 }
 
 function describeIssue(

@@ -13,6 +13,7 @@
  * Operations: append → nextReady → handOut → end | giveBack | wait → wake; prepareCommit/committed by the queue; read on, set aside and evict.
  */
 import { type Acceptance, type RecordPrefix, recordAcceptedAt } from '../model/message.ts'
+import type { Store } from '../store/store.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
 import { type Aside, AsideSegments } from './aside.ts'
 import type { LaneRecord } from './ledger-record.ts'
@@ -37,9 +38,7 @@ export interface LaneDurability {
   /** Its number in the store. */
   readonly number: number
   readonly tickets: Tickets
-  readonly read: (after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
-  /** Behind which segment to read on to meet a position. */
-  readonly seek: (position: number) => Promise<SegmentRef | null>
+  readonly store: Pick<Store, 'segments' | 'seekPosition'>
 }
 
 /** A durable lane as the disk remembers it. */
@@ -667,7 +666,7 @@ export class Lane {
       const aside = this.#aside.from(next)
       if (aside === undefined || !isWanted) break
       for (const segment of this.#segments.slice(0, this.#head)) if (segment.first < aside.first) show(segment)
-      const [found] = (await this.#durability?.read(before(aside.ref), 1)) ?? []
+      const [found] = await this.#read(before(aside.ref), 1)
       if (found !== undefined && found.first === aside.first) showLoaded(found)
       next = Math.max(next, aside.end)
     }
@@ -675,7 +674,7 @@ export class Lane {
     let after = this.#readAfter
     let isMore = this.#gapLast !== null
     while (isMore && isWanted) {
-      const loaded = (await this.#durability?.read(after, READ_BYTES)) ?? []
+      const loaded = await this.#read(after, READ_BYTES)
       for (const found of loaded) showLoaded(found)
       after = loaded.at(-1)?.ref ?? after
       isMore = loaded.length > 0
@@ -715,7 +714,7 @@ export class Lane {
     this.#isSifting = true
     const last = this.#gapLast
     try {
-      const place = (await this.#durability?.seek(from)) ?? null
+      const place = (await this.#durability?.store.seekPosition(this.#durability.number, from)) ?? null
       const isInGap = place !== null && (this.#readAfter === null || isAfter(place, this.#readAfter))
       const loaded = await this.#readBehind(isInGap ? place : this.#readAfter, from)
       const next = this.#siftLoaded(loaded, last, from, judge)
@@ -733,7 +732,7 @@ export class Lane {
   /** The first part behind `after` in which something is not before `from`; [] at the end. */
   async #readBehind(after: SegmentRef | null, from: number): Promise<LoadedSegment[]> {
     for (let behind = after; ; ) {
-      const loaded = (await this.#durability?.read(behind, READ_BYTES)) ?? []
+      const loaded = await this.#read(behind, READ_BYTES)
       const last = loaded.at(-1)
       if (last === undefined || last.first + last.count > from) return loaded
       behind = last.ref
@@ -1101,10 +1100,15 @@ export class Lane {
     return true
   }
 
+  /** @throws BrokerError STOPPING */
+  async #read(after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[]> {
+    return (await this.#durability?.store.segments(this.#durability.number, after, maxBytes)) ?? []
+  }
+
   /** Null: the store is being reopened after an I/O error, or closed; the next pump asks again. */
   async #tryToRead(after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[] | null> {
     try {
-      return (await this.#durability?.read(after, maxBytes)) ?? []
+      return await this.#read(after, maxBytes)
     } catch {
       return null
     }

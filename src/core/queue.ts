@@ -23,13 +23,13 @@ import {
   recordPriority,
 } from '../model/message.ts'
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
-import type { Commit, LoadedSegment, SegmentRef } from '../store/types.ts'
+import type { Commit } from '../store/types.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import type { Consumer } from './consumer.ts'
 import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import type { Keeper } from './keeper.ts'
-import { type Judge, Lane, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
+import { type Judge, Lane, type LaneDurability, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type PersistentFigures } from './ledger.ts'
 import { encodeLedgerRecord } from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
@@ -53,8 +53,7 @@ export interface Durability {
   readonly numbers: readonly number[]
   readonly schedule: CommitSchedule
   readonly tickets: Tickets
-  readonly read: (number: number, after: SegmentRef | null, maxBytes: number) => Promise<LoadedSegment[]>
-  readonly seek: (number: number, position: number) => Promise<SegmentRef | null>
+  readonly store: LaneDurability['store']
   /** Key of its ledger record in the store's state. */
   readonly ledgerKey: Buffer
 }
@@ -188,15 +187,7 @@ export class Queue implements Keeper, LaneOwner {
       base: this.#lanes.length * LANE_POSITIONS,
       owner: this,
       memory: this.#memory,
-      durability:
-        durability === null
-          ? null
-          : {
-              number,
-              tickets: durability.tickets,
-              read: (after, maxBytes) => durability.read(number, after, maxBytes),
-              seek: position => durability.seek(number, position),
-            },
+      durability: durability === null ? null : { number, tickets: durability.tickets, store: durability.store },
       stored,
       keeps: 'front',
     })

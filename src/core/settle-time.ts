@@ -2,7 +2,8 @@ const SAMPLES = 64
 
 /** The 95th percentile of how long a queue's consumer takes to settle, from every so many deliveries; milliseconds. */
 export class SettleTime {
-  readonly #samples = new Float64Array(SAMPLES)
+  /** Made for the first: most queues of many have no consumer. */
+  #samples: Float64Array | null = null
   #count = 0
   #p95 = Number.POSITIVE_INFINITY
   /** Position of the delivery being timed; -1: none. */
@@ -23,9 +24,10 @@ export class SettleTime {
   settled(position: number, monotonicMs: () => number): void {
     if (position !== this.#position) return
     this.#position = -1
+    this.#samples ??= new Float64Array(SAMPLES)
     this.#samples[this.#count % SAMPLES] = monotonicMs() - this.#startedMs
     this.#count++
-    if (this.#count < 8 || this.#count % 8 === 0) this.#compute()
+    if (this.#count < 8 || this.#count % 8 === 0) this.#compute(this.#samples)
   }
 
   /** The timed delivery came back: its time says nothing. */
@@ -33,8 +35,8 @@ export class SettleTime {
     this.#position = -1
   }
 
-  #compute(): void {
-    const sorted = this.#samples.slice(0, Math.min(this.#count, SAMPLES)).sort()
+  #compute(samples: Float64Array): void {
+    const sorted = samples.slice(0, Math.min(this.#count, SAMPLES)).sort()
     this.#p95 = sorted[Math.floor((sorted.length - 1) * 0.95)] ?? Number.POSITIVE_INFINITY
   }
 }

@@ -148,14 +148,13 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
     this.#cursors = new Map(stored.cursors)
     this.#first = stored.first
     const { number, tickets, memory, store } = parts
-    const read = store.segments.bind(store, number)
     const { bytes, nextPosition, last } = stored
     const lane = { messages: this.ledger.queued, bytes, nextPosition, last, delivered: 0, tried: new Map() }
     this.#lane = new Lane({
       base: 0,
       owner: this,
       memory,
-      durability: { number, tickets, read, seek: store.seekPosition.bind(store, number) },
+      durability: { number, tickets, store },
       stored: lane,
       keeps: 'back',
     })

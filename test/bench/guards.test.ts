@@ -146,5 +146,5 @@ it('200 durable queues with ten messages each cost no more than one with 2,000',
   )
   expect(many.startUpMs).toBeLessThanOrEqual(2 * one.startUpMs)
   expect(many.memory.anonymous).toBeLessThanOrEqual(1.5 * one.memory.anonymous)
-  expect(many.diskBytes).toBeLessThanOrEqual(2 * one.diskBytes)
+  expect(many.diskBytes).toBeLessThanOrEqual(1.5 * one.diskBytes)
 })

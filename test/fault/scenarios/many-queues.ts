@@ -56,7 +56,9 @@ async function costOf(queues: Readonly<Record<string, unknown>>, publishers: num
       anonymous: median(memory.map(({ anonymous }) => anonymous)),
       total: median(memory.map(({ total }) => total)),
     },
-    diskBytes: await bytesIn(join(gateway.dataDirectory, 'store')),
+    diskBytes:
+      (await bytesIn(join(gateway.dataDirectory, 'store/log'))) +
+      (await bytesIn(join(gateway.dataDirectory, 'store/state'))),
   }
 }
 

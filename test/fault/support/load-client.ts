@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { generate } from 'mqtt-packet'
@@ -34,6 +34,8 @@ export class LoadClient {
   readonly #version: 4 | 5
   readonly #window: number
   readonly #payloadBytes: number
+  /** Where its payloads begin in the noise: elsewhere than those of others. */
+  readonly #noiseAt = randomInt(NOISE.length)
   readonly #topic: string
   #socket: Socket | null = null
   #heard: Buffer = Buffer.alloc(0)
@@ -127,7 +129,7 @@ export class LoadClient {
     const start = `{"device":"${this.#id}","seq":${sequence},"noise":"`
     const noiseBytes = Math.max(0, this.#payloadBytes - start.length - 2)
     // Steps that share no factor with the length: two payloads nearly never hold the same bytes.
-    const at = (sequence * 1009) % (NOISE.length - noiseBytes)
+    const at = (this.#noiseAt + sequence * 1009) % (NOISE.length - noiseBytes)
     const payload = `${start}${NOISE.slice(at, at + noiseBytes)}"}`
     const topicBytes = this.#topic.length
     const bodyBytes = 2 + topicBytes + 2 + (this.#version === 5 ? 1 : 0) + payload.length

@@ -46,7 +46,9 @@ class Disk {
     }
   }
 
-  readonly read = async (after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[]> => {
+  readonly seekPosition = (): Promise<null> => Promise.resolve(null)
+
+  readonly segments = async (_: number, after: SegmentRef | null, maxBytes: number): Promise<LoadedSegment[]> => {
     const found: LoadedSegment[] = []
     let left = maxBytes
     for (const { ref, write, bytes, settled } of this.#segments) {
@@ -92,7 +94,7 @@ class LaneUnderTest {
       keeps: 'front',
       owner,
       memory: new MemoryBudget(memoryBytes),
-      durability: { number: 1, tickets: new Tickets(), read: disk.read, seek: () => Promise.resolve(null) },
+      durability: { number: 1, tickets: new Tickets(), store: disk },
       stored,
     })
   }
