@@ -1,5 +1,5 @@
 /*
- * The last value of each topic [MQTT-3.3.1-5]: the record itself, in memory and under StatePrefix.retained.
+ * The last value of each topic [MQTT-3.3.1-5], 3.1.1 [MQTT-3.3.1-5]: the record itself, in memory and under StatePrefix.retained. No session owns it: 3.1.1 [MQTT-3.1.2-7].
  *
  * Invariants
  * - What the disk does not know yet is in #dirty, by topic: only the last value of each is written. A publisher of QoS >= 1 holds a ticket that the commit
@@ -115,7 +115,7 @@ export class Retained implements CommitSource {
   }
 
   /**
-   * Retains message `i` of a run, or forgets that of its topic if the payload is empty [MQTT-3.3.1-6], [MQTT-3.3.1-7]. `ticket` is that of a message of QoS >= 1, for
+   * Retains message `i` of a run, or forgets that of its topic if the payload is empty [MQTT-3.3.1-6], [MQTT-3.3.1-7], 3.1.1 [MQTT-3.3.1-10], 3.1.1 [MQTT-3.3.1-11]. `ticket` is that of a message of QoS >= 1, for
    * which there is room; 0: QoS 0, which must do without if there is none.
    */
   take(topic: string, run: Run, i: number, acceptance: Acceptance, ticket: number): void {

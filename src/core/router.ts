@@ -440,7 +440,7 @@ function runOf(message: Message): Run {
   return run
 }
 
-/** Retained is what was published to a topic with the flag, and nothing else [MQTT-3.3.1-8]; on messages of other exchanges the flag only travels. */
+/** Retained is what was published to a topic with the flag, and nothing else [MQTT-3.3.1-8], 3.1.1 [MQTT-3.3.1-12]; on messages of other exchanges the flag only travels. */
 const isRetained = ({ exchange }: Route, { retain }: Run): boolean => retain && exchange === MQTT_EXCHANGE
 
 /** Nothing but its consumer's settlement makes a message safe in this queue. */

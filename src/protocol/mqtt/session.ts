@@ -194,7 +194,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     return granted
   }
 
-  /** 3.1.1 knows no Retain Handling: every subscription is sent them, 3.1.1 [MQTT-3.3.1-6], [MQTT-3.8.4-3]. */
+  /** 3.1.1 knows no Retain Handling: every subscription is sent them, 3.1.1 [MQTT-3.3.1-6], 3.1.1 [MQTT-3.8.4-3]. */
   #feedRetained({ filter, retainHandling }: SubscriptionRequest, note: number, isNew: boolean): void {
     const isWanted = retainHandling === 0 || (retainHandling === 1 && isNew) // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT-3.8.4-4]
     const messages = isWanted ? this.#host.retained.walk(filter) : null

@@ -26,7 +26,7 @@ export async function publishWill(
       exchange: MQTT_EXCHANGE,
       key: will.topic,
       qos: will.qos,
-      retain: will.retain, // [MQTT-3.1.2-14], [MQTT-3.1.2-15]
+      retain: will.retain, // [MQTT-3.1.2-14], [MQTT-3.1.2-15], 3.1.1 [MQTT-3.1.2-16], 3.1.1 [MQTT-3.1.2-17]
       dup: false,
       priority: 0,
       clientId,

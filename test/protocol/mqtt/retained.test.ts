@@ -46,7 +46,7 @@ async function hearsRetained(client: WireClient, count: number): Promise<string[
 
 describe('retained messages, 3.1.1', () => {
   transcript(
-    'a new subscription is sent the last one of its topic with the retain flag: 3.1.1 [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-8]',
+    'a new subscription is sent the last one of its topic with the retain flag: 3.1.1 [MQTT-3.3.1-5], 3.1.1 [MQTT-3.3.1-6], 3.1.1 [MQTT-3.3.1-8]',
     async ({ client, another }) => {
       await client
         .says(
@@ -80,7 +80,7 @@ describe('retained messages, 3.1.1', () => {
   )
 
   transcript(
-    'an empty one is delivered and removes it: 3.1.1 [MQTT-3.3.1-10], [MQTT-3.3.1-11]; one that is not retained leaves it: 3.1.1 [MQTT-3.3.1-12]',
+    'an empty one is delivered and removes it: 3.1.1 [MQTT-3.3.1-10], 3.1.1 [MQTT-3.3.1-11]; one that is not retained leaves it: 3.1.1 [MQTT-3.3.1-12]',
     async ({ client, another }) => {
       await client
         .says(CONNECT_311, publish311('a', 'x', RETAIN), publish311('a', 'passing'), subscribe311('00 01', 'a', '00'))
@@ -134,7 +134,7 @@ describe('retained messages, 3.1.1', () => {
   )
 
   transcript(
-    'a will with Will Retain is retained [MQTT-3.1.2-15]; one without is not [MQTT-3.1.2-14]',
+    'a will with Will Retain is retained [MQTT-3.1.2-15], 3.1.1 [MQTT-3.1.2-17]; one without is not [MQTT-3.1.2-14], 3.1.1 [MQTT-3.1.2-16]',
     async ({ client, another, broker }) => {
       const plain = await another()
       await client.says(connect311('w', '2e', text('will/kept'), text('gone'))).hears(CONNACK_311)
