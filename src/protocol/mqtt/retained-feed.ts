@@ -12,7 +12,9 @@ import { PUBLISH_RETAIN } from './publish-frame.ts'
 import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, grantedQos, isNoLocal, retainedNote } from './subscription-note.ts'
 
-/** Topics looked at in one turn of the event loop: a few milliseconds. */
+/** Topics looked at at once, when a client has subscribed or has room again: mostly that is all there is. */
+const FIRST_TOPICS = 256
+/** And in one turn of the event loop, all feeds together, by those that have not come to an end: a few milliseconds. */
 const TURN_TOPICS = 4096
 
 /** QoS 0 is answered by nobody. */
@@ -44,31 +46,64 @@ interface Fed {
   readonly note: number
 }
 
+/** Whoever has a long way to go waits for its turn, so that everybody else is served between two of them, however many there are. */
+export class FeedTurns {
+  readonly #waiting = new Set<RetainedFeed>()
+
+  isWaiting(feed: RetainedFeed): boolean {
+    return this.#waiting.has(feed)
+  }
+
+  wait(feed: RetainedFeed): void {
+    if (this.#waiting.size === 0) setImmediate(this.#next)
+    this.#waiting.add(feed)
+  }
+
+  readonly #next = (): void => {
+    for (const feed of this.#waiting) {
+      // Last before the others: it may want a further turn.
+      this.#waiting.delete(feed)
+      const isOver = feed.goOn(TURN_TOPICS)
+      if (!isOver) this.#waiting.add(feed)
+      break
+    }
+    if (this.#waiting.size > 0) setImmediate(this.#next)
+  }
+}
+
 export class RetainedFeed {
+  readonly #turns: FeedTurns
   readonly #clientId: string
   readonly #queue: () => Queue | null
-  readonly #deliveries: Deliveries
+  readonly #deliveries: Pick<Deliveries, 'credit' | 'send'>
   readonly #identifiers: SubscriptionIdentifiers
+  readonly #onTooLarge: () => void
   /** By filter, in the order of their subscriptions. */
   readonly #fed = new Map<string, Fed>()
-  #isGoingOn = false
 
   constructor({
+    turns,
     clientId,
     queue,
     deliveries,
     identifiers,
+    onTooLarge,
   }: {
+    turns: FeedTurns
     clientId: string
     /** Where messages of QoS 1 go; null: no subscription of that QoS yet. */
     queue: () => Queue | null
-    deliveries: Deliveries
+    deliveries: Pick<Deliveries, 'credit' | 'send'>
     identifiers: SubscriptionIdentifiers
+    /** A message of QoS 0 is larger than the client takes. */
+    onTooLarge: () => void
   }) {
+    this.#turns = turns
     this.#clientId = clientId
     this.#queue = queue
     this.#deliveries = deliveries
     this.#identifiers = identifiers
+    this.#onTooLarge = onTooLarge
   }
 
   /** A subscription has come, whose messages are sent with the next `pump`, behind the SUBACK. */
@@ -88,16 +123,19 @@ export class RetainedFeed {
     this.#fed.delete(filter)
   }
 
-  /** Sends what there is room for. */
+  /** Sends what there is room for; what takes longer follows in turns of its own. */
   pump(): void {
-    let left = TURN_TOPICS
+    if (this.#fed.size === 0 || this.#turns.isWaiting(this)) return
+    if (!this.goOn(FIRST_TOPICS)) this.#turns.wait(this)
+  }
+
+  /** Looks at so many topics. False: there are more, and room for what may be found. */
+  goOn(topics: number): boolean {
+    let left = topics
     for (const [filter, { messages, note }] of this.#fed) {
       while (!messages.isDone) {
-        if (!this.#hasRoom(note)) return
-        if (left <= 0) {
-          this.#goOnSoon()
-          return
-        }
+        if (!this.#hasRoom(note)) return true
+        if (left <= 0) return false
         const before = messages.visited
         const message = messages.next(left)
         left -= messages.visited - before
@@ -105,15 +143,7 @@ export class RetainedFeed {
       }
       this.#fed.delete(filter)
     }
-  }
-
-  #goOnSoon(): void {
-    if (this.#isGoingOn) return
-    this.#isGoingOn = true
-    setImmediate(() => {
-      this.#isGoingOn = false
-      this.pump()
-    })
+    return true
   }
 
   #hasRoom(note: number): boolean {
@@ -132,6 +162,7 @@ export class RetainedFeed {
       return
     }
     const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiers.ofRecord(bytes, at, isOwn)
-    this.#deliveries.send(NO_SOURCE, bytes, at, 0, 0, PUBLISH_RETAIN, identifiers) // 3.1.1 [MQTT-3.3.1-8]
+    const unsendable = this.#deliveries.send(NO_SOURCE, bytes, at, 0, 0, PUBLISH_RETAIN, identifiers) // 3.1.1 [MQTT-3.3.1-8]
+    if (unsendable === 'too_large') this.#onTooLarge() // [MQTT-3.1.2-25]
   }
 }

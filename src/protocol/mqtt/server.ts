@@ -13,7 +13,7 @@ import type { IncompleteBytes } from './frame.ts'
 import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
-import type { RetainedMessages } from './retained-feed.ts'
+import { FeedTurns, type RetainedMessages } from './retained-feed.ts'
 import type { Session, Subscription } from './session.ts'
 import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
@@ -89,7 +89,7 @@ export class MqttServer {
     const { counters } = this
     const groups = new SharedGroups({ router, topology, limits, counters })
     this.#sessions = new Sessions(
-      { router, topology, streams, retained, groups, limits, counters, identities, log },
+      { router, topology, streams, retained, feedTurns: new FeedTurns(), groups, limits, counters, identities, log },
       { wheel: this.#wheel, clock },
     )
     this.#host = {

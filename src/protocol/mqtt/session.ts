@@ -29,7 +29,7 @@ import { Reason } from './protocol-error.ts'
 import { topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
-import { RetainedFeed, type RetainedMessages } from './retained-feed.ts'
+import { type FeedTurns, RetainedFeed, type RetainedMessages } from './retained-feed.ts'
 import { SessionQueue } from './session-queue.ts'
 import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
@@ -57,6 +57,7 @@ export interface SessionHost {
   readonly topology: Topology
   readonly streams: Streams
   readonly retained: RetainedMessages
+  readonly feedTurns: FeedTurns
   readonly groups: SharedGroups
   readonly limits: MqttLimits
   readonly counters: MqttCounters
@@ -203,10 +204,15 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       return
     }
     this.#feed ??= new RetainedFeed({
+      turns: this.#host.feedTurns,
       clientId: this.clientId,
       queue: () => this.queue,
       deliveries: this.#takeDeliveries(),
       identifiers: this.#identifiers,
+      onTooLarge: () => {
+        this.#host.counters.droppedBy.too_large++
+        this.dropped++
+      },
     })
     this.#feed.begin(filter, messages, note)
   }
