@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
 import type { RetainedLimits } from '../../src/core/retained.ts'
+import type { AuthenticationMethods } from '../../src/protocol/mqtt/authentication.ts'
 import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
 import { MqttServer } from '../../src/protocol/mqtt/server.ts'
 import type { Logger } from '../../src/telemetry/log.ts'
@@ -171,6 +172,7 @@ export class MqttUnderTest {
     memoryBytes = 64 * 1024 ** 2,
     retained,
     allowAnonymous = true,
+    authenticationMethods = new Map(),
     log = pino({ level: 'silent' }),
   }: {
     /** Removed at the end; absent: a new one. */
@@ -179,6 +181,7 @@ export class MqttUnderTest {
     memoryBytes?: number
     retained?: RetainedLimits
     allowAnonymous?: boolean
+    authenticationMethods?: AuthenticationMethods
     log?: Logger
   } = {}): Promise<MqttUnderTest> {
     const place = directory ?? (await tempDir())
@@ -193,6 +196,7 @@ export class MqttUnderTest {
       identities,
       log,
       allowAnonymous,
+      authenticationMethods,
       limits: { ...DEFAULT_LIMITS, ...limits },
       clock: { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
     })

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { Authentication, type AuthenticationMethods } from './authentication.ts'
 import { type ConnectPacket, encode } from './control-packet.ts'
 import type { MqttLimits } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
@@ -22,6 +23,8 @@ export interface Terms {
   readonly keepAliveS: number
   /** How long its session outlives the connection, milliseconds; 0: it ends with it. */
   readonly sessionExpiryMs: number
+  /** How it has to prove who it is; null: it doesn't. */
+  readonly authentication: Authentication | null
 }
 
 /** A session expiry interval that stands for "never" (5.0 section 3.1.2.11.2). */
@@ -30,28 +33,29 @@ const NEVER_EXPIRES_S = 0xffffffff
 /** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK. */
 export function agreeOn(
   connect: ConnectPacket,
-  { limits, allowAnonymous }: { limits: MqttLimits; allowAnonymous: boolean },
+  {
+    limits,
+    allowAnonymous,
+    authenticationMethods,
+  }: { limits: MqttLimits; allowAnonymous: boolean; authenticationMethods: AuthenticationMethods },
 ): Terms {
-  const { version, clientId } = connect
-  if (clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
+  const { version } = connect
+  if (connect.clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
     throw new ProtocolError(Reason.clientIdentifierNotValid, 'an empty client identifier') // 3.1.1 [MQTT-3.1.3-8]
   }
-  if (connect.authenticationMethod !== null) {
-    throw new ProtocolError(Reason.badAuthenticationMethod, 'there is no such authentication method')
-  }
+  const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId // [MQTT-3.1.3-6]
+  const authentication = chosenAuthentication(connect, clientId, authenticationMethods)
   // Users are not built yet: names and passwords cannot be checked, so either everybody may come in or nobody.
-  if (!allowAnonymous) throw new ProtocolError(Reason.notAuthorized, 'anonymous clients are not allowed')
+  if (!allowAnonymous && authentication === null) {
+    throw new ProtocolError(Reason.notAuthorized, 'anonymous clients are not allowed')
+  }
   if (connect.will !== null) checkWill(connect.will, limits.topicLevels)
   const mostS = Math.max(1, Math.floor(limits.keepAliveMaxMs / 1000))
   const asked = connect.keepAliveS
   const isCut = version === 5 && limits.keepAliveMaxMs > 0 && (asked === 0 || asked > mostS)
-  const keepAliveS = isCut ? mostS : asked
-  return {
-    clientId: clientId === '' ? `auto-${randomUUID()}` : clientId, // [MQTT-3.1.3-6]
-    keepAliveS,
-    silenceMs: keepAliveS * 1500,
-    sessionExpiryMs: agreedExpiryMs(connect, limits),
-  }
+  const keepAliveS = isCut ? mostS : asked // [MQTT-3.2.2-22]
+  const sessionExpiryMs = agreedExpiryMs(connect, limits)
+  return { clientId, keepAliveS, silenceMs: keepAliveS * 1500, sessionExpiryMs, authentication }
 }
 
 /** A session of 3.1 and 3.1.1 that is not clean has no end of its own: it gets the longest one there is. */
@@ -64,10 +68,38 @@ function agreedExpiryMs({ version, isClean, sessionExpiryS }: ConnectPacket, lim
 export const expiryMs = (seconds: number, { sessionExpiryMaxMs }: MqttLimits): number =>
   seconds === NEVER_EXPIRES_S ? sessionExpiryMaxMs : Math.min(seconds * 1000, sessionExpiryMaxMs)
 
-/** CONNACK for a client that is let in; `sessionPresent`: it goes on with a session that was there [MQTT-3.2.2-2], [MQTT-3.2.2-3]. */
+function chosenAuthentication(
+  { authenticationMethod, user }: ConnectPacket,
+  clientId: string,
+  methods: AuthenticationMethods,
+): Authentication | null {
+  if (authenticationMethod === null) return null
+  const method = methods.get(authenticationMethod)
+  if (method === undefined) {
+    throw new ProtocolError(Reason.badAuthenticationMethod, 'there is no such authentication method') // [MQTT-4.12.0-1]
+  }
+  return new Authentication(authenticationMethod, method, { clientId, user })
+}
+
+/**
+ * The beginning of topics on which a client may wait for responses: `reply/` and its client identifier, in which `/`, `+`, `#` and `%` are written as in URLs,
+ * so that it is one level (5.0 section 4.10.1).
+ */
+const responseInformation = (clientId: string): string =>
+  `reply/${clientId.replace(/[%/+#]/g, character => encodeURIComponent(character))}`
+
+/**
+ * CONNACK for a client that is let in; `proof` are the data its authentication ended with, `sessionPresent`: it goes on with a session that was there
+ * [MQTT-3.2.2-2], [MQTT-3.2.2-3].
+ */
 export function connackAccepted(
   connect: ConnectPacket,
-  { terms, limits, sessionPresent }: { terms: Terms; limits: MqttLimits; sessionPresent: boolean },
+  {
+    terms,
+    limits,
+    proof,
+    sessionPresent,
+  }: { terms: Terms; limits: MqttLimits; proof: Buffer | null; sessionPresent: boolean },
 ): Buffer {
   // 3.1 has no such flag: the byte is reserved there.
   if (connect.version === 3)
@@ -89,18 +121,30 @@ export function connackAccepted(
         wildcardSubscriptionAvailable: true,
         subscriptionIdentifiersAvailable: true,
         sharedSubscriptionAvailable: true,
-        ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.1.2-21]
+        ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.2.2-21]
+        ...(connect.wantsResponseInformation && { responseInformation: responseInformation(terms.clientId) }), // [MQTT-3.1.2-28]
+        ...terms.authentication?.properties(proof), // [MQTT-4.12.0-6]
       },
     },
     5,
   )
 }
 
-/** CONNACK for a client that is not let in, in the form of `level`; null where that version has no code for the reason. */
-export function connackRefused(reason: Reason, level: number, why: string): Buffer | null {
-  if (level >= 5) {
-    return encode({ cmd: 'connack', sessionPresent: false, reasonCode: reason, properties: { reasonString: why } }, 5)
+/**
+ * CONNACK for a client that is not let in, in the form of `level`; null where that version has no code for the reason, or the client takes no packet of its
+ * size. `most` is what it takes, bytes.
+ */
+export function connackRefused(
+  reason: Reason,
+  { level, why, most }: { level: number; why: string; most: number },
+): Buffer | null {
+  if (level < 5) {
+    const returnCode = RETURN_CODES.get(reason)
+    return returnCode === undefined ? null : encode({ cmd: 'connack', sessionPresent: false, returnCode }, 4)
   }
-  const returnCode = RETURN_CODES.get(reason)
-  return returnCode === undefined ? null : encode({ cmd: 'connack', sessionPresent: false, returnCode }, 4)
+  const connack = { cmd: 'connack', sessionPresent: false, reasonCode: reason } as const // [MQTT-3.2.2-6]
+  const packet = encode({ ...connack, properties: { reasonString: why } }, 5)
+  if (packet.length <= most) return packet
+  const short = encode(connack, 5) // [MQTT-3.2.2-19]
+  return short.length <= most ? short : null // [MQTT-3.1.2-24]
 }

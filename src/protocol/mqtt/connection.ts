@@ -2,7 +2,8 @@
  * One client's socket: CONNECT first, then its packets by type, until it ends.
  *
  *     awaiting-connect ──CONNECT──▶ connected ──▶ closing (last packet on its way) ──▶ closed
- *            └───────────────────────────────────────▲
+ *            │    └──▶ authenticating ──▲ │                ▲
+ *            └──────────────┴─────────────┴────────────────┘
  *
  * The session is attached while `connected` lasts, and the tickets end with it, whatever the socket does after that. An error of the client
  * ends its connection and nothing else.
@@ -12,12 +13,14 @@ import type { Clock } from '../../core/clock.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Logger } from '../../telemetry/log.ts'
+import type { Authentication, AuthenticationMethods, AuthenticationStep } from './authentication.ts'
 import { agreeOn, connackAccepted, connackRefused, expiryMs, type Terms } from './connect.ts'
 import {
   type ConnectPacket,
   connectLevel,
   encode,
   readAcknowledgement,
+  readAuth,
   readConnect,
   readDisconnect,
   UnsupportedVersion,
@@ -54,6 +57,7 @@ export interface ConnectionHost {
   readonly log: Logger
   readonly clock: Clock
   readonly allowAnonymous: boolean
+  readonly authenticationMethods: AuthenticationMethods
   readonly counters: MqttCounters
   readonly wheel: TimerWheel
   readonly gathering: Gathering
@@ -77,8 +81,17 @@ interface Client {
   readonly connectedAtMs: number
 }
 
+/** A client that has to prove who it is. */
+interface Applicant {
+  readonly connect: ConnectPacket
+  readonly terms: Terms
+  readonly authentication: Authentication
+}
+
 type State =
   | { readonly kind: 'awaiting-connect'; readonly sinceMs: number }
+  /** The client has to answer with AUTH before CONNACK comes. */
+  | ({ readonly kind: 'authenticating' } & Applicant)
   | { readonly kind: 'connected'; readonly client: Client }
   | { readonly kind: 'closing' }
   | { readonly kind: 'closed' }
@@ -199,6 +212,8 @@ export class Connection implements Timed, OutputOwner {
           if (publishing.isHeld) break
         } else if (state.kind === 'awaiting-connect') {
           this.#connect()
+        } else if (state.kind === 'authenticating') {
+          this.#authenticate(state)
         } else {
           return
         }
@@ -232,26 +247,73 @@ export class Connection implements Timed, OutputOwner {
     this.#host.counters.controlIn++
     const { bytes, first, body, end } = this.#frames
     let level = connectLevel(bytes, body, end)
+    let most = Number.POSITIVE_INFINITY
     try {
       if (first !== PacketType.connect << 4) throw malformed('reserved flags of CONNECT are set') // [MQTT-2.1.3-1]
       const connect = readConnect(bytes, body, end)
       level = connect.version
+      most = connect.maximumPacketSize
       const terms = agreeOn(connect, this.#host)
-      this.#accepted(connect, terms, this.#host.enter(connect, terms, this))
+      const { authentication } = terms
+      if (authentication === null) this.#accept(connect, terms, null)
+      else this.#judge({ connect, terms, authentication }, authentication.begin(connect.authenticationData))
     } catch (error) {
       if (error instanceof UnsupportedVersion) {
         // [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2]; a level above 5 is a later version, whose CONNACK most likely still looks like that of 5.0.
-        this.#refuse(Reason.unsupportedProtocolVersion, error.level > 5 && error.level < 0x80 ? 5 : 4, error.message)
+        level = error.level > 5 && error.level < 0x80 ? 5 : 4
+        this.#refuse(Reason.unsupportedProtocolVersion, { level, why: error.message, most })
       } else if (error instanceof ProtocolError) {
-        this.#refuse(error.reason, level, error.message)
+        this.#refuse(error.reason, { level, why: error.message, most })
       } else {
         throw error
       }
     }
   }
 
-  #accepted(connect: ConnectPacket, terms: Terms, { session, isPresent }: Opened): void {
+  /** A packet of a client that has not proved yet who it is. */
+  #authenticate(applicant: Applicant): void {
+    const { connect, authentication } = applicant
+    const { bytes, first, body, end } = this.#frames
+    try {
+      if (first >> 4 === PacketType.disconnect) {
+        this.#end({ reason: null, why: 'the client gave up its authentication', isWillDue: false })
+      } else if (first >> 4 === PacketType.auth) {
+        expectFlags(first, 0, connect.version) // [MQTT-3.15.1-1]
+        this.#judge(applicant, authentication.proceed(readAuth(bytes, body, end)))
+      } else {
+        throw new ProtocolError(Reason.protocolError, `a packet of type ${first >> 4} before CONNACK`) // [MQTT-3.1.2-30]
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.#refuse(error.reason, { level: 5, why: error.message, most: connect.maximumPacketSize })
+    }
+  }
+
+  /** Goes on as the authentication says. Throws ProtocolError if the client is not let in. */
+  #judge({ connect, terms, authentication }: Applicant, step: AuthenticationStep): void {
+    switch (step.kind) {
+      case 'continue':
+        this.#state = { kind: 'authenticating', connect, terms, authentication }
+        this.#answer(connect, authentication.packet(Reason.continueAuthentication, step.data))
+        return
+      case 'accepted':
+        this.#accept(connect, terms, step.data)
+        return
+      case 'refused':
+        throw new ProtocolError(Reason.notAuthorized, step.why) // [MQTT-4.12.0-4]
+      default:
+        step satisfies never
+    }
+  }
+
+  /** Lets the client in; `proof` are the data its authentication ended with. Throws ProtocolError if that can't be. */
+  #accept(connect: ConnectPacket, terms: Terms, proof: Buffer | null): void {
     const { router, limits, counters, clock, log, gathering } = this.#host
+    if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
+      // Before it has a session: whoever cannot be told that it is let in is not.
+      checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
+    }
+    const { session, isPresent } = this.#host.enter(connect, terms, this)
     const { clientId } = terms
     const output = this.#output
     const publishing = new Publishing({
@@ -273,7 +335,7 @@ export class Connection implements Timed, OutputOwner {
     this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }
     counters.connected++
     log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
-    this.#send(connackAccepted(connect, { terms, limits, sessionPresent: isPresent })) // [MQTT-3.2.0-1]
+    this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent: isPresent })) // [MQTT-3.2.0-1]
     session.attach({
       output,
       writer: new PublishWriter(output, connect, limits.topicAliases),
@@ -283,10 +345,31 @@ export class Connection implements Timed, OutputOwner {
     this.#scheduleNext(clock.monotonicMs())
   }
 
-  #refuse(reason: Reason, level: number, why: string): void {
-    const packet = connackRefused(reason, level, why)
+  #refuse(reason: Reason, { level, why, most }: { level: number; why: string; most: number }): void {
+    const packet = connackRefused(reason, { level, why, most })
     if (packet !== null) this.#send(packet)
-    this.#end({ reason: null, why, isWillDue: false })
+    this.#end({ reason: null, why, isWillDue: false }) // [MQTT-3.2.2-7], [MQTT-3.14.0-1]
+  }
+
+  /** AUTH while connected: the client proves again who it is; meanwhile everything goes on. */
+  #reauthenticate({ connect, terms: { authentication } }: Client): void {
+    const { bytes, body, end } = this.#frames
+    if (authentication === null) {
+      throw new ProtocolError(Reason.protocolError, 'AUTH from a client that chose no method') // [MQTT-4.12.0-7]
+    }
+    const step = authentication.proceed(readAuth(bytes, body, end))
+    switch (step.kind) {
+      case 'continue':
+        this.#answer(connect, authentication.packet(Reason.continueAuthentication, step.data))
+        return
+      case 'accepted':
+        this.#answer(connect, authentication.packet(Reason.success, step.data))
+        return
+      case 'refused':
+        throw new ProtocolError(Reason.notAuthorized, step.why) // [MQTT-4.12.1-2]
+      default:
+        step satisfies never
+    }
   }
 
   #control(client: Client): void {
@@ -297,11 +380,11 @@ export class Connection implements Timed, OutputOwner {
     switch (first >> 4) {
       case PacketType.subscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.8.1-1]
-        this.#send(subscribe(session, this.#frames, connect))
+        this.#answer(connect, subscribe(session, this.#frames, connect))
         return
       case PacketType.unsubscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.10.1-1]
-        this.#send(unsubscribe(session, this.#frames, version))
+        this.#answer(connect, unsubscribe(session, this.#frames, version))
         return
       case PacketType.pingreq:
         expectFlags(first, 0, version)
@@ -316,8 +399,12 @@ export class Connection implements Timed, OutputOwner {
         this.#end({ reason: null, why: 'disconnected', isWillDue: reason !== Reason.success })
         return
       }
+      case PacketType.auth:
+        expectFlags(first, 0, version) // [MQTT-3.15.1-1]
+        this.#reauthenticate(client)
+        return
       default:
-        // A second CONNECT [MQTT-3.1.0-2], AUTH without a method, packets only a server sends.
+        // A second CONNECT [MQTT-3.1.0-2], packets only a server sends.
         throw new ProtocolError(Reason.protocolError, `a packet of type ${first >> 4} has no place here`)
     }
   }
@@ -351,6 +438,12 @@ export class Connection implements Timed, OutputOwner {
 
   // ---- output
 
+  /** Throws ProtocolError if the client takes no packet of that size. */
+  #answer(connect: ConnectPacket, packet: Buffer): void {
+    checkSize(connect, packet)
+    this.#send(packet)
+  }
+
   #send(packet: Buffer): void {
     this.#output.append(packet, 0, packet.length)
     this.#output.control(packet.length)
@@ -378,7 +471,8 @@ export class Connection implements Timed, OutputOwner {
     const state = this.#state
     switch (state.kind) {
       case 'awaiting-connect':
-        this.#end({ reason: null, why: 'no CONNECT in time', isWillDue: false })
+      case 'authenticating':
+        this.#end({ reason: null, why: 'no CONNECT or no proof in time', isWillDue: false })
         return
       case 'connected':
         this.#checkDeadlines(state.client, nowMs)
@@ -458,10 +552,7 @@ export class Connection implements Timed, OutputOwner {
     if (state.kind === 'connected') {
       this.#endClient(state.client, isWillDue)
       log.info({ client: state.client.terms.clientId, address: this.#address, reason: why }, 'client disconnected')
-      if (reason !== null && state.client.connect.version === 5 && !this.#output.isFull) {
-        const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5)
-        this.#output.append(packet, 0, packet.length)
-      }
+      if (reason !== null) this.#disconnect(state.client.connect, reason)
     } else {
       counters.refusedConnections++
       log.debug({ address: this.#address, reason: why }, 'connection refused')
@@ -475,6 +566,13 @@ export class Connection implements Timed, OutputOwner {
     // What is still unread would make the kernel reset the connection, and the last packet with it: read on and throw away.
     this.#socket.resume()
     wheel.schedule(this, clock.monotonicMs() + LINGER_MS)
+  }
+
+  /** Tells a 5.0 client why its connection ends, if it would read it. */
+  #disconnect({ version, maximumPacketSize }: ConnectPacket, reason: Reason): void {
+    if (version < 5 || this.#output.isFull) return
+    const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5) // [MQTT-3.14.2-1]
+    if (packet.length <= maximumPacketSize) this.#output.append(packet, 0, packet.length) // [MQTT-3.1.2-24]
   }
 
   #endClient({ connect, terms, session, publishing }: Client, isWillDue: boolean): void {
@@ -498,6 +596,12 @@ export class Connection implements Timed, OutputOwner {
     this.#host.wheel.cancel(this)
     this.#host.closed(this)
   }
+}
+
+/** Throws ProtocolError if the client takes no packet of that size [MQTT-3.1.2-24]. */
+function checkSize({ maximumPacketSize }: ConnectPacket, packet: Buffer): void {
+  if (packet.length <= maximumPacketSize) return
+  throw new ProtocolError(Reason.packetTooLarge, `an answer of ${packet.length} bytes is more than the client takes`)
 }
 
 /** Checks the lower half of a first byte. */

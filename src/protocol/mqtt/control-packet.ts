@@ -41,7 +41,9 @@ export interface ConnectPacket {
   /** Largest packet the client takes, bytes. */
   readonly maximumPacketSize: number
   readonly wantsReasonStrings: boolean
+  readonly wantsResponseInformation: boolean
   readonly authenticationMethod: string | null
+  readonly authenticationData: Buffer | null
 }
 
 /** One filter of a SUBSCRIBE with its options (section 3.8.3.1); 3.1 and 3.1.1 ask for a QoS only. */
@@ -72,6 +74,12 @@ export interface AcknowledgementPacket {
   readonly reason: number
 }
 
+export interface AuthPacket {
+  readonly reason: number
+  readonly method: string
+  readonly data: Buffer | null
+}
+
 export interface DisconnectPacket {
   readonly reason: number
   /** null: the session's stays as it is. */
@@ -92,6 +100,8 @@ const DISCONNECT_REASONS_OF_CLIENTS = new Set([
 /** Of PUBACK and PUBREC (5.0 sections 3.4.2.1 and 3.5.2.1), and of PUBREL and PUBCOMP (3.6.2.1 and 3.7.2.1). */
 const RECEIPT_REASONS = new Set([0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
 const RELEASE_REASONS = new Set([0x00, 0x92])
+
+const AUTH_REASONS = new Set<number>([Reason.success, Reason.continueAuthentication, Reason.reAuthenticate])
 
 const scan = new PropertyScan()
 
@@ -211,7 +221,9 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
   let topicAliasMaximum = 0
   let maximumPacketSize = Number.POSITIVE_INFINITY
   let wantsReasonStrings = true
+  let wantsResponseInformation = false
   let authenticationMethod: string | null = null
+  let authenticationData: Buffer | null = null
   if (version === 5) {
     reader.properties(PacketType.connect)
     sessionExpiryS = scan.number(Property.sessionExpiryInterval, 0)
@@ -219,10 +231,12 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     topicAliasMaximum = scan.number(Property.topicAliasMaximum, 0)
     maximumPacketSize = scan.number(Property.maximumPacketSize, Number.POSITIVE_INFINITY)
     wantsReasonStrings = scan.number(Property.requestProblemInformation, 1) === 1
+    wantsResponseInformation = scan.number(Property.requestResponseInformation, 0) === 1
     authenticationMethod = scan.text(Property.authenticationMethod)
+    authenticationData = scan.binary(Property.authenticationData)
     if (receiveMaximum === 0) throw new ProtocolError(Reason.protocolError, 'receive maximum 0')
     if (maximumPacketSize === 0) throw new ProtocolError(Reason.protocolError, 'maximum packet size 0')
-    if (authenticationMethod === null && scan.has(Property.authenticationData)) {
+    if (authenticationMethod === null && authenticationData !== null) {
       throw new ProtocolError(Reason.protocolError, 'authentication data without a method')
     }
   }
@@ -246,7 +260,9 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     topicAliasMaximum,
     maximumPacketSize,
     wantsReasonStrings,
+    wantsResponseInformation,
     authenticationMethod,
+    authenticationData,
   }
 }
 
@@ -366,6 +382,20 @@ export function readAcknowledgement(type: number, bytes: Buffer, at: number, end
   if (!reader.isAtEnd) reader.properties(type)
   reader.expectEnd()
   return { packetId, reason }
+}
+
+/** Reads an AUTH (5.0 section 3.15). */
+export function readAuth(bytes: Buffer, at: number, end: number): AuthPacket {
+  const reader = new PacketReader(bytes, at, end)
+  const reason = reader.isAtEnd ? Reason.success : reader.byte()
+  if (!AUTH_REASONS.has(reason)) throw malformed('unknown reason code in AUTH') // [MQTT-3.15.2-1]
+  if (reason === Reason.success) throw new ProtocolError(Reason.protocolError, 'AUTH 0x00 is said by servers')
+  if (reader.isAtEnd) throw new ProtocolError(Reason.protocolError, 'AUTH without a method')
+  reader.properties(PacketType.auth)
+  reader.expectEnd()
+  const method = scan.text(Property.authenticationMethod)
+  if (method === null) throw new ProtocolError(Reason.protocolError, 'AUTH without a method') // section 3.15.2.2.2
+  return { reason, method, data: scan.binary(Property.authenticationData) }
 }
 
 /** Bytes of an answer in the form of that version. */

@@ -44,8 +44,8 @@ const MESSAGE = packets(publish, WILL_PROPERTIES)
 const RULES: (PropertyRule | undefined)[] = []
 RULES[Property.payloadFormatIndicator] = { type: 'boolean', packets: MESSAGE }
 RULES[Property.messageExpiryInterval] = { type: 'u32', packets: MESSAGE }
-RULES[Property.contentType] = { type: 'text', packets: MESSAGE }
-RULES[Property.responseTopic] = { type: 'text', packets: MESSAGE }
+RULES[Property.contentType] = { type: 'text', packets: MESSAGE } // [MQTT-3.3.2-19]
+RULES[Property.responseTopic] = { type: 'text', packets: MESSAGE } // [MQTT-3.3.2-13]
 RULES[Property.correlationData] = { type: 'binary', packets: MESSAGE }
 // In a PUBLISH only a server sends it; it is read all the same so that the answer is the right one.
 RULES[Property.subscriptionIdentifier] = { type: 'varint', packets: packets(subscribe, publish) }
@@ -170,6 +170,11 @@ export class PropertyScan {
   /** Value of a text property, null without it. */
   text(id: Property): string | null {
     return this.#has(id) ? decodeText(this.#bytes, this.#values[id] ?? 0, this.#ends[id] ?? 0) : null
+  }
+
+  /** A copy of the value of a binary property, null without it. */
+  binary(id: Property): Buffer | null {
+    return this.#has(id) ? Buffer.from(this.#bytes.subarray(this.#values[id] ?? 0, this.#ends[id] ?? 0)) : null
   }
 
   /** Where the property begins (its identifier) and ends. */

@@ -214,7 +214,8 @@ export class PublishWriter {
   }
 
   /**
-   * A record, with `first` as its first byte; `packetId` is 0 at QoS 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none.
+   * A record, with `first` as its first byte; the properties of its publisher as they are, but for the expiry [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16],
+   * [MQTT-3.3.2-17], [MQTT-3.3.2-18], [MQTT-3.3.2-20]; `packetId` is 0 at QoS 0. `expiryS` is what is left of its message expiry in seconds, 0: it has none.
    * `identifiers` are further property bytes in 5.0. False, and nothing written, if it is too large for the client. Positional because it is called for every
    * message.
    */

@@ -5,6 +5,7 @@ import type { Router } from '../../core/router.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
+import type { AuthenticationMethods } from './authentication.ts'
 import type { Terms } from './connect.ts'
 import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
 import type { ConnectPacket } from './control-packet.ts'
@@ -68,6 +69,7 @@ export class MqttServer {
     clock,
     identities,
     allowAnonymous,
+    authenticationMethods = new Map(),
   }: {
     router: Router
     topology: Topology
@@ -80,6 +82,8 @@ export class MqttServer {
     identities: Identities
     /** Users are not built yet: false lets nobody in. */
     allowAnonymous: boolean
+    /** Of enhanced authentication. */
+    authenticationMethods?: AuthenticationMethods
   }) {
     this.#wheel = new TimerWheel(clock)
     const incomplete: IncompleteBytes = {
@@ -99,6 +103,7 @@ export class MqttServer {
       log,
       clock,
       allowAnonymous,
+      authenticationMethods,
       counters,
       wheel: this.#wheel,
       gathering: createGathering(),

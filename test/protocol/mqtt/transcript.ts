@@ -1,5 +1,6 @@
 import { test } from 'vitest'
 import type { RetainedLimits } from '../../../src/core/retained.ts'
+import type { AuthenticationMethods } from '../../../src/protocol/mqtt/authentication.ts'
 import type { MqttLimits } from '../../../src/protocol/mqtt/limits.ts'
 import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
 
@@ -15,6 +16,7 @@ export interface Staging {
   readonly memoryBytes?: number
   readonly retained?: RetainedLimits
   readonly allowAnonymous?: boolean
+  readonly authenticationMethods?: AuthenticationMethods
 }
 
 /** A conversation in bytes, played against a fresh gateway on a port of its own. */
