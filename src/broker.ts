@@ -20,6 +20,7 @@ import type { Queue, QueueLimits } from './core/queue.ts'
 import { Retained } from './core/retained.ts'
 import { Router } from './core/router.ts'
 import { isReservedTopic, RoutingTable } from './core/routing-table.ts'
+import { KeptSessions } from './core/sessions.ts'
 import { Streams } from './core/streams.ts'
 import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
@@ -178,6 +179,9 @@ async function compose(
     configured: config.streams.map(({ name }) => name),
   })
   onStop(async () => streams.settleUp())
+  const queueLimits = { ...config.limits.sessionQueue, ageMs: Number.POSITIVE_INFINITY }
+  const keptSessions = new KeptSessions({ store, schedule, topology, identities, clock, queueLimits })
+  await keptSessions.load()
   await streams.load()
   await retained.load()
   for (const { name, lostAtMost } of [...topology.queues(), ...streams.all()]) {
@@ -227,6 +231,7 @@ async function compose(
     declarations.expire()
     streams.retain()
     retained.expire()
+    keptSessions.expire()
   }, EXPIRY_INTERVAL_MS)
   onStop(async () => clearInterval(expiry))
 
@@ -234,6 +239,7 @@ async function compose(
     router,
     topology,
     streams,
+    keptSessions,
     retained: {
       walk: filter => {
         if (isReservedTopic(filter)) return config.gateway.sysIntervalMs > 0 ? sys.walk(filter) : null
@@ -250,6 +256,7 @@ async function compose(
   const sys = new SysTopics({ mqtt, router, topology, retained, clock })
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
   onStop(async () => sys.stop())
+  mqtt.restore(await keptSessions.restore())
   const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })
   await mqttListener.start(socket => mqtt.accept(socket))
   onStop(() => mqttListener.stop())

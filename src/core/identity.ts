@@ -45,7 +45,7 @@ export class Identities {
     return this.#wallTimeMs(recordBoot(bytes, at), recordAcceptedAt(bytes, at))
   }
 
-  /** The same of a moment in a history. */
+  /** The same of a moment. */
   wallTimeOf({ boot, ms }: Moment): number {
     return this.#wallTimeMs(boot, ms)
   }
@@ -71,6 +71,11 @@ export class Identities {
   waitedMs(bytes: Buffer, at: number): number {
     const movedAt = historyOf(bytes, at)?.movedAt
     return movedAt === undefined ? this.ageMs(bytes, at) : this.#sinceMs(movedAt.boot, movedAt.ms)
+  }
+
+  /** The same since a moment. */
+  sinceMs({ boot, ms }: Moment): number {
+    return this.#sinceMs(boot, ms)
   }
 
   #sinceMs(boot: number, ms: number): number {

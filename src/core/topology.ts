@@ -60,6 +60,8 @@ export class Topology {
   #looking: Iterator<Queue>
   /** By number of the lane, until its queue is opened. */
   readonly #tried = new Map<number, Map<number, Tried>>()
+  /** Numbers of queues whose owners bring them back themselves, with what the disk remembers of each, until that is done. */
+  readonly #claimed = new Map<number, LedgerRecord | undefined>()
 
   constructor({
     store,
@@ -100,6 +102,7 @@ export class Topology {
     }
     const { queueNames } = this.#store.recovery
     const known = new Set(definitions.flatMap(({ number, lanes }) => [number, ...lanes]))
+    for (const number of this.#claimed.keys()) known.add(number)
     // Definitions that went with state/ while messages are in log/: kept as orphans until the configuration names them again. Lanes are numbered by priority.
     const found = new Map<string, number[]>()
     for (const [number, name] of [...queueNames].sort(([a], [b]) => a - b)) {
@@ -114,6 +117,7 @@ export class Topology {
     for await (const [key, value] of this.#store.readState(LEDGERS)) {
       ledgers.set(ledgerNumber(key), decodeLedgerRecord(value))
     }
+    for (const number of this.#claimed.keys()) this.#claimed.set(number, ledgers.get(number))
     for (const definition of definitions) {
       const { number, lanes } = definition
       this.#nextNumber = Math.max(this.#nextNumber, number + 1, ...lanes.map(lane => lane + 1))
@@ -146,10 +150,15 @@ export class Topology {
   }
 
   #open(definition: QueueDefinition, stored: StoredQueue | null): Queue {
-    const { number, lanes, name, limits, qos0, policy } = definition
+    const queue = this.#durableQueue(definition, stored)
+    this.#add(queue, definition)
+    return queue
+  }
+
+  #durableQueue({ number, lanes, name, limits, qos0, policy }: QueueDefinition, stored: StoredQueue | null): Queue {
     const numbers = [number, ...lanes]
     for (const lane of numbers) this.#store.nameQueue(lane, name)
-    const queue = new Queue({
+    return new Queue({
       name,
       limits,
       qos0,
@@ -167,8 +176,6 @@ export class Topology {
       },
       stored,
     })
-    this.#add(queue, definition)
-    return queue
   }
 
   #add(queue: Queue, definition: QueueDefinition): void {
@@ -350,6 +357,42 @@ export class Topology {
     })
   }
 
+  // ---- durable queues of owners who keep their numbers themselves: nobody else finds them, and no list has them
+
+  /** The queue of this number will be opened by its owner; before `load`. */
+  claim(number: number): void {
+    this.#nextNumber = Math.max(this.#nextNumber, number + 1)
+    this.#claimed.set(number, undefined)
+  }
+
+  /** Brings back a claimed queue; once. */
+  async openClaimed(number: number, name: string, limits: QueueLimits): Promise<Queue> {
+    const stored = await this.#stored([number], this.#claimed.get(number))
+    this.#claimed.delete(number)
+    return this.#durableQueue(claimedQueue(number, name, limits), stored)
+  }
+
+  /** A new one; its owner keeps the number. */
+  newClaimed(name: string, limits: QueueLimits): { readonly number: number; readonly queue: Queue } {
+    const number = this.newNumber()
+    const queue = this.#durableQueue(claimedQueue(number, name, limits), null)
+    // With its number goes a ledger: where there is none, a start takes it for lost, and counts.
+    this.#schedule.touch(queue)
+    return { number, queue }
+  }
+
+  /**
+   * Ends one with what waits in it; nothing leads to it and nobody consumes from it any more. Resolves when the disk has nothing of it but the number. May be
+   * called again.
+   * @throws BrokerError STORE_UNAVAILABLE, STOPPING
+   */
+  async endClaimed(number: number, queue: Queue): Promise<void> {
+    await queue.purge()
+    await this.#schedule.flush()
+    queue.delete('session_ended')
+    await this.#schedule.change({ key: ledgerKey(number), value: null })
+  }
+
   /** Lets go of what is expired; called every second. */
   expire(): void {
     this.#lookAtFronts()
@@ -407,3 +450,6 @@ export class Topology {
     return queue
   }
 }
+
+const claimedQueue = (number: number, name: string, limits: QueueLimits): QueueDefinition =>
+  defineQueue({ name, origin: 'client', limits, qos0: 'buffer' }, [number])

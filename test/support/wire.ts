@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { cp } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
+import type { Clock } from '../../src/core/clock.ts'
 import type { RetainedLimits } from '../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../src/protocol/mqtt/authentication.ts'
 import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
@@ -157,6 +159,7 @@ export class MqttUnderTest {
   readonly #directory: TempDir
   readonly #listener: TcpListener
   readonly #clients: WireClient[] = []
+  #isStopped = false
 
   private constructor(directory: TempDir, core: CoreUnderTest, server: MqttServer, listener: TcpListener) {
     this.#directory = directory
@@ -173,6 +176,7 @@ export class MqttUnderTest {
     retained,
     allowAnonymous = true,
     authenticationMethods = new Map(),
+    clock,
     log = pino({ level: 'silent' }),
   }: {
     /** Removed at the end; absent: a new one. */
@@ -182,10 +186,17 @@ export class MqttUnderTest {
     retained?: RetainedLimits
     allowAnonymous?: boolean
     authenticationMethods?: AuthenticationMethods
+    clock?: Clock
     log?: Logger
   } = {}): Promise<MqttUnderTest> {
     const place = directory ?? (await tempDir())
-    const core = await CoreUnderTest.open(place.path, { memoryBytes, ...(retained !== undefined && { retained }) })
+    const allLimits = { ...DEFAULT_LIMITS, ...limits }
+    const core = await CoreUnderTest.open(place.path, {
+      memoryBytes,
+      ...(retained !== undefined && { retained }),
+      ...(clock !== undefined && { clock }),
+      sessionQueue: { ...allLimits.sessionQueue, ageMs: Number.POSITIVE_INFINITY },
+    })
     const { router, topology, streams, memory, identities } = core
     const server = new MqttServer({
       router,
@@ -197,12 +208,33 @@ export class MqttUnderTest {
       log,
       allowAnonymous,
       authenticationMethods,
-      limits: { ...DEFAULT_LIMITS, ...limits },
-      clock: { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
+      limits: allLimits,
+      keptSessions: core.keptSessions,
+      clock: clock ?? { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
     })
+    server.restore(await core.keptSessions.restore())
     const listener = new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port: 0, log })
     await listener.start(socket => server.accept(socket))
     return new MqttUnderTest(place, core, server, listener)
+  }
+
+  /** Stops in order, and leaves the directory for the next one. */
+  async stop(): Promise<TempDir> {
+    for (const client of this.#clients) client.close()
+    await this.#listener.stop()
+    await this.server.stop()
+    await this.core.close()
+    this.#isStopped = true
+    return this.#directory
+  }
+
+  /** A copy of the directory as a power cut at this moment would leave it. */
+  async powerCut(): Promise<TempDir> {
+    await this.core.gate.stillness()
+    const copy = await tempDir()
+    await cp(this.#directory.path, copy.path, { recursive: true, filter: path => !path.endsWith('LOCK') })
+    this.core.gate.releaseCommits()
+    return copy
   }
 
   async client(): Promise<WireClient> {
@@ -212,10 +244,8 @@ export class MqttUnderTest {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const client of this.#clients) client.close()
-    await this.#listener.stop()
-    await this.server.stop()
-    await this.core.close()
+    if (this.#isStopped) return
+    await this.stop()
     await this.#directory.remove()
   }
 }

@@ -9,6 +9,7 @@ import type { Queue, QueueLimits } from '../../src/core/queue.ts'
 import { Retained, type RetainedLimits } from '../../src/core/retained.ts'
 import { Router } from '../../src/core/router.ts'
 import { RoutingTable } from '../../src/core/routing-table.ts'
+import { KeptSessions } from '../../src/core/sessions.ts'
 import type { Retention, Stream, StreamAck } from '../../src/core/stream.ts'
 import { Streams } from '../../src/core/streams.ts'
 import { Tickets } from '../../src/core/tickets.ts'
@@ -20,6 +21,13 @@ import type { Commit } from '../../src/store/types.ts'
 import { WIDE_LIMITS } from './messages.ts'
 
 const KEEP_ALL: Retention = { ageMs: 365 * 86_400_000, bytes: 4 * 1024 ** 3 }
+
+interface CoreLimits {
+  readonly memoryBytes: number
+  readonly limits: Partial<DeclaredLimits>
+  readonly retained: RetainedLimits
+  readonly sessionQueue: QueueLimits
+}
 
 /** The real store with a gate before its commits: what a slow or stuck disk looks like to everything above. */
 class GatedStore implements CommitStore {
@@ -68,19 +76,14 @@ export class CoreUnderTest {
   readonly schedule: CommitSchedule
   readonly topology: Topology
   readonly streams: Streams
+  readonly keptSessions: KeptSessions
   readonly declarations: Declarations
   readonly retained: Retained
   readonly router: Router
   readonly memory: MemoryBudget
   readonly identities: Identities
 
-  private constructor(
-    store: Store,
-    clock: Clock,
-    memoryBytes: number,
-    limits: Partial<DeclaredLimits>,
-    retained: RetainedLimits,
-  ) {
+  private constructor(store: Store, clock: Clock, { memoryBytes, limits, retained, sessionQueue }: CoreLimits) {
     this.store = store
     this.gate = new GatedStore(store)
     this.memory = new MemoryBudget(memoryBytes)
@@ -110,6 +113,14 @@ export class CoreUnderTest {
       topology: this.topology,
       ageMs,
       configured: [],
+    })
+    this.keptSessions = new KeptSessions({
+      store,
+      schedule: this.schedule,
+      topology: this.topology,
+      identities: this.identities,
+      clock,
+      queueLimits: sessionQueue,
     })
     this.declarations = new Declarations({
       store,
@@ -142,14 +153,9 @@ export class CoreUnderTest {
       memoryBytes = 64 * 1024 ** 2,
       limits = {},
       retained = { messages: 100_000, bytes: 32 * 1024 ** 2 },
+      sessionQueue = { ...WIDE_LIMITS, messages: 10_000, onFull: 'drop_oldest' },
       disk = createLevel,
-    }: {
-      clock?: Clock
-      memoryBytes?: number
-      limits?: Partial<DeclaredLimits>
-      retained?: RetainedLimits
-      disk?: CreateLevel
-    } = {},
+    }: { clock?: Clock; disk?: CreateLevel } & Partial<CoreLimits> = {},
   ): Promise<CoreUnderTest> {
     const options = {
       directory,
@@ -161,7 +167,8 @@ export class CoreUnderTest {
       monotonicMs: clock.monotonicMs,
     }
     const store = await Store.open(options, disk)
-    const core = new CoreUnderTest(store, clock, memoryBytes, limits, retained)
+    const core = new CoreUnderTest(store, clock, { memoryBytes, limits, retained, sessionQueue })
+    await core.keptSessions.load()
     await core.streams.load()
     await core.retained.load()
     await core.declarations.load()

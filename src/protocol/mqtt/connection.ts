@@ -121,6 +121,10 @@ export class Connection implements Timed, OutputOwner {
   readonly #output: Output
   #state: State
   #isFirstChunk = true
+  /** An answer waits for the disk. */
+  #awaitsDisk = false
+  /** CONNACK has been sent: nothing may leave before it [MQTT-3.2.0-1]. */
+  #isWelcome = false
   #lastReceivedMs: number
   /** While the output is full: when it last took something, and how much it had taken in all. */
   #stuckSinceMs = 0
@@ -209,22 +213,29 @@ export class Connection implements Timed, OutputOwner {
             publishing.flush()
             if (!publishing.isHeld) this.#control(state.client)
           }
-          if (publishing.isHeld) break
+          if (publishing.isHeld || this.#awaitsDisk) break
         } else if (state.kind === 'awaiting-connect') {
           this.#connect()
+          if (this.#awaitsDisk) break
         } else if (state.kind === 'authenticating') {
           this.#authenticate(state)
+          if (this.#awaitsDisk) break
         } else {
           return
         }
       }
       this.client?.publishing.flush()
-      if (this.client?.publishing.isHeld === true) {
+      if (this.#isHeld) {
         this.#pause()
         break
       }
     } while (frames.nextSource())
-    this.client?.session.pump()
+    // Messages of a new subscription leave behind its SUBACK.
+    if (!this.#awaitsDisk) this.client?.session.pump()
+  }
+
+  get #isHeld(): boolean {
+    return this.#awaitsDisk || this.client?.publishing.isHeld === true
   }
 
   #pause(): void {
@@ -236,11 +247,39 @@ export class Connection implements Timed, OutputOwner {
   /** Tries again what was held back. */
   retry(): void {
     const { client } = this
-    if (client === null || !client.publishing.isHeld || !client.publishing.release()) return
+    if (client === null || this.#awaitsDisk || !client.publishing.isHeld || !client.publishing.release()) return
+    this.#readOn()
+  }
+
+  #readOn(): void {
     // The silence was ours.
     this.#lastReceivedMs = this.#host.clock.monotonicMs()
     this.#read(null)
-    if (this.client !== null && !client.publishing.isHeld) this.#socket.resume()
+    if (this.client !== null && !this.#isHeld) this.#socket.resume()
+  }
+
+  /** Gives an answer when the disk knows what it says. Nothing is read until then, so answers stay in the order of what they answer. */
+  #answerWhen(kept: Promise<void>, answer: () => void): void {
+    const { client } = this
+    this.#awaitsDisk = true
+    kept.then(
+      () => {
+        if (client === null || this.client !== client) return
+        this.#awaitsDisk = false
+        answer()
+        if (client.publishing.isHeld) this.retry()
+        else this.#readOn()
+      },
+      () => this.#end({ reason: Reason.serverShuttingDown, why: 'the gateway is stopping', isWillDue: true }),
+    )
+  }
+
+  /** The answer to a request that may have changed what the disk must know of the session. Throws as #answer. */
+  #answerKept({ connect, session }: Client, packet: Buffer): void {
+    const kept = session.takeUnkept()
+    checkSize(connect, packet)
+    if (kept === null) this.#send(packet)
+    else this.#answerWhen(kept, () => this.#send(packet))
   }
 
   #connect(): void {
@@ -313,7 +352,7 @@ export class Connection implements Timed, OutputOwner {
       // Before it has a session: whoever cannot be told that it is let in is not.
       checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
     }
-    const { session, isPresent } = this.#host.enter(connect, terms, this)
+    const { session, isPresent, kept } = this.#host.enter(connect, terms, this)
     const { clientId } = terms
     const output = this.#output
     const publishing = new Publishing({
@@ -332,10 +371,22 @@ export class Connection implements Timed, OutputOwner {
     })
     this.#frames.packetBytes = limits.packetBytes
     this.#frames.isMinimal = connect.version === 5
-    this.#state = { kind: 'connected', client: { connect, terms, session, publishing, connectedAtMs: clock.wallMs() } }
+    const client = { connect, terms, session, publishing, connectedAtMs: clock.wallMs() }
+    this.#state = { kind: 'connected', client }
     counters.connected++
     log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
-    this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent: isPresent })) // [MQTT-3.2.0-1]
+    if (kept === null) this.#welcome(client, { proof, sessionPresent: isPresent })
+    else this.#answerWhen(kept, () => this.#welcome(client, { proof, sessionPresent: isPresent }))
+  }
+
+  #welcome(
+    { connect, terms, session }: Client,
+    { proof, sessionPresent }: { proof: Buffer | null; sessionPresent: boolean },
+  ): void {
+    const { limits, clock } = this.#host
+    const output = this.#output
+    this.#isWelcome = true
+    this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent })) // [MQTT-3.2.0-1]
     session.attach({
       output,
       writer: new PublishWriter(output, connect, limits.topicAliases),
@@ -380,11 +431,11 @@ export class Connection implements Timed, OutputOwner {
     switch (first >> 4) {
       case PacketType.subscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.8.1-1]
-        this.#answer(connect, subscribe(session, this.#frames, connect))
+        this.#answerKept(client, subscribe(session, this.#frames, connect))
         return
       case PacketType.unsubscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.10.1-1]
-        this.#answer(connect, unsubscribe(session, this.#frames, version))
+        this.#answerKept(client, unsubscribe(session, this.#frames, version))
         return
       case PacketType.pingreq:
         expectFlags(first, 0, version)
@@ -497,7 +548,12 @@ export class Connection implements Timed, OutputOwner {
         return
       }
       this.retry()
-    } else if (hold.kind === 'none' && terms.silenceMs > 0 && nowMs - this.#lastReceivedMs >= terms.silenceMs) {
+    } else if (
+      hold.kind === 'none' &&
+      !this.#awaitsDisk &&
+      terms.silenceMs > 0 &&
+      nowMs - this.#lastReceivedMs >= terms.silenceMs
+    ) {
       counters.keepAliveTimeouts++
       this.#end({ reason: Reason.keepAliveTimeout, why: 'keep alive timeout', isWillDue: true }) // [MQTT-3.1.2-22]
       return
@@ -552,7 +608,7 @@ export class Connection implements Timed, OutputOwner {
     if (state.kind === 'connected') {
       this.#endClient(state.client, isWillDue)
       log.info({ client: state.client.terms.clientId, address: this.#address, reason: why }, 'client disconnected')
-      if (reason !== null) this.#disconnect(state.client.connect, reason)
+      if (reason !== null) this.#sayFarewell(state.client.connect, reason, why)
     } else {
       counters.refusedConnections++
       log.debug({ address: this.#address, reason: why }, 'connection refused')
@@ -568,11 +624,17 @@ export class Connection implements Timed, OutputOwner {
     wheel.schedule(this, clock.monotonicMs() + LINGER_MS)
   }
 
-  /** Tells a 5.0 client why its connection ends, if it would read it. */
-  #disconnect({ version, maximumPacketSize }: ConnectPacket, reason: Reason): void {
-    if (version < 5 || this.#output.isFull) return
+  /** Tells a client why its connection ends, if it would read it and its version has a word for it. Before CONNACK nothing else may be said [MQTT-3.2.0-1]. */
+  #sayFarewell({ version, maximumPacketSize: most }: ConnectPacket, reason: Reason, why: string): void {
+    if (this.#output.isFull) return
+    if (!this.#isWelcome) {
+      const packet = connackRefused(Reason.serverUnavailable, { level: version, why, most })
+      if (packet !== null) this.#output.append(packet, 0, packet.length)
+      return
+    }
+    if (version < 5) return
     const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5) // [MQTT-3.14.2-1]
-    if (packet.length <= maximumPacketSize) this.#output.append(packet, 0, packet.length) // [MQTT-3.1.2-24]
+    if (packet.length <= most) this.#output.append(packet, 0, packet.length) // [MQTT-3.1.2-24]
   }
 
   #endClient({ connect, terms, session, publishing }: Client, isWillDue: boolean): void {

@@ -2,6 +2,7 @@ import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
+import type { KeptSessions, RestoredSession } from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
@@ -62,6 +63,7 @@ export class MqttServer {
     router,
     topology,
     streams,
+    keptSessions,
     retained,
     memory,
     limits,
@@ -74,6 +76,7 @@ export class MqttServer {
     router: Router
     topology: Topology
     streams: Streams
+    keptSessions: KeptSessions
     retained: RetainedMessages
     memory: MemoryBudget
     limits: MqttLimits
@@ -94,7 +97,7 @@ export class MqttServer {
     const groups = new SharedGroups({ router, topology, limits, counters })
     this.#sessions = new Sessions(
       { router, topology, streams, retained, feedTurns: new FeedTurns(), groups, limits, counters, identities, log },
-      { wheel: this.#wheel, clock },
+      { keptSessions, wheel: this.#wheel, clock },
     )
     this.#host = {
       router,
@@ -126,6 +129,11 @@ export class MqttServer {
 
   get subscriptionCount(): number {
     return this.#sessions.subscriptionCount
+  }
+
+  /** Sessions of before this start; to be called before the first client is accepted, so that nothing published from then on misses them. */
+  restore(sessions: readonly RestoredSession[]): void {
+    this.#sessions.restore(sessions)
   }
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
@@ -172,7 +180,7 @@ export class MqttServer {
     this.#wheel.stop()
   }
 
-  #enter({ isClean }: ConnectPacket, { clientId, sessionExpiryMs }: Terms, connection: Connection): Opened {
+  #enter({ isClean, user }: ConnectPacket, { clientId, sessionExpiryMs }: Terms, connection: Connection): Opened {
     const existing = this.#clients.get(clientId)
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
@@ -181,7 +189,7 @@ export class MqttServer {
     existing?.takenOver()
     this.#clients.set(clientId, connection)
     this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)
-    return this.#sessions.open(clientId, { isClean, expiryMs: sessionExpiryMs })
+    return this.#sessions.open(clientId, { isClean, user, expiryMs: sessionExpiryMs })
   }
 
   #leave(session: Session, connection: Connection): void {

@@ -14,6 +14,7 @@ import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
+import type { KeptSession, KeptSubscription } from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
@@ -42,6 +43,9 @@ import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
 /** Stands for the session's own queue where there is none. */
 const NO_SOURCE = -1
 
+/** Retain Handling: no retained messages at the subscription [MQTT-3.3.1-11]. */
+const RETAINED_NEVER = 2
+
 /** A subscription to something kept under a name. */
 type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
 
@@ -65,6 +69,12 @@ export interface SessionHost {
   readonly log: Logger
 }
 
+export interface SessionIdentity {
+  readonly clientId: string
+  readonly expiryMs: number
+  readonly kept: KeptSession | null
+}
+
 export class Session implements Destination, LiveReceiver, SharedMember {
   readonly clientId: string
   readonly live: LiveReceiver = this
@@ -76,6 +86,10 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   dropped = 0
 
   readonly #host: SessionHost
+  /** Its part on the disk; null: it ends with its connection. */
+  readonly kept: KeptSession | null
+  /** What the disk does not know yet, and the client has not been told. */
+  #unkept: Promise<void> | null = null
   /** null: away. */
   #attachment: Attachment | null = null
   readonly #bindings = new Map<string, Binding>()
@@ -89,9 +103,10 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   #feed: RetainedFeed | null = null
   #sentLive = 0
 
-  constructor(clientId: string, expiryMs: number, host: SessionHost) {
+  constructor({ clientId, expiryMs, kept }: SessionIdentity, host: SessionHost) {
     this.clientId = clientId
     this.expiryMs = expiryMs
+    this.kept = kept
     this.#host = host
   }
 
@@ -123,14 +138,49 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#source?.detach()
   }
 
-  /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. */
-  end(): void {
+  /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. Resolves when the disk knows that; null: it knew nothing of it. */
+  end(): Promise<void> | null {
     const { router } = this.#host
+    const filters = [...this.subscriptions()].map(({ filter }) => filter)
     for (const binding of this.#bindings.values()) router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
     for (const subscription of this.#named.values()) subscription.close()
-    this.#source?.close()
     this.#attachment = null
+    if (this.kept !== null) return this.kept.end(filters)
+    this.#source?.close()
+    return null
+  }
+
+  // ---- the disk
+
+  /** A session of before this start, away: what it had subscribed to. */
+  restore(subscriptions: readonly KeptSubscription[]): void {
+    if (this.kept?.queue != null) this.#takeQueue(this.kept.queue)
+    for (const subscription of subscriptions) {
+      const refused = this.#restore({ ...subscription, retainHandling: RETAINED_NEVER })
+      if (refused !== null) {
+        const { clientId } = this
+        this.#host.log.warn(
+          { client: clientId, filter: subscription.filter, why: refused.text },
+          'a subscription of a session from before the start could not be made again',
+        )
+      }
+    }
+  }
+
+  #restore(request: SubscriptionRequest): SubscriptionRefusal | null {
+    // The limits of the configuration may be lower now: they hold for new subscriptions.
+    const wanted = readFilter(request.filter, Number.POSITIVE_INFINITY)
+    if (wanted.kind === 'refused') return wanted
+    const answer = this.#subscribe(wanted, request)
+    return typeof answer === 'number' ? null : answer
+  }
+
+  /** What must be on disk before the client is told of its last requests; null: all of that is. */
+  takeUnkept(): Promise<void> | null {
+    const unkept = this.#unkept
+    this.#unkept = null
+    return unkept
   }
 
   // ---- what others may look at
@@ -167,6 +217,15 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     if (!isReplaced && this.subscriptionCount >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
+    const answer = this.#subscribe(wanted, request)
+    if (typeof answer === 'number' && this.kept !== null) {
+      const { qos, isNoLocal, isRetainAsPublished, identifier } = request
+      this.#unkept = this.kept.subscribed({ filter, qos, isNoLocal, isRetainAsPublished, identifier })
+    }
+    return answer
+  }
+
+  #subscribe(wanted: Wanted, request: SubscriptionRequest): QoS | SubscriptionRefusal {
     switch (wanted.kind) {
       case 'topics':
         return this.#bind(request)
@@ -265,7 +324,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     const deliveries = this.#takeDeliveries()
     const onEnd = () => this.#named.delete(filter)
     const subscription = new NamedSubscription({ supply, deliveries, qos: granted, note, identifiers, onEnd })
-    subscription.attach()
+    if (this.#attachment !== null) subscription.attach()
     this.#named.set(filter, subscription)
   }
 
@@ -289,23 +348,31 @@ export class Session implements Destination, LiveReceiver, SharedMember {
       this.#identifiers.delete(filter)
       this.#feed?.end(filter)
       this.#host.router.unbind(MQTT_EXCHANGE, binding)
+      this.#forget(filter)
       return true
     }
     const consumed = this.#named.get(filter)
     if (consumed === undefined || consumed.isEnding) return false
     this.#host.groups.leave(filter, this)
     consumed.unsubscribe()
+    this.#forget(filter)
     return true
+  }
+
+  #forget(filter: string): void {
+    if (this.kept !== null) this.#unkept = this.kept.unsubscribed(filter)
   }
 
   #makeQueue(): void {
     const { topology, limits } = this.#host
-    this.queue = topology.memoryQueue(`session:${this.clientId}`, {
-      ...limits.sessionQueue,
-      ageMs: Number.POSITIVE_INFINITY,
-    })
+    const queueLimits = { ...limits.sessionQueue, ageMs: Number.POSITIVE_INFINITY }
+    this.#takeQueue(this.kept?.takeQueue() ?? topology.memoryQueue(`session:${this.clientId}`, queueLimits))
+  }
+
+  #takeQueue(queue: Queue): void {
+    this.queue = queue
     this.#source = new SessionQueue({
-      queue: this.queue,
+      queue,
       clientId: this.clientId,
       deliveries: this.#takeDeliveries(),
       identifiers: this.#identifiers,

@@ -1,0 +1,251 @@
+/*
+ * Sessions that outlive their connections, as the disk knows them: so that after a restart they are found with their subscriptions, their queue and
+ * what is left of their time. What they are to a client is the protocol's affair.
+ *
+ * Invariants
+ * - A session's records are written in the order of its changes; who was promised something waits for the one that keeps it.
+ * - Its queue's number stands in its record, and goes from there to the queues to be emptied in one commit: so the messages of a session never come back
+ *   without it.
+ *
+ * WARNING: these are on-disk formats (docs/storage-format.md). In state/ under `n`:
+ *
+ *   `s` client id                  the session (SessionRecord, JSON)
+ *   `f` client id, 0, filter       one subscription (JSON): no client id has U+0000
+ *   `e` number (u32)               a queue to be emptied, whose session has ended: its name
+ */
+import type { Moment } from '../model/death-history.ts'
+import { BrokerError } from '../model/error.ts'
+import type { QoS } from '../model/message.ts'
+import { StatePrefix } from '../store/keys.ts'
+import type { Store } from '../store/store.ts'
+import type { Clock } from './clock.ts'
+import type { CommitSchedule } from './commit-schedule.ts'
+import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
+import type { Identities } from './identity.ts'
+import type { Queue, QueueLimits } from './queue.ts'
+import { numberBytes } from './queue-definition.ts'
+import type { Topology } from './topology.ts'
+
+/** A subscription as a session keeps it: with the QoS granted. */
+export interface KeptSubscription {
+  readonly filter: string
+  readonly qos: QoS
+  readonly isNoLocal: boolean
+  readonly isRetainAsPublished: boolean
+  /** 0: none. */
+  readonly identifier: number
+}
+
+interface SessionRecord {
+  /** As its client calls itself; null: it gave no name. */
+  readonly user: string | null
+  /** How long it outlives each of its connections, milliseconds. */
+  readonly expiryMs: number
+  /** When its last connection ended; null: it has one. A crash ends it too, at the start that follows. */
+  readonly awaySince: Moment | null
+  /** Number of its queue in the store; null: it has none. */
+  readonly queue: number | null
+}
+
+type SubscriptionRecord = Omit<KeptSubscription, 'filter'>
+
+/** A session that was there before this start. */
+export interface RestoredSession {
+  readonly session: KeptSession
+  readonly subscriptions: readonly KeptSubscription[]
+}
+
+const key = (kind: string, ...rest: Buffer[]): Buffer =>
+  Buffer.concat([Buffer.from([StatePrefix.session]), Buffer.from(kind), ...rest])
+
+const SESSIONS = key('s')
+const SUBSCRIPTIONS = key('f')
+const ENDED_QUEUES = key('e')
+const KIND_BYTES = SESSIONS.length
+
+const sessionKey = (clientId: string): Buffer => key('s', Buffer.from(clientId))
+const subscriptionKey = (clientId: string, filter: string): Buffer => key('f', Buffer.from(`${clientId}\0${filter}`))
+const endedQueueKey = (number: number): Buffer => key('e', numberBytes(number))
+
+const queueName = (clientId: string): string => `session:${clientId}`
+
+interface Parts {
+  readonly store: Store
+  readonly schedule: CommitSchedule
+  readonly topology: Topology
+  readonly identities: Identities
+  readonly clock: Clock
+  /** `limits.session_queue` */
+  readonly queueLimits: QueueLimits
+}
+
+export class KeptSessions {
+  readonly #parts: Parts
+  #found: { readonly session: KeptSession; readonly subscriptions: KeptSubscription[] }[] = []
+  /** Queues whose sessions have ended, by number, and which of them are being emptied. */
+  readonly #ended = new Map<number, Queue>()
+  readonly #emptying = new Set<number>()
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  /** Reads the records, and claims the numbers of their queues; before the topology is loaded. @throws BrokerError STORE_FORMAT_UNKNOWN */
+  async load(): Promise<void> {
+    const { store, topology } = this.#parts
+    const byClient = new Map<string, { session: KeptSession; subscriptions: KeptSubscription[] }>()
+    for await (const [found, value] of store.readState(SESSIONS)) {
+      const clientId = found.toString('utf8', KIND_BYTES)
+      const record = decodeDefinitionRecord<SessionRecord>(value)
+      byClient.set(clientId, { session: new KeptSession(clientId, record, this, this.#parts), subscriptions: [] })
+      if (record.queue !== null) topology.claim(record.queue)
+    }
+    for await (const [found, value] of store.readState(SUBSCRIPTIONS)) {
+      const [clientId = '', filter = ''] = found.toString('utf8', KIND_BYTES).split('\0')
+      byClient.get(clientId)?.subscriptions.push({ filter, ...decodeDefinitionRecord<SubscriptionRecord>(value) })
+    }
+    for await (const [found] of store.readState(ENDED_QUEUES)) topology.claim(found.readUInt32BE(KIND_BYTES))
+    this.#found = [...byClient.values()]
+  }
+
+  /** Opens the queues of the sessions found; once, when the topology is loaded. Those that were connected count as away from now on. */
+  async restore(): Promise<readonly RestoredSession[]> {
+    const { store, topology, queueLimits } = this.#parts
+    for (const { session } of this.#found) await session.restore()
+    for await (const [found, name] of store.readState(ENDED_QUEUES)) {
+      const number = found.readUInt32BE(KIND_BYTES)
+      this.#ended.set(number, await topology.openClaimed(number, name.toString(), queueLimits))
+    }
+    this.expire()
+    const found = this.#found
+    this.#found = []
+    return found
+  }
+
+  /** A new session; nothing of it is written before `connected`. */
+  begin(clientId: string): KeptSession {
+    return new KeptSession(clientId, { user: null, expiryMs: 0, awaySince: null, queue: null }, this, this.#parts)
+  }
+
+  /** Empties what ended sessions have left; called every second. */
+  expire(): void {
+    for (const [number, queue] of this.#ended) this.#empty(number, queue)
+  }
+
+  /** The session of this queue has ended in the commit that is being gathered. */
+  ended(number: number, queue: Queue): void {
+    this.#ended.set(number, queue)
+    this.#empty(number, queue)
+  }
+
+  #empty(number: number, queue: Queue): void {
+    if (this.#emptying.has(number)) return
+    this.#emptying.add(number)
+    const { topology, schedule } = this.#parts
+    topology
+      .endClaimed(number, queue)
+      .then(() => {
+        this.#ended.delete(number)
+        return schedule.change({ key: endedQueueKey(number), value: null })
+      })
+      .catch((error: unknown) => {
+        // The store is being reopened, or the gateway stops: it is tried again in a second, or at the next start.
+        if (!(error instanceof BrokerError)) throw error
+      })
+      .finally(() => this.#emptying.delete(number))
+  }
+}
+
+/** One session's part on the disk. Its changes resolve when they are there; they reject with BrokerError only when the gateway stops. */
+export class KeptSession {
+  readonly clientId: string
+  queue: Queue | null = null
+  readonly #sessions: KeptSessions
+  readonly #parts: Parts
+  #record: SessionRecord
+
+  constructor(clientId: string, record: SessionRecord, sessions: KeptSessions, parts: Parts) {
+    this.clientId = clientId
+    this.#record = record
+    this.#sessions = sessions
+    this.#parts = parts
+  }
+
+  get user(): string | null {
+    return this.#record.user
+  }
+
+  get expiryMs(): number {
+    return this.#record.expiryMs
+  }
+
+  /** What is left of its time, milliseconds, by what is known of the clock now (design.md section 5). Positive while it has a connection. */
+  get leftMs(): number {
+    const { awaySince, expiryMs } = this.#record
+    return awaySince === null ? expiryMs : expiryMs - this.#parts.identities.sinceMs(awaySince)
+  }
+
+  /** A connection has come. */
+  connected(user: string | null, expiryMs: number): Promise<void> {
+    return this.#write({ ...this.#record, user, expiryMs, awaySince: null })
+  }
+
+  /** Its connection has ended, and it outlives that. */
+  disconnected(expiryMs: number): void {
+    // Nothing was promised to anybody: a crash that undoes it ends the connection once more, a little later.
+    void this.#write({ ...this.#record, expiryMs, awaySince: this.#now() })
+  }
+
+  subscribed({ filter, ...subscription }: KeptSubscription): Promise<void> {
+    return this.#change(subscriptionKey(this.clientId, filter), encodeDefinitionRecord(subscription))
+  }
+
+  unsubscribed(filter: string): Promise<void> {
+    return this.#change(subscriptionKey(this.clientId, filter), null)
+  }
+
+  /** Its queue, made if there is none yet. */
+  takeQueue(): Queue {
+    if (this.queue !== null) return this.queue
+    const { topology, queueLimits } = this.#parts
+    const { number, queue } = topology.newClaimed(queueName(this.clientId), queueLimits)
+    this.queue = queue
+    void this.#write({ ...this.#record, queue: number })
+    return queue
+  }
+
+  /** It is over, with these subscriptions and all that waits for it; nothing is bound to its queue any more. */
+  end(filters: Iterable<string>): Promise<void> {
+    for (const filter of filters) void this.unsubscribed(filter)
+    const { queue } = this.#record
+    if (queue !== null && this.queue !== null) {
+      void this.#change(endedQueueKey(queue), Buffer.from(this.queue.name))
+      this.#sessions.ended(queue, this.queue)
+    }
+    return this.#change(sessionKey(this.clientId), null)
+  }
+
+  /** For a start: opens its queue. */
+  async restore(): Promise<void> {
+    const { topology, queueLimits } = this.#parts
+    const { queue, awaySince } = this.#record
+    if (queue !== null) this.queue = await topology.openClaimed(queue, queueName(this.clientId), queueLimits)
+    if (awaySince === null) void this.#write({ ...this.#record, awaySince: this.#now() })
+  }
+
+  #now(): Moment {
+    return { boot: this.#parts.store.boot.boot, ms: Math.floor(this.#parts.clock.monotonicMs()) }
+  }
+
+  #write(record: SessionRecord): Promise<void> {
+    this.#record = record
+    return this.#change(sessionKey(this.clientId), encodeDefinitionRecord(record))
+  }
+
+  #change(key: Buffer, value: Buffer | null): Promise<void> {
+    const done = this.#parts.schedule.change({ key, value })
+    // Who waits for it is told; a rejection nobody waits for says no more than that the gateway stops.
+    done.catch(() => undefined)
+    return done
+  }
+}
