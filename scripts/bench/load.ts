@@ -308,12 +308,14 @@ class Generator {
       publisher.unacked--
       this.#acked++
     }
-    const fills = this.#load.ratePerS === 0
+    if (this.#load.ratePerS === 0) connection.afterRead = () => this.#fillWindow(publisher)
+    if (this.#load.qos < 2) return
+    const fill = connection.afterRead
     connection.afterRead = () => {
-      publisher.socket.cork()
+      connection.socket.cork()
       answers.write()
-      if (fills) this.#fillWindow(publisher)
-      publisher.socket.uncork()
+      fill()
+      connection.socket.uncork()
     }
   }
 
