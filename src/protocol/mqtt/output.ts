@@ -13,8 +13,29 @@ const WRITE_AT_BYTES = 256 * 1024
 export const RESERVE_BYTES = 16
 
 const NOTHING = Buffer.alloc(0)
-const smallPool: Buffer[] = []
-const largePool: Buffer[] = []
+
+/** A piece of memory in which output is gathered, and from which it is written. */
+class Block {
+  readonly bytes: Buffer
+  next: Block | null = null
+  #filled: Buffer = NOTHING
+
+  constructor(bytes: number) {
+    this.bytes = Buffer.allocUnsafeSlow(bytes)
+  }
+
+  /** What is to be written of it. The same object as the last time if it is as long: mostly both are one acknowledgement. */
+  get filled(): Buffer {
+    return this.#filled
+  }
+
+  fill(bytes: number): void {
+    if (this.#filled.length !== bytes) this.#filled = this.bytes.subarray(0, bytes)
+  }
+}
+
+const smallPool: Block[] = []
+const largePool: Block[] = []
 /** Outputs with something gathered in this turn. */
 let dirty: Output[] = []
 /** Outputs that were full and have room again. */
@@ -52,10 +73,10 @@ export class Output {
   readonly #writeAtBytes: number
   readonly #owner: OutputOwner
   readonly #counters: MqttCounters
-  /** Blocks before the current one, and how much of each is used. */
-  #full: Buffer[] = []
-  #fullUsed: number[] = []
-  #writing: Buffer[] = []
+  /** Blocks in which something is gathered, the last of which is `block`, and those under way. */
+  #first: Block | null = null
+  #last: Block | null = null
+  #writing: Block | null = null
   #writingBytes = 0
   #heldBytes = 0
   #controlBytes = 0
@@ -148,23 +169,17 @@ export class Output {
   /** Writes what has been gathered, unless a write is under way; then it goes after that one. */
   flush(): void {
     this.#isDirty = false
-    if (this.#writing.length > 0 || this.#isClosed || this.#isEnded || this.pendingBytes === 0) return
-    const blocks = this.#full
-    const lengths = this.#fullUsed
-    if (this.used > 0) {
-      blocks.push(this.block)
-      lengths.push(this.used)
-    }
-    this.block = NOTHING
-    this.used = 0
-    this.#full = []
-    this.#fullUsed = []
-    this.#writing = blocks
+    const first = this.#first
+    if (this.#writing !== null || this.#isClosed || this.#isEnded || first === null || this.pendingBytes === 0) return
+    this.#last?.fill(this.used)
+    this.#forgetBlocks()
+    this.#writing = first
     this.#writingBytes = this.pendingBytes
     const socket = this.#socket
-    if (blocks.length > 1) socket.cork()
-    for (let n = 0; n < blocks.length; n++) socket.write((blocks[n] ?? NOTHING).subarray(0, lengths[n]))
-    if (blocks.length > 1) socket.uncork()
+    const isOne = first.next === null
+    if (!isOne) socket.cork()
+    for (let block: Block | null = first; block !== null; block = block.next) socket.write(block.filled)
+    if (!isOne) socket.uncork()
     // Mostly the kernel takes all of it at once. A callback on every write would cost a tick each, so one is hung on an empty write, and
     // only where the socket has kept something.
     if (socket.writableLength === 0) this.#written()
@@ -185,12 +200,16 @@ export class Output {
     // Blocks under way still belong to the socket and go to the collector, not to the pool.
     this.#memory.give(this.#heldBytes)
     this.#heldBytes = 0
+    this.#forgetBlocks()
+    this.#writing = null
+    this.pendingBytes = 0
+  }
+
+  #forgetBlocks(): void {
     this.block = NOTHING
     this.used = 0
-    this.#full = []
-    this.#fullUsed = []
-    this.#writing = []
-    this.pendingBytes = 0
+    this.#first = null
+    this.#last = null
   }
 
   #gathered(bytes: number): void {
@@ -200,7 +219,7 @@ export class Output {
       wake()
       dirty.push(this)
     }
-    if (this.pendingBytes >= this.#writeAtBytes && this.#writing.length === 0) this.flush()
+    if (this.pendingBytes >= this.#writeAtBytes && this.#writing === null) this.flush()
     if (this.pendingBytes >= this.#limitBytes && !this.#isFull && !this.#isClosed) {
       this.#isFull = true
       this.#owner.outputFilled()
@@ -215,15 +234,19 @@ export class Output {
       this.used = 0
       return
     }
-    const isFirst = this.block.length === 0
-    if (!isFirst) {
-      this.#full.push(this.block)
-      this.#fullUsed.push(this.used)
+    const before = this.#last
+    const isSmall = before === null && this.pendingBytes === 0 && wanted <= SMALL_BLOCK_BYTES
+    const block = isSmall
+      ? (smallPool.pop() ?? new Block(SMALL_BLOCK_BYTES))
+      : (largePool.pop() ?? new Block(LARGE_BLOCK_BYTES))
+    if (before === null) {
+      this.#first = block
+    } else {
+      before.fill(this.used)
+      before.next = block
     }
-    const isSmall = isFirst && this.pendingBytes === 0 && wanted <= SMALL_BLOCK_BYTES
-    this.block = isSmall
-      ? (smallPool.pop() ?? Buffer.allocUnsafeSlow(SMALL_BLOCK_BYTES))
-      : (largePool.pop() ?? Buffer.allocUnsafeSlow(LARGE_BLOCK_BYTES))
+    this.#last = block
+    this.block = block.bytes
     this.used = 0
     this.#heldBytes += this.block.length
     this.#memory.take(this.block.length)
@@ -231,16 +254,13 @@ export class Output {
 
   #written(): void {
     if (this.#isClosed) return
-    for (const block of this.#writing) {
-      this.#heldBytes -= block.length
-      this.#memory.give(block.length)
-      if (block.length === SMALL_BLOCK_BYTES) {
-        if (smallPool.length < POOLED_SMALL) smallPool.push(block)
-      } else if (largePool.length < POOLED_LARGE) {
-        largePool.push(block)
-      }
+    let block = this.#writing
+    while (block !== null) {
+      const { next } = block
+      this.#release(block)
+      block = next
     }
-    this.#writing = []
+    this.#writing = null
     this.pendingBytes -= this.#writingBytes
     this.writtenBytes += this.#writingBytes
     this.#counters.bytesOut += this.#writingBytes
@@ -254,6 +274,18 @@ export class Output {
     }
     if (this.pendingBytes > 0) this.flush()
     if (this.#isEnding) this.#endWhenWritten()
+  }
+
+  #release(block: Block): void {
+    const { length } = block.bytes
+    this.#heldBytes -= length
+    this.#memory.give(length)
+    block.next = null
+    if (length === SMALL_BLOCK_BYTES) {
+      if (smallPool.length < POOLED_SMALL) smallPool.push(block)
+    } else if (largePool.length < POOLED_LARGE) {
+      largePool.push(block)
+    }
   }
 
   #endWhenWritten(): void {
