@@ -96,6 +96,13 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     ...IN_MEMORY,
+    name: 'qos2-fan-in',
+    title: 'QoS 2 in memory, 256 B, 10 publishers with window 20 to 1 subscriber',
+    load: { ...FAN_IN, qos: 2 },
+    bar: times(6),
+  },
+  {
+    ...IN_MEMORY,
     name: 'window-1',
     title: 'QoS 1, 256 B, 100 publishers with one message in flight each, 1 subscriber',
     load: { ...FAN_IN, publishers: 100, window: 1 },

@@ -96,7 +96,7 @@ async function listening(server: Server): Promise<number> {
 
 const QOS1 = scenarioNamed('qos1-fan-in').load
 const QOS0 = scenarioNamed('qos0-fan-in').load
-const QOS2: Load = { ...QOS1, qos: 2 }
+const QOS2 = scenarioNamed('qos2-fan-in').load
 
 async function load(faults: Faults, wanted: Load): Promise<LoadResult> {
   const port = await faultyBroker(faults)
