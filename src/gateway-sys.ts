@@ -113,6 +113,9 @@ export class SysTopics {
         const acceptance = { seq: 0, boot: 0, acceptedAt: 0, clock: 0 } as const
         return { slab: { bytes: encodeRecord(message(figure.topic, figure.read()), acceptance) }, at: 0 }
       },
+      renew() {
+        // Each figure is as it is when its turn comes.
+      },
     }
   }
 }

@@ -30,6 +30,33 @@ export interface RetainedMessage extends Place {
   readonly change: number
 }
 
+/** A walk through retained messages, a part at a time (topic-map.ts). */
+export class RetainedWalk {
+  /** Takes in what has been retained since it began, of topics it has not come to. */
+  readonly renew: () => void
+  readonly #topics: TopicWalk<RetainedMessage>
+
+  constructor(topics: TopicWalk<RetainedMessage>, renew: () => void) {
+    this.#topics = topics
+    this.renew = renew
+  }
+
+  /** Nothing is left. */
+  get isDone(): boolean {
+    return this.#topics.isDone
+  }
+
+  /** How much it has looked at. */
+  get visited(): number {
+    return this.#topics.visited
+  }
+
+  /** The next one; null: there is none among the next `steps` topics, or `isDone`. */
+  next(steps: number): RetainedMessage | null {
+    return this.#topics.next(steps)
+  }
+}
+
 /** Why a QoS 0 message was not retained; the one before it is forgotten all the same (3.1.1 [MQTT-3.3.1-7]). */
 export type NotRetained = 'limit' | 'disk_full' | 'store_unavailable'
 
@@ -182,9 +209,13 @@ export class Retained implements CommitSource {
   // ---- reading
 
   /** The messages whose topics match a filter, as they are now: what is retained later is left out. */
-  walk(filter: string): TopicWalk<RetainedMessage> {
-    const last = this.#change
-    return this.#topics.walk(filter, message => message.change <= last && !this.#isExpired(message))
+  walk(filter: string): RetainedWalk {
+    let last = this.#change
+    const topics = this.#topics.walk(filter, message => message.change <= last && !this.#isExpired(message))
+    const renew = () => {
+      last = this.#change
+    }
+    return new RetainedWalk(topics, renew)
   }
 
   #isExpired({ slab, at }: RetainedMessage): boolean {

@@ -34,6 +34,8 @@ export interface KeptSubscription {
   readonly isRetainAsPublished: boolean
   /** 0: none. */
   readonly identifier: number
+  /** It has not been sent all the retained messages it was to be sent. */
+  readonly isOwedRetained: boolean
 }
 
 interface SessionRecord {

@@ -3,7 +3,8 @@
  *
  * A walk per subscription goes through the store of retained messages as the client takes them: at QoS 0 while the output has room, at QoS 1 through the session's
  * queue while nothing else waits there and the window is open. So a client that is sent 100,000 of them costs no more than one that is sent a few, nobody's messages give way to them, and what a
- * connection leaves unanswered is in the queue like everything else. A session that outlives its connection goes on where the walk stood.
+ * connection leaves unanswered is in the queue like everything else. A session that outlives its connection goes on where
+ * the walk stood, and after a restart of the gateway from the beginning.
  */
 import type { Queue } from '../../core/queue.ts'
 import { recordBytes, recordClientId } from '../../model/message.ts'
@@ -33,6 +34,8 @@ export interface RetainedWalk {
   readonly visited: number
   /** The next one; null: there is none among the next `steps` topics, or `isDone`. */
   next(steps: number): RetainedMessage | null
+  /** Takes in what has changed since it began, where it has not been. */
+  renew(): void
 }
 
 /** Where they are found. */
@@ -44,6 +47,7 @@ export interface RetainedMessages {
 interface Fed {
   readonly messages: RetainedWalk
   readonly note: number
+  readonly onFed: () => void
 }
 
 /** Whoever has a long way to go waits for its turn, so that everybody else is served between two of them, however many there are. */
@@ -109,7 +113,19 @@ export class RetainedFeed {
   /** A subscription has come, whose messages are sent with the next `pump`, behind the SUBACK. */
   begin(filter: string, messages: RetainedWalk, note: number): void {
     this.#fed.delete(filter)
-    this.#fed.set(filter, { messages, note })
+    this.#fed.set(filter, { messages, note, onFed: () => undefined })
+  }
+
+  /** Calls `onFed` when this subscription has been sent all of them. False: it has. */
+  tell(filter: string, onFed: () => void): boolean {
+    const fed = this.#fed.get(filter)
+    if (fed !== undefined) this.#fed.set(filter, { ...fed, onFed })
+    return fed !== undefined
+  }
+
+  /** The client is back: what was retained at QoS 0 meanwhile has not come to it by its subscriptions. */
+  attach(): void {
+    for (const { messages } of this.#fed.values()) messages.renew()
   }
 
   /** A subscription has other options now; what it still gets, it gets by them. */
@@ -132,7 +148,7 @@ export class RetainedFeed {
   /** Looks at so many topics. False: there are more, and room for what may be found. */
   goOn(topics: number): boolean {
     let left = topics
-    for (const [filter, { messages, note }] of this.#fed) {
+    for (const [filter, { messages, note, onFed }] of this.#fed) {
       while (!messages.isDone) {
         if (!this.#hasRoom(note)) return true
         if (left <= 0) return false
@@ -142,6 +158,7 @@ export class RetainedFeed {
         if (message !== null) this.#deliver(message, note)
       }
       this.#fed.delete(filter)
+      onFed()
     }
     return true
   }

@@ -43,7 +43,8 @@ import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
 /** Stands for the session's own queue where there is none. */
 const NO_SOURCE = -1
 
-/** Retain Handling: no retained messages at the subscription [MQTT-3.3.1-11]. */
+/** Retain Handling: retained messages at the subscription [MQTT-3.3.1-9], or none [MQTT-3.3.1-11]. */
+const RETAINED_ALWAYS = 0
 const RETAINED_NEVER = 2
 
 /** A subscription to something kept under a name. */
@@ -117,6 +118,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#attachment = attachment
     this.#deliveries?.attach(attachment)
     this.#source?.attach()
+    this.#feed?.attach()
     for (const [filter, subscription] of this.#named) {
       try {
         subscription.attach()
@@ -157,7 +159,9 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   restore(subscriptions: readonly KeptSubscription[]): void {
     if (this.kept?.queue != null) this.#takeQueue(this.kept.queue)
     for (const subscription of subscriptions) {
-      const refused = this.#restore({ ...subscription, retainHandling: RETAINED_NEVER })
+      const retainHandling = subscription.isOwedRetained ? RETAINED_ALWAYS : RETAINED_NEVER
+      const refused = this.#restore({ ...subscription, retainHandling })
+      if (this.kept !== null) this.#owesRetained(this.kept, subscription)
       if (refused !== null) {
         const { clientId } = this
         this.#host.log.warn(
@@ -220,9 +224,17 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     const answer = this.#subscribe(wanted, request)
     if (typeof answer === 'number' && this.kept !== null) {
       const { qos, isNoLocal, isRetainAsPublished, identifier } = request
-      this.#unkept = this.kept.subscribed({ filter, qos, isNoLocal, isRetainAsPublished, identifier })
+      const subscription = { filter, qos, isNoLocal, isRetainAsPublished, identifier }
+      const isOwedRetained = this.#owesRetained(this.kept, subscription)
+      this.#unkept = this.kept.subscribed({ ...subscription, isOwedRetained })
     }
     return answer
+  }
+
+  /** Whether this subscription has not been sent all retained messages yet; when it has, the disk hears of it. A restart sends them anew. */
+  #owesRetained(kept: KeptSession, subscription: Omit<KeptSubscription, 'isOwedRetained'>): boolean {
+    const onFed = () => void kept.subscribed({ ...subscription, isOwedRetained: false })
+    return this.#feed?.tell(subscription.filter, onFed) ?? false
   }
 
   #subscribe(wanted: Wanted, request: SubscriptionRequest): QoS | SubscriptionRefusal {

@@ -1,7 +1,7 @@
-import { describe, expect } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { eventually } from '../../support/eventually.ts'
 import { messageTo } from '../../support/messages.ts'
-import { bytes, type MqttUnderTest, packet, text, type WireClient } from '../../support/wire.ts'
+import { bytes, MqttUnderTest, packet, text, type WireClient } from '../../support/wire.ts'
 import {
   CONNACK_5,
   CONNACK_311,
@@ -183,7 +183,8 @@ describe('retained messages, 3.1.1', () => {
       }
       clearInterval(watch)
       await client.hearsNothing()
-      expect(most).toBeLessThan(512 * 1024)
+      // Of 2 MiB that are sent, twice: blocks of the output, and two segments of the queue.
+      expect(most).toBeLessThan(1024 * 1024)
       expect(broker.server.client('c1')).toMatchObject({ queued: 0, dropped: 0 })
     },
     {
@@ -219,6 +220,58 @@ describe('retained messages, 3.1.1', () => {
     },
     { limits: { inflight: 4 } },
   )
+})
+
+describe('retained messages of a session that outlives its connection', () => {
+  transcript(
+    'what changed at QoS 0 while the client was away, and had not been sent, is sent as it is now',
+    async ({ client, another, broker }) => {
+      const topics = Array.from({ length: 20 }, (_, n) => `t/${n}`)
+      for (const topic of topics) await keep(broker, topic, 'old', { qos: 1 })
+      await client
+        .says(connect311('s', '00'), subscribe311('00 01', 't/+', '01'))
+        .hears(CONNACK_311, suback311('00 01', '01'))
+      await client.hearsPacket()
+      client.close()
+      await eventually(() => broker.server.clientCount === 0)
+      for (const topic of topics) await keep(broker, topic, 'new', { qos: 0 })
+      const again = await another()
+      await again.says(connect311('s', '00')).hears(RESUMED_311)
+      const repeated = await again.hearsPacket()
+      again.says(packet(0x40, repeated.subarray(repeated.length - 5, repeated.length - 3)))
+      const rest = Array.from({ length: topics.length - 1 }, () => again.hearsPacket())
+      for (const heard of await Promise.all(rest)) expect(heard.subarray(-3).toString()).toBe('new')
+      await again.hearsNothing()
+    },
+    { limits: { inflight: 1 } },
+  )
+
+  test('after a power cut it is sent all of them anew, unless it had them all', async () => {
+    await using first = await MqttUnderTest.start({ limits: { inflight: 4 } })
+    const topics = Array.from({ length: 50 }, (_, n) => `t/${n}`)
+    for (const topic of topics) await keep(first, topic, 'x')
+    const client = await first.client()
+    await client
+      .says(connect311('s', '00'), subscribe311('00 01', 't/+', '01'))
+      .hears(CONNACK_311, suback311('00 01', '01'))
+    await client.hearsPacket()
+    await using second = await MqttUnderTest.start({ directory: await first.powerCut() })
+    const back = await second.client()
+    await back.says(connect311('s', '00')).hears(RESUMED_311)
+    const heard = new Set<string>()
+    while (heard.size < topics.length) {
+      const publish = await back.hearsPacket()
+      heard.add(publish.toString('utf8', 4, publish.length - 3))
+      back.says(packet(0x40, publish.subarray(publish.length - 3, publish.length - 1)))
+    }
+    expect([...heard].sort()).toEqual([...topics].sort())
+    await back.hearsNothing()
+    await second.core.schedule.flush()
+    await using third = await MqttUnderTest.start({ directory: await second.powerCut() })
+    const again = await third.client()
+    await again.says(connect311('s', '00')).hears(RESUMED_311)
+    await again.hearsNothing()
+  })
 })
 
 describe('retained messages, 5.0', () => {

@@ -17,6 +17,10 @@ class LongWalk implements RetainedWalk {
     return this.visited === TOPICS
   }
 
+  renew(): void {
+    throw new TypeError('nobody goes away here')
+  }
+
   next(steps: number): null {
     const topics = Math.min(steps, TOPICS - this.visited)
     this.visited += topics
