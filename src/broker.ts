@@ -180,7 +180,7 @@ async function compose(
   })
   onStop(async () => streams.settleUp())
   const queueLimits = { ...config.limits.sessionQueue, ageMs: Number.POSITIVE_INFINITY }
-  const keptSessions = new KeptSessions({ store, schedule, topology, identities, clock, queueLimits })
+  const keptSessions = new KeptSessions({ store, schedule, tickets, topology, identities, clock, queueLimits })
   await keptSessions.load()
   await streams.load()
   await retained.load()

@@ -12,10 +12,14 @@
  *   `s` client id                  the session (SessionRecord, JSON)
  *   `f` client id, 0, filter       one subscription (JSON): no client id has U+0000
  *   `e` number (u32)               a queue to be emptied, whose session has ended: its name
+ *
+ * and under `w`:
+ *
+ *   client id                      the will of a session (WillRecord, JSON) from CONNECT until it is published or given up
  */
 import type { Moment } from '../model/death-history.ts'
 import { BrokerError } from '../model/error.ts'
-import type { QoS } from '../model/message.ts'
+import type { Message, QoS } from '../model/message.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
 import type { Clock } from './clock.ts'
@@ -24,6 +28,7 @@ import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-rec
 import type { Identities } from './identity.ts'
 import type { Queue, QueueLimits } from './queue.ts'
 import { numberBytes } from './queue-definition.ts'
+import type { Tickets } from './tickets.ts'
 import type { Topology } from './topology.ts'
 
 /** A subscription as a session keeps it: with the QoS granted. */
@@ -51,9 +56,24 @@ interface SessionRecord {
 
 type SubscriptionRecord = Omit<KeptSubscription, 'filter'>
 
+/** A message that is published when a connection has ended in a way its client did not want. */
+export interface Will {
+  /** How long after that, milliseconds, unless the session ends before. */
+  readonly delayMs: number
+  readonly message: Message
+}
+
+/** Bytes in base64. */
+interface WillRecord {
+  readonly delayMs: number
+  readonly message: Omit<Message, 'properties' | 'payload'> & { readonly properties: string; readonly payload: string }
+}
+
 /** A session that was there before this start. */
 export interface RestoredSession {
   readonly session: KeptSession
+  /** Its connection, which is over now, has left it. */
+  readonly will: Will | null
   readonly subscriptions: readonly KeptSubscription[]
 }
 
@@ -63,17 +83,39 @@ const key = (kind: string, ...rest: Buffer[]): Buffer =>
 const SESSIONS = key('s')
 const SUBSCRIPTIONS = key('f')
 const ENDED_QUEUES = key('e')
+const WILLS = Buffer.from([StatePrefix.will])
 const KIND_BYTES = SESSIONS.length
 
 const sessionKey = (clientId: string): Buffer => key('s', Buffer.from(clientId))
 const subscriptionKey = (clientId: string, filter: string): Buffer => key('f', Buffer.from(`${clientId}\0${filter}`))
+const willKey = (clientId: string): Buffer => Buffer.concat([WILLS, Buffer.from(clientId)])
 const endedQueueKey = (number: number): Buffer => key('e', numberBytes(number))
 
 const queueName = (clientId: string): string => `session:${clientId}`
 
+function encodeWill({ delayMs, message }: Will): Buffer {
+  const [properties, payload] = [message.properties, message.payload].map(bytes => bytes.toString('base64'))
+  return encodeDefinitionRecord({ delayMs, message: { ...message, properties, payload } })
+}
+
+function decodeWill(value: Buffer): Will {
+  const { delayMs, message } = decodeDefinitionRecord<WillRecord>(value)
+  const { properties, payload } = message
+  return {
+    delayMs,
+    message: { ...message, properties: Buffer.from(properties, 'base64'), payload: Buffer.from(payload, 'base64') },
+  }
+}
+
+interface FoundSession extends RestoredSession {
+  will: Will | null
+  readonly subscriptions: KeptSubscription[]
+}
+
 interface Parts {
   readonly store: Store
   readonly schedule: CommitSchedule
+  readonly tickets: Tickets
   readonly topology: Topology
   readonly identities: Identities
   readonly clock: Clock
@@ -83,7 +125,7 @@ interface Parts {
 
 export class KeptSessions {
   readonly #parts: Parts
-  #found: { readonly session: KeptSession; readonly subscriptions: KeptSubscription[] }[] = []
+  #found: FoundSession[] = []
   /** Queues whose sessions have ended, by number, and which of them are being emptied. */
   readonly #ended = new Map<number, Queue>()
   readonly #emptying = new Set<number>()
@@ -95,16 +137,23 @@ export class KeptSessions {
   /** Reads the records, and claims the numbers of their queues; before the topology is loaded. @throws BrokerError STORE_FORMAT_UNKNOWN */
   async load(): Promise<void> {
     const { store, topology } = this.#parts
-    const byClient = new Map<string, { session: KeptSession; subscriptions: KeptSubscription[] }>()
+    const byClient = new Map<string, FoundSession>()
     for await (const [found, value] of store.readState(SESSIONS)) {
       const clientId = found.toString('utf8', KIND_BYTES)
       const record = decodeDefinitionRecord<SessionRecord>(value)
-      byClient.set(clientId, { session: new KeptSession(clientId, record, this, this.#parts), subscriptions: [] })
+      const session = new KeptSession(clientId, record, this, this.#parts)
+      byClient.set(clientId, { session, will: null, subscriptions: [] })
       if (record.queue !== null) topology.claim(record.queue)
     }
     for await (const [found, value] of store.readState(SUBSCRIPTIONS)) {
       const [clientId = '', filter = ''] = found.toString('utf8', KIND_BYTES).split('\0')
       byClient.get(clientId)?.subscriptions.push({ filter, ...decodeDefinitionRecord<SubscriptionRecord>(value) })
+    }
+    for await (const [found, value] of store.readState(WILLS)) {
+      const session = byClient.get(found.toString('utf8', WILLS.length))
+      if (session === undefined) continue
+      session.will = decodeWill(value)
+      session.session.hasWill = true
     }
     for await (const [found] of store.readState(ENDED_QUEUES)) topology.claim(found.readUInt32BE(KIND_BYTES))
     this.#found = [...byClient.values()]
@@ -162,6 +211,8 @@ export class KeptSessions {
 export class KeptSession {
   readonly clientId: string
   queue: Queue | null = null
+  /** The disk has one. */
+  hasWill = false
   readonly #sessions: KeptSessions
   readonly #parts: Parts
   #record: SessionRecord
@@ -181,15 +232,27 @@ export class KeptSession {
     return this.#record.expiryMs
   }
 
-  /** What is left of its time, milliseconds, by what is known of the clock now (design.md section 5). Positive while it has a connection. */
-  get leftMs(): number {
-    const { awaySince, expiryMs } = this.#record
-    return awaySince === null ? expiryMs : expiryMs - this.#parts.identities.sinceMs(awaySince)
+  /** Since the end of its last connection, milliseconds, by what is known of the clock now (design.md section 5); 0 while it has one. */
+  get awayMs(): number {
+    const { awaySince } = this.#record
+    return awaySince === null ? 0 : this.#parts.identities.sinceMs(awaySince)
   }
 
   /** A connection has come. */
-  connected(user: string | null, expiryMs: number): Promise<void> {
+  connected({ user, expiryMs, will }: { user: string | null; expiryMs: number; will: Will | null }): Promise<void> {
+    if (will === null) this.endWill()
+    else void this.#change(willKey(this.clientId), encodeWill(will)) // [MQTT-3.1.2-7]
+    this.hasWill = will !== null
     return this.#write({ ...this.#record, user, expiryMs, awaySince: null })
+  }
+
+  /** It has been published just now, or will not be. The commit that takes it from the disk takes all messages there are, so a crash leaves the one or the other. */
+  endWill(): void {
+    if (!this.hasWill) return
+    this.hasWill = false
+    void this.#change(willKey(this.clientId), null) // [MQTT-3.1.2-10]
+    const { schedule, tickets } = this.#parts
+    schedule.due(tickets.last)
   }
 
   /** Its connection has ended, and it outlives that. */
@@ -218,6 +281,7 @@ export class KeptSession {
 
   /** It is over, with these subscriptions and all that waits for it; nothing is bound to its queue any more. */
   end(filters: Iterable<string>): Promise<void> {
+    this.endWill()
     for (const filter of filters) void this.unsubscribed(filter)
     const { queue } = this.#record
     if (queue !== null && this.queue !== null) {

@@ -117,6 +117,7 @@ export class CoreUnderTest {
     this.keptSessions = new KeptSessions({
       store,
       schedule: this.schedule,
+      tickets,
       topology: this.topology,
       identities: this.identities,
       clock,

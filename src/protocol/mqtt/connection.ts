@@ -44,7 +44,6 @@ import type { Session } from './session.ts'
 import type { Opened } from './sessions.ts'
 import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
-import { publishWill } from './will.ts'
 
 /** A byte stream from a client, with its address where there is one. A chunk is valid only during its 'data' event. */
 export type Socket = Duplex & { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }
@@ -64,8 +63,8 @@ export interface ConnectionHost {
   readonly incomplete: IncompleteBytes
   /** Takes the client in, ending an older connection of it, and finds its session; throws ProtocolError if there are too many. */
   enter(connect: ConnectPacket, terms: Terms, connection: Connection): Opened
-  /** The client of this connection is gone. */
-  leave(session: Session, connection: Connection): void
+  /** The client of this connection is gone; `isWillDue`: not by a normal DISCONNECT. */
+  leave(session: Session, connection: Connection, isWillDue: boolean): void
   /** The socket is closed. */
   closed(connection: Connection): void
   /** Calls `connection.retry()` in the next turn. */
@@ -606,7 +605,8 @@ export class Connection implements Timed, OutputOwner {
     this.#state = { kind: 'closing' }
     const { counters, log, wheel, clock } = this.#host
     if (state.kind === 'connected') {
-      this.#endClient(state.client, isWillDue)
+      state.client.publishing.close()
+      this.#host.leave(state.client.session, this, isWillDue)
       log.info({ client: state.client.terms.clientId, address: this.#address, reason: why }, 'client disconnected')
       if (reason !== null) this.#sayFarewell(state.client.connect, reason, why)
     } else {
@@ -635,19 +635,6 @@ export class Connection implements Timed, OutputOwner {
     if (version < 5) return
     const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5) // [MQTT-3.14.2-1]
     if (packet.length <= most) this.#output.append(packet, 0, packet.length) // [MQTT-3.1.2-24]
-  }
-
-  #endClient({ connect, terms, session, publishing }: Client, isWillDue: boolean): void {
-    const { router, counters, log } = this.#host
-    publishing.close()
-    this.#host.leave(session, this)
-    if (connect.will === null || !isWillDue) return
-    // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
-    void publishWill(router, connect.will, { clientId: terms.clientId, connect }).then(refusal => {
-      if (refusal === null) return
-      counters.willsRefused++
-      log.warn({ client: terms.clientId, code: refusal.code }, 'a will could not be published')
-    })
   }
 
   #closed(): void {

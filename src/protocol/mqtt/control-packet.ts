@@ -25,6 +25,7 @@ export interface WillMessage {
   readonly properties: Buffer
   /** Milliseconds; null: none. */
   readonly expiryMs: number | null
+  readonly delayS: number
 }
 
 export interface ConnectPacket {
@@ -269,8 +270,10 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
 function readWill(reader: PacketReader, version: Version, qos: QoS, retain: boolean): WillMessage {
   let properties = Buffer.alloc(0)
   let expiryMs: number | null = null
+  let delayS = 0
   if (version === 5) {
     const from = reader.properties(WILL_PROPERTIES)
+    delayS = scan.number(Property.willDelayInterval, 0)
     properties = scan.has(Property.willDelayInterval)
       ? Buffer.concat([
           reader.bytes.subarray(from, scan.start(Property.willDelayInterval)),
@@ -283,7 +286,7 @@ function readWill(reader: PacketReader, version: Version, qos: QoS, retain: bool
     }
   }
   const topic = reader.text('will topic')
-  return { topic, qos, retain, properties, expiryMs, payload: reader.binary() }
+  return { topic, qos, retain, properties, expiryMs, delayS, payload: reader.binary() }
 }
 
 /** A response topic is a topic, not a filter [MQTT-3.3.2-14]. */

@@ -20,6 +20,7 @@ import type { Session, Subscription } from './session.ts'
 import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
+import { willOf } from './will.ts'
 
 /** A connected client at the moment of asking. */
 export interface ClientInfo {
@@ -112,7 +113,7 @@ export class MqttServer {
       gathering: createGathering(),
       incomplete,
       enter: (connect, terms, connection) => this.#enter(connect, terms, connection),
-      leave: (session, connection) => this.#leave(session, connection),
+      leave: (session, connection, isWillDue) => this.#leave(session, connection, isWillDue),
       closed: connection => this.#closed(connection),
       retrySoon: connection => this.#retrySoon(connection),
     }
@@ -180,21 +181,22 @@ export class MqttServer {
     this.#wheel.stop()
   }
 
-  #enter({ isClean, user }: ConnectPacket, { clientId, sessionExpiryMs }: Terms, connection: Connection): Opened {
+  #enter(connect: ConnectPacket, { clientId, sessionExpiryMs: expiryMs }: Terms, connection: Connection): Opened {
+    const { isClean, user } = connect
     const existing = this.#clients.get(clientId)
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
     }
-    this.#sessions.checkRoom(clientId, sessionExpiryMs)
+    this.#sessions.checkRoom(clientId, expiryMs)
     existing?.takenOver()
     this.#clients.set(clientId, connection)
     this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)
-    return this.#sessions.open(clientId, { isClean, user, expiryMs: sessionExpiryMs })
+    return this.#sessions.open(clientId, { isClean, user, expiryMs, will: willOf(connect, clientId) })
   }
 
-  #leave(session: Session, connection: Connection): void {
+  #leave(session: Session, connection: Connection, isWillDue: boolean): void {
     if (this.#clients.get(session.clientId) === connection) this.#clients.delete(session.clientId)
-    this.#sessions.close(session)
+    this.#sessions.close(session, isWillDue)
   }
 
   #closed(connection: Connection): void {

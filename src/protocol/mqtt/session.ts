@@ -14,7 +14,7 @@ import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
-import type { KeptSession, KeptSubscription } from '../../core/sessions.ts'
+import type { KeptSession, KeptSubscription, Will } from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
@@ -81,6 +81,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   readonly live: LiveReceiver = this
   /** How long it outlives each of its connections, milliseconds; 0: it ends with it. DISCONNECT may change it. */
   expiryMs: number
+  /** What is published when its connection has ended without a normal DISCONNECT; null: nothing, or not any more. */
+  will: Will | null = null
   /** Made with the first subscription that needs it. */
   queue: Queue | null = null
   /** Messages of QoS 0 it did not get. */

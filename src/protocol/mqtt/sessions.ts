@@ -5,10 +5,11 @@
  * interval has passed since the end of its last connection [MQTT-3.1.2-23], a clean start [MQTT-3.1.2-4], or a connection that does not keep it.
  */
 import type { Clock } from '../../core/clock.ts'
-import type { KeptSession, KeptSessions, RestoredSession } from '../../core/sessions.ts'
+import type { KeptSession, KeptSessions, RestoredSession, Will } from '../../core/sessions.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { Session, type SessionHost } from './session.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
+import { publishWill } from './will.ts'
 
 /** A session for a connection. */
 export interface Opened {
@@ -19,24 +20,47 @@ export interface Opened {
   readonly kept: Promise<void> | null
 }
 
-/** A session that waits for its client. How long it has waited is asked for anew each time: a clock that is trusted now may have been set since. */
+/** A client that connects, and what it has agreed on. */
+interface Arrival {
+  readonly isClean: boolean
+  readonly user: string | null
+  readonly expiryMs: number
+  readonly will: Will | null
+}
+
+/** A session that waits for its client. How long it has waited is asked for anew each time: the clock may be known better since. */
 class Absence implements Timed {
   wheelSlot = -1
+  readonly #session: Session
   readonly #kept: KeptSession
   readonly #wheel: TimerWheel
-  readonly #onEnd: () => void
+  readonly #onDue: () => void
 
-  constructor(kept: KeptSession, { wheel, nowMs, onEnd }: { wheel: TimerWheel; nowMs: number; onEnd: () => void }) {
+  /** `onDue`: its session's time is over, or its will's. */
+  constructor(
+    { session, kept }: { session: Session; kept: KeptSession },
+    { wheel, nowMs, onDue }: { wheel: TimerWheel; nowMs: number; onDue: () => void },
+  ) {
+    this.#session = session
     this.#kept = kept
     this.#wheel = wheel
-    this.#onEnd = onEnd
-    wheel.schedule(this, nowMs + kept.leftMs)
+    this.#onDue = onDue
+    this.schedule(nowMs)
+  }
+
+  schedule(nowMs: number): void {
+    this.#wheel.schedule(this, nowMs + Math.max(0, this.#leftMs))
   }
 
   timeReached(nowMs: number): void {
-    const { leftMs } = this.#kept
-    if (leftMs > 0) this.#wheel.schedule(this, nowMs + leftMs)
-    else this.#onEnd()
+    if (this.#leftMs > 0) this.schedule(nowMs)
+    else this.#onDue()
+  }
+
+  /** The earlier of the two decides [MQTT-3.1.3-9]. */
+  get #leftMs(): number {
+    const { expiryMs, will } = this.#session
+    return Math.min(expiryMs, will?.delayMs ?? expiryMs) - this.#kept.awayMs
   }
 
   cancel(): void {
@@ -87,9 +111,10 @@ export class Sessions {
 
   /** Sessions of before this start, all of them away. */
   restore(restored: readonly RestoredSession[]): void {
-    for (const { session: kept, subscriptions } of restored) {
+    for (const { session: kept, will, subscriptions } of restored) {
       const { clientId, expiryMs } = kept
       const session = new Session({ clientId, expiryMs, kept }, this.#host)
+      session.will = will
       session.restore(subscriptions)
       this.#add(session)
       this.#stayAway(session, kept)
@@ -97,19 +122,18 @@ export class Sessions {
   }
 
   /** The session of a client that connects: the one that is there [MQTT-3.1.2-5], or a new one [MQTT-3.1.2-6]. It is nobody else's at this moment. */
-  open(
-    clientId: string,
-    { isClean, user, expiryMs }: { isClean: boolean; user: string | null; expiryMs: number },
-  ): Opened {
+  open(clientId: string, { isClean, ...terms }: Arrival): Opened {
+    const { expiryMs, will } = terms
     const known = this.#sessions.get(clientId)
     let kept: Promise<void> | null = null
     if (known !== undefined) {
       this.#away.get(known)?.cancel()
       this.#away.delete(known)
-      const isOver = known.kept !== null && known.kept.leftMs <= 0
+      const isOver = known.kept !== null && known.kept.awayMs >= known.expiryMs
       if (!isClean && !isOver) {
         known.expiryMs = expiryMs
-        return { session: known, isPresent: true, kept: known.kept?.connected(user, expiryMs) ?? null }
+        known.will = will // that of an earlier connection is not published any more [MQTT-3.1.3-9]
+        return { session: known, isPresent: true, kept: known.kept?.connected(terms) ?? null }
       }
       kept = this.#end(known) // [MQTT-3.1.2-4], [MQTT-4.1.0-2]
     }
@@ -117,8 +141,9 @@ export class Sessions {
       { clientId, expiryMs, kept: expiryMs > 0 ? this.#keptSessions.begin(clientId) : null },
       this.#host,
     )
+    session.will = will
     this.#add(session)
-    if (session.kept !== null) kept = session.kept.connected(user, expiryMs)
+    if (session.kept !== null) kept = session.kept.connected(terms)
     return { session, isPresent: false, kept }
   }
 
@@ -127,28 +152,58 @@ export class Sessions {
     if (session.kept !== null) this.#keptCount++
   }
 
-  /** The connection of a session is over. */
-  close(session: Session): void {
+  /** The connection of a session is over; `isWillDue`: not by a normal DISCONNECT. */
+  close(session: Session, isWillDue: boolean): void {
     const { kept, expiryMs } = session
     session.detach()
+    if (!isWillDue) {
+      session.will = null // [MQTT-3.14.4-3], [MQTT-3.1.2-10], 3.1.1 [MQTT-3.1.2-10]
+      kept?.endWill()
+    }
     if (kept === null || expiryMs === 0) {
       void this.#end(session)
       return
     }
     kept.disconnected(expiryMs) // [MQTT-3.1.2-23]
+    if (session.will?.delayMs === 0) this.#publishWill(session)
     this.#stayAway(session, kept)
   }
 
   #stayAway(session: Session, kept: KeptSession): void {
     const nowMs = this.#clock.monotonicMs()
-    const absence = new Absence(kept, { wheel: this.#wheel, nowMs, onEnd: () => this.#end(session) })
+    const absence = new Absence({ session, kept }, { wheel: this.#wheel, nowMs, onDue: () => this.#due(session, kept) })
     this.#away.set(session, absence)
+  }
+
+  #due(session: Session, kept: KeptSession): void {
+    if (kept.awayMs >= session.expiryMs) {
+      void this.#end(session)
+    } else {
+      this.#publishWill(session)
+      this.#away.get(session)?.schedule(this.#clock.monotonicMs())
+    }
   }
 
   #end(session: Session): Promise<void> | null {
     this.#sessions.delete(session.clientId)
     if (session.kept !== null) this.#keptCount--
     this.#away.delete(session)
+    this.#publishWill(session)
     return session.end()
+  }
+
+  /** Once [MQTT-3.1.2-10]. */
+  #publishWill(session: Session): void {
+    const { clientId, will, kept } = session
+    if (will === null) return
+    session.will = null
+    const { router, counters, log } = this.#host
+    // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
+    void publishWill(router, will).then(refusal => {
+      if (refusal === null) return
+      counters.willsRefused++
+      log.warn({ client: clientId, code: refusal.code }, 'a will could not be published')
+    })
+    kept?.endWill()
   }
 }

@@ -1,5 +1,6 @@
 import type { Router } from '../../core/router.ts'
 import { isReservedTopic } from '../../core/routing-table.ts'
+import type { Will } from '../../core/sessions.ts'
 import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, PropertiesTag } from '../../model/message.ts'
 import type { ConnectPacket, WillMessage } from './control-packet.ts'
@@ -12,30 +13,32 @@ export function checkWill(will: WillMessage, topicLevels: number): void {
   if (isReservedTopic(will.topic)) throw new ProtocolError(Reason.notAuthorized, 'the will is to go below $SYS/')
 }
 
-/**
- * Publishes the will of a connection that ended without a clean DISCONNECT [MQTT-3.1.2-8]. A will delay does not wait: the session ends with the
- * connection, and the earlier of the two decides [MQTT-3.1.3-9]. Resolves to the reason if it was refused, else to null.
- */
-export async function publishWill(
-  router: Router,
-  will: WillMessage,
-  { clientId, connect }: { clientId: string; connect: ConnectPacket },
-): Promise<BrokerError | null> {
-  try {
-    await router.publish({
+/** The will of a CONNECT as it is published some day [MQTT-3.1.2-7], 3.1.1 [MQTT-3.1.2-8]; null: it has none. */
+export function willOf({ will, version, user }: ConnectPacket, clientId: string): Will | null {
+  if (will === null) return null
+  return {
+    delayMs: will.delayS * 1000,
+    message: {
       exchange: MQTT_EXCHANGE,
       key: will.topic,
-      qos: will.qos,
+      qos: will.qos, // [MQTT-3.1.2-9]
       retain: will.retain, // [MQTT-3.1.2-14], [MQTT-3.1.2-15], 3.1.1 [MQTT-3.1.2-16], 3.1.1 [MQTT-3.1.2-17]
       dup: false,
       priority: 0,
       clientId,
-      user: connect.user ?? '',
+      user: user ?? '',
       expiryMs: will.expiryMs,
-      propertiesTag: connect.version === 5 ? PropertiesTag.mqtt5 : PropertiesTag.none,
-      properties: will.properties,
+      propertiesTag: version === 5 ? PropertiesTag.mqtt5 : PropertiesTag.none,
+      properties: will.properties, // [MQTT-3.1.3-10]
       payload: will.payload,
-    })
+    },
+  }
+}
+
+/** Publishes a will [MQTT-3.1.2-8], 3.1.1 [MQTT-3.1.2-8]. Resolves to the reason if it was refused, else to null. */
+export async function publishWill(router: Router, { message }: Will): Promise<BrokerError | null> {
+  try {
+    await router.publish(message)
     return null
   } catch (error) {
     // Nobody is left to be told; the caller counts and logs it.
