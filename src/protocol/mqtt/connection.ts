@@ -310,6 +310,7 @@ export class Connection implements Timed, OutputOwner {
 
   /** A packet of a client that has not proved yet who it is. */
   #authenticate(applicant: Applicant): void {
+    this.#host.counters.controlIn++
     const { connect, authentication } = applicant
     const { bytes, first, body, end } = this.#frames
     try {
@@ -346,7 +347,7 @@ export class Connection implements Timed, OutputOwner {
 
   /** Lets the client in; `proof` are the data its authentication ended with. Throws ProtocolError if that can't be. */
   #accept(connect: ConnectPacket, terms: Terms, proof: Buffer | null): void {
-    const { router, limits, counters, clock, log, gathering } = this.#host
+    const { router, limits, memory, counters, clock, log, gathering } = this.#host
     if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
       // Before it has a session: whoever cannot be told that it is let in is not.
       checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
@@ -361,6 +362,7 @@ export class Connection implements Timed, OutputOwner {
       frames: this.#frames,
       output,
       limits,
+      memory,
       counters,
       clock,
       gathering,

@@ -1,7 +1,6 @@
 /** Reason codes of MQTT 5.0 that Sluice sends (section 2.4); 3.1.1 knows only those of CONNACK_RETURN and SUBACK failure. */
 export const Reason = {
   success: 0x00,
-  disconnectWithWill: 0x04,
   noMatchingSubscribers: 0x10,
   noSubscriptionExisted: 0x11,
   continueAuthentication: 0x18,
@@ -26,7 +25,6 @@ export const Reason = {
   packetTooLarge: 0x95,
   quotaExceeded: 0x97,
   administrativeAction: 0x98,
-  retainNotSupported: 0x9a,
   sharedSubscriptionsNotSupported: 0x9e,
 } as const
 export type Reason = (typeof Reason)[keyof typeof Reason]

@@ -2,6 +2,7 @@
  * PUBLISH frames as bytes: which topic they carry (remembered per connection, compared as bytes), and how one is written for a
  * receiver: patched from another's frame or from a record, never decoded.
  */
+import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Route } from '../../core/routing-table.ts'
 import type { Run } from '../../core/run.ts'
@@ -76,15 +77,28 @@ export class TopicMemo {
   readonly #router: Router
   readonly #origin: Origin
   readonly #limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
+  readonly #memory: MemoryBudget
   readonly #remembered: RememberedTopic[] = []
   #oldest = 0
   /** By topic alias [MQTT-3.3.2-7]. */
   readonly #aliases = new Map<number, RememberedTopic>()
 
-  constructor(router: Router, origin: Origin, limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>) {
+  constructor({
+    router,
+    origin,
+    limits,
+    memory,
+  }: {
+    router: Router
+    origin: Origin
+    limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
+    /** Topics with an alias are taken from it. */
+    memory: MemoryBudget
+  }) {
     this.#router = router
     this.#origin = origin
     this.#limits = limits
+    this.#memory = memory
   }
 
   /** The topic at bytes[from, to) with a route that is valid now; throws ProtocolError if it is no topic. */
@@ -106,14 +120,24 @@ export class TopicMemo {
     if (known === undefined) throw new ProtocolError(Reason.protocolError, `topic alias ${alias} stands for no topic`)
     if (known.first === first) return this.#withRoute(known)
     const found = this.find(first, known.bytes, 0, known.bytes.length)
-    this.#aliases.set(alias, found)
+    this.setAlias(alias, found)
     return found
   }
 
   /** From now on the alias stands for this topic, whatever it stood for before; throws ProtocolError if it may not be used. */
   setAlias(alias: number, topic: RememberedTopic): void {
     this.#checkAlias(alias)
+    const before = this.#aliases.get(alias)
+    if (before === topic) return
+    this.#memory.take(rememberedBytes(topic))
+    if (before !== undefined) this.#memory.give(rememberedBytes(before))
     this.#aliases.set(alias, topic)
+  }
+
+  /** The connection is over: its aliases end with it [MQTT-3.3.2-7]. */
+  close(): void {
+    for (const topic of this.#aliases.values()) this.#memory.give(rememberedBytes(topic))
+    this.#aliases.clear()
   }
 
   #checkAlias(alias: number): void {
@@ -155,6 +179,9 @@ export class TopicMemo {
     }
   }
 }
+
+/** What a remembered topic takes: its bytes, its letters, its record prefix. */
+const rememberedBytes = ({ bytes, prefix }: RememberedTopic): number => 2 * bytes.length + prefix.bytes.length
 
 /** Writes PUBLISH packets to one client in its version. */
 export class PublishWriter {

@@ -11,6 +11,7 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import type { Publisher } from '../../core/consumer.ts'
+import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import { createRun, RUN_CAPACITY, type Run } from '../../core/run.ts'
 import type { PublisherHandle } from '../../core/tickets.ts'
@@ -113,6 +114,7 @@ export class Publishing implements Publisher {
     frames,
     output,
     limits,
+    memory,
     counters,
     clock,
     gathering,
@@ -125,6 +127,7 @@ export class Publishing implements Publisher {
     frames: FrameReader
     output: Output
     limits: MqttLimits
+    memory: MemoryBudget
     counters: MqttCounters
     clock: Clock
     gathering: Gathering
@@ -144,7 +147,8 @@ export class Publishing implements Publisher {
     this.#isV5 = connect.version === 5
     this.#wantsReasonStrings = connect.wantsReasonStrings
     this.#maximumPacketSize = connect.maximumPacketSize
-    this.#memo = new TopicMemo(router, { version: connect.version, clientId, user: connect.user ?? '' }, limits)
+    const origin = { version: connect.version, clientId, user: connect.user ?? '' }
+    this.#memo = new TopicMemo({ router, origin, limits, memory })
     this.#run = gathering.run
     this.#packetIds = gathering.packetIds
     this.#handle = router.register(this)
@@ -464,6 +468,7 @@ export class Publishing implements Publisher {
   close(): void {
     this.#gathered = null
     this.#held.clear()
+    this.#memo.close()
     this.#router.unregister(this.#handle)
   }
 }

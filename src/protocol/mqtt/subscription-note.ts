@@ -1,4 +1,6 @@
 /*
+ * WARNING: entries of durable session queues keep it on disk (docs/storage-format.md). A change is a new store format version.
+ *
  * What a session's binding notes of its subscription, one byte with every entry of its queue (Binding.note):
  *
  *     bit  0  core's (Keeper.noteNow)

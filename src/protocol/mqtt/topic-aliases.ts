@@ -2,6 +2,8 @@ import { isTopicAt } from './topic.ts'
 
 /** A topic alias as a property: identifier and value. */
 export const ALIAS_BYTES = 3
+/** Topics up to this length get one: the names of all that have one are kept for each client. */
+const MAX_TOPIC_BYTES = 1024
 
 /**
  * Topic aliases towards one client, for the time of its connection [MQTT-3.3.2-7]. A topic gets one when it is sent for the second time among as many topics as
@@ -34,7 +36,8 @@ export class TopicAliases {
 
   /** An alias that the topic without one may be given now; 0: none. A topic that is no longer than the property is worth none. */
   get next(): number {
-    if (this.#byTopic.size === this.#most || this.#bytes.length <= ALIAS_BYTES) return 0
+    const { length } = this.#bytes
+    if (this.#byTopic.size === this.#most || length <= ALIAS_BYTES || length > MAX_TOPIC_BYTES) return 0
     if (this.#sentOnce.has(this.#topic)) return this.#byTopic.size + 1
     for (const oldest of this.#sentOnce) {
       if (this.#sentOnce.size < this.#most) break

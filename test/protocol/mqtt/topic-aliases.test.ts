@@ -7,6 +7,7 @@ import {
   CONNECT_5,
   connect5,
   connect311,
+  DISCONNECT,
   disconnect5,
   puback,
   publish5,
@@ -110,6 +111,18 @@ describe('topic aliases of clients', () => {
       publish5('one', 'x', 0x32, '00 01', without),
       publish5('one', 'x', 0x32, '00 02', expiring),
     )
+  })
+
+  transcript('their topics count towards limits.memory until the connection ends', async ({ client, broker }) => {
+    const { memory } = broker.core
+    const long = 'x'.repeat(60_000)
+    await client.says(CONNECT_5, aliased(long, 1, ''), aliased(long, 2, '')).hears(CONNACK_5)
+    await client.hearsNothing()
+    expect(memory.usedBytes).toBeGreaterThan(2 * long.length)
+    await client.says(aliased('a', 1, ''), aliased('a', 2, '')).hearsNothing()
+    expect(memory.usedBytes).toBeLessThan(long.length)
+    await client.says(aliased(long, 1, ''), DISCONNECT).hearsClose()
+    expect(memory.usedBytes).toBe(0)
   })
 
   transcript('another connection knows nothing of them [MQTT-3.3.2-7]', async ({ client, another }) => {
@@ -222,6 +235,15 @@ describe('topic aliases towards clients', () => {
     const said = [1, 2, 3].map(n => publish5('topic', `${n}`))
     await client.says(...said).hears(...said)
     await zero.hears(...said)
+  })
+
+  transcript('no alias for a topic above 1 KiB', async ({ client }) => {
+    await client.says(taking('c1', 2), subscribe5('00 01', '#', '00')).hears(CONNACK_5, suback5('00 01', '00'))
+    const longest = 'x'.repeat(1024)
+    const longer = 'x'.repeat(1025)
+    await client
+      .says(publish5(longest, '1'), publish5(longest, '2'), publish5(longer, '1'), publish5(longer, '2'))
+      .hears(publish5(longest, '1'), aliased(longest, 1, '2'), publish5(longer, '1'), publish5(longer, '2'))
   })
 
   transcript(
