@@ -76,8 +76,8 @@ export class Retained implements CommitSource {
   readonly #ageMs: AgeMs
   readonly #topics = new TopicMap<RetainedMessage>()
   readonly #slabs = new Slabs()
-  /** Topics to be written, with the youngest ticket that waits for it; 0: none. */
-  readonly #dirty = new Map<string, number>()
+  /** Topics to be written, and whether somebody waits for that. */
+  readonly #dirty = new Map<string, boolean>()
   /** Those with a message expiry. */
   readonly #expiring = new Set<RetainedMessage>()
   #round = this.#expiring.values()
@@ -150,7 +150,7 @@ export class Retained implements CommitSource {
     if (refusal !== null) this.dropped[refusal]++
     if (refusal !== null || isRemoval(run, i)) {
       // Forgotten before, it may be on the disk still.
-      if (this.#forget(topic) || this.#dirty.has(topic)) this.#changed(topic, ticket)
+      if (this.#forget(topic) || this.#dirty.has(topic)) this.#changed(topic, ticket !== 0)
     } else {
       const from = run.properties[i] ?? 0
       const expiryMs = run.expires ? (run.expiries[i] ?? 0) : 0
@@ -159,7 +159,7 @@ export class Retained implements CommitSource {
       const to = run.ends[i] ?? 0
       writeRecord(slab.bytes, at, run.prefix, acceptance, expiryMs, run.bytes, from, to, (run.payloads[i] ?? 0) - from)
       this.#put(topic, message)
-      this.#changed(topic, ticket)
+      this.#changed(topic, ticket !== 0)
     }
     if (ticket !== 0) this.#schedule.due(ticket)
   }
@@ -202,7 +202,7 @@ export class Retained implements CommitSource {
   /** Forgets the message of a topic; false: there was none. It is gone for good with the next `CommitSchedule.flush`. */
   remove(topic: string): boolean {
     if (!this.#forget(topic)) return false
-    this.#changed(topic, 0)
+    this.#changed(topic, true)
     return true
   }
 
@@ -234,26 +234,28 @@ export class Retained implements CommitSource {
       }
       if (!this.#isExpired(message)) continue
       this.expired++
-      this.remove(recordKey(message.slab.bytes, message.at))
+      const topic = recordKey(message.slab.bytes, message.at)
+      this.#forget(topic)
+      this.#changed(topic, false)
     }
   }
 
   // ---- disk
 
-  #changed(topic: string, ticket: number): void {
-    this.#dirty.set(topic, Math.max(ticket, this.#dirty.get(topic) ?? 0))
+  #changed(topic: string, isAwaited: boolean): void {
+    this.#dirty.set(topic, isAwaited || this.#dirty.get(topic) === true)
     this.#schedule.touch(this)
-    if (ticket === 0) this.#schedule.buffered()
+    if (!isAwaited) this.#schedule.buffered()
   }
 
   isDueThrough(): boolean {
     return this.#dirty.size > 0
   }
 
-  prepareCommit(throughTicket: number, commit: Commit): void {
+  prepareCommit(_throughTicket: number, commit: Commit): void {
     let bytes = 0
-    for (const [topic, ticket] of this.#dirty) {
-      if (bytes >= COMMIT_BYTES && (ticket === 0 || ticket > throughTicket)) continue
+    for (const [topic, isAwaited] of this.#dirty) {
+      if (bytes >= COMMIT_BYTES && !isAwaited) continue
       this.#dirty.delete(topic)
       const message = this.#topics.get(topic)
       const value = message === null ? null : recordAt(message)
