@@ -33,6 +33,18 @@ export function readVarint(bytes: Buffer, at: number): { value: number; end: num
   }
 }
 
+/** So many in a row, and the place behind them. */
+export function readVarints(bytes: Buffer, at: number, count: number): { values: number[]; end: number } {
+  const values: number[] = []
+  let end = at
+  for (let left = count; left > 0; left--) {
+    const read = readVarint(bytes, end)
+    values.push(read.value)
+    end = read.end
+  }
+  return { values, end }
+}
+
 /** How many bits are set in the first `count` bits of a bitmap (bit i is byte i >> 3, bit i & 7). */
 export function countBits(bitmap: Uint8Array, count: number): number {
   let set = 0

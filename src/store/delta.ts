@@ -13,15 +13,16 @@
  *    18   6  unsettled entries in the whole store after this commit
  *    24   4  boot that wrote it
  *    28   4  operations
- *    32   …  per operation: key length (2), value length + 1 or 0 to delete (4), key, value
+ *    32   …  per operation: varints key length, value length + 1 or 0 to delete; key, value
  */
-import { readU48, writeU48 } from './bytes.ts'
+import { readU48, readVarint, writeU48, writeVarint } from './bytes.ts'
 import { crc32c } from './crc32c.ts'
 import type { StateChange } from './types.ts'
 
 const VERSION = 1
 const FIXED_BYTES = 32
-const OPERATION_BYTES = 6
+/** The longest two varints of 32 bits. */
+const MAX_LENGTHS_BYTES = 10
 
 export interface Delta {
   readonly firstRecord: number
@@ -32,23 +33,23 @@ export interface Delta {
 }
 
 export function encodeDelta(key: Buffer, delta: Delta): Buffer {
-  let length = FIXED_BYTES
-  for (const change of delta.changes) length += OPERATION_BYTES + change.key.length + (change.value?.length ?? 0)
-  const bytes = Buffer.alloc(length)
-  bytes[0] = VERSION
+  let mostBytes = FIXED_BYTES
+  for (const { key, value } of delta.changes) mostBytes += MAX_LENGTHS_BYTES + key.length + (value?.length ?? 0)
+  const memory = Buffer.allocUnsafe(mostBytes)
+  let at = FIXED_BYTES
+  for (const { key, value } of delta.changes) {
+    at = writeVarint(memory, at, key.length)
+    at = writeVarint(memory, at, value === null ? 0 : value.length + 1)
+    at += key.copy(memory, at)
+    if (value !== null) at += value.copy(memory, at)
+  }
+  const bytes = memory.subarray(0, at)
+  bytes.writeUInt32LE(VERSION, 0)
   writeU48(bytes, delta.firstRecord, 8)
   bytes.writeUInt32LE(delta.records, 14)
   writeU48(bytes, delta.unsettled, 18)
   bytes.writeUInt32LE(delta.boot, 24)
   bytes.writeUInt32LE(delta.changes.length, 28)
-  let at = FIXED_BYTES
-  for (const change of delta.changes) {
-    bytes.writeUInt16LE(change.key.length, at)
-    bytes.writeUInt32LE(change.value === null ? 0 : change.value.length + 1, at + 2)
-    at += OPERATION_BYTES
-    at += change.key.copy(bytes, at)
-    if (change.value !== null) at += change.value.copy(bytes, at)
-  }
   bytes.writeUInt32LE(deltaCrc(key, bytes), 4)
   return bytes
 }
@@ -59,11 +60,12 @@ export function decodeDelta(key: Buffer, bytes: Buffer): Delta | null {
   const changes: StateChange[] = []
   let at = FIXED_BYTES
   for (let left = bytes.readUInt32LE(28); left > 0; left--) {
-    const keyEnd = at + OPERATION_BYTES + bytes.readUInt16LE(at)
-    const valueCode = bytes.readUInt32LE(at + 2)
+    const keyBytes = readVarint(bytes, at)
+    const { value: valueCode, end: keyAt } = readVarint(bytes, keyBytes.end)
+    const keyEnd = keyAt + keyBytes.value
     const valueEnd = keyEnd + (valueCode === 0 ? 0 : valueCode - 1)
     changes.push({
-      key: bytes.subarray(at + OPERATION_BYTES, keyEnd),
+      key: bytes.subarray(keyAt, keyEnd),
       value: valueCode === 0 ? null : bytes.subarray(keyEnd, valueEnd),
     })
     at = valueEnd

@@ -272,11 +272,11 @@ class Recovery {
         continue
       }
       const header = readSegmentHeader(key, value)
-      if (header === null || header.queue !== parsed.queue) {
+      if (header === null) {
         this.#damagedSegments++
         continue
       }
-      this.#noteName(header)
+      this.#noteName(parsed.queue, header)
       changes.push(this.#indexChange(header, parsed, value, references))
     }
     finishCommit()
@@ -360,12 +360,12 @@ class Recovery {
     const bytes = logKey(key.commit, key.queue, key.part)
     const value = await readOrNull(this.#log, bytes)
     const header = value === null ? null : readSegmentHeader(bytes, value)
-    if (value === null || header === null || header.queue !== key.queue) return
+    if (value === null || header === null) return
     if (key.commit !== progress.orphanCommit) progress.finishOrphans()
     progress.orphanCommit = key.commit
     progress.orphanRecords += header.present
     progress.ends.set(key.queue, header.first + header.count)
-    this.#noteName(header)
+    this.#noteName(key.queue, header)
     progress.changes.push(this.#indexChange(header, key, value, progress.orphanReferences))
   }
 
@@ -468,7 +468,7 @@ class Recovery {
     }
   }
 
-  #noteName({ queue, name }: SegmentHeader): void {
+  #noteName(queue: number, { name }: SegmentHeader): void {
     if (name !== '') this.#queueNames.set(queue, name)
   }
 

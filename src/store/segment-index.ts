@@ -4,18 +4,14 @@
  *
  * WARNING: this is an on-disk format (docs/storage-format.md).
  *
- *   off size   little-endian
- *     0   6  first position
- *     6   4  count
- *    10   4  entries present
- *    14   4  bytes of its records when read back
- *    18   6  record number of the first entry present
- *    24   2  number of parts of shared bodies it refers to; then 2 bytes for each
- *     …   …  bitmap of what is settled (count bits), only if some is
+ *   varints: first position, count, entries present, bytes of its records when read back, record number of the first entry present, number of parts of shared bodies it
+ *   refers to, and these; then a bitmap of what is settled (count bits), only if some is
  */
-import { bitmapBytes, countBits, readU48, writeU48 } from './bytes.ts'
+import { bitmapBytes, countBits, readVarints, writeVarint } from './bytes.ts'
 
-const FIXED_BYTES = 26
+const NUMBERS = 6
+/** The longest varint of 49 bits. */
+const MAX_VARINT_BYTES = 7
 
 export interface IndexEntry {
   readonly first: number
@@ -29,40 +25,30 @@ export interface IndexEntry {
 }
 
 export function encodeIndexEntry(entry: IndexEntry): Buffer {
-  const partsAt = FIXED_BYTES
-  const bitmapAt = partsAt + entry.bodyParts.length * 2
-  const value = Buffer.alloc(bitmapAt + (entry.settled === null ? 0 : bitmapBytes(entry.count)))
-  writeU48(value, entry.first, 0)
-  value.writeUInt32LE(entry.count, 6)
-  value.writeUInt32LE(entry.present, 10)
-  value.writeUInt32LE(entry.bytes, 14)
-  writeU48(value, entry.firstRecord, 18)
-  value.writeUInt16LE(entry.bodyParts.length, 24)
-  let at = partsAt
-  for (const part of entry.bodyParts) at = value.writeUInt16LE(part, at)
-  if (entry.settled !== null) value.set(entry.settled.subarray(0, bitmapBytes(entry.count)), bitmapAt)
-  return value
+  const { first, count, present, bytes, firstRecord, bodyParts } = entry
+  const settled = entry.settled?.subarray(0, bitmapBytes(count)) ?? NONE_SETTLED
+  const value = Buffer.allocUnsafe((NUMBERS + bodyParts.length) * MAX_VARINT_BYTES + settled.length)
+  let at = 0
+  for (const number of [first, count, present, bytes, firstRecord, bodyParts.length])
+    at = writeVarint(value, at, number)
+  for (const part of bodyParts) at = writeVarint(value, at, part)
+  value.set(settled, at)
+  return value.subarray(0, at + settled.length)
 }
 
 /** null: damaged. */
 export function decodeIndexEntry(value: Buffer): IndexEntry | null {
-  if (value.length < FIXED_BYTES) return null
-  const count = value.readUInt32LE(6)
-  const partCount = value.readUInt16LE(24)
-  const bitmapAt = FIXED_BYTES + partCount * 2
-  if (value.length !== bitmapAt && value.length !== bitmapAt + bitmapBytes(count)) return null
-  const bodyParts: number[] = []
-  for (let at = FIXED_BYTES; at < bitmapAt; at += 2) bodyParts.push(value.readUInt16LE(at))
-  return {
-    first: readU48(value, 0),
-    count,
-    present: value.readUInt32LE(10),
-    bytes: value.readUInt32LE(14),
-    firstRecord: readU48(value, 18),
-    bodyParts,
-    settled: value.length === bitmapAt ? null : value.subarray(bitmapAt),
-  }
+  const { values, end: partsAt } = readVarints(value, 0, NUMBERS)
+  const [first = 0, count = 0, present = 0, bytes = 0, firstRecord = 0, partCount = 0] = values
+  // Each takes a byte at least.
+  if (partCount > value.length - partsAt) return null
+  const { values: bodyParts, end } = readVarints(value, partsAt, partCount)
+  if (value.length !== end && value.length !== end + bitmapBytes(count)) return null
+  const settled = value.length === end ? null : value.subarray(end)
+  return { first, count, present, bytes, firstRecord, bodyParts, settled }
 }
+
+const NONE_SETTLED = new Uint8Array(0)
 
 /** Entries that still need delivery. */
 export function unsettledOf(entry: IndexEntry): number {

@@ -38,7 +38,7 @@ export async function loadSegments(
   const loaded: LoadedSegment[] = []
   for (const [at, { ref, entry }] of found.entries()) {
     const bodyOf = (part: number) => bodies[bodyIndex.get(`${ref.commit}/${part}`) ?? -1]
-    const segment = decode(keys[at] ?? Buffer.alloc(0), values[at], ref, queue, entry, bodyOf)
+    const segment = decode(keys[at] ?? Buffer.alloc(0), values[at], ref, entry, bodyOf)
     if (segment.damaged > 0) {
       const name = `${queue}-${ref.commit}-${ref.part}`
       const value = values[at]
@@ -57,12 +57,11 @@ function decode(
   key: Buffer,
   value: Buffer | undefined,
   ref: SegmentRef,
-  queue: number,
   entry: IndexEntry,
   bodyOf: (part: number) => Buffer | undefined,
 ): LoadedSegment {
   const header = value === undefined ? null : readSegmentHeader(key, value)
-  if (value === undefined || header === null || header.queue !== queue || header.count !== entry.count) {
+  if (value === undefined || header === null || header.count !== entry.count) {
     return {
       ref,
       first: entry.first,

@@ -9,16 +9,11 @@
  *   off size   little-endian
  *     0   1  version (1)
  *     1   1  bit 0: a bitmap of the entries present follows the name; else all are
- *     2   2  queue name, bytes
- *     4   4  CRC32C of the key in log/, bytes 0..4 and 8..header bytes
- *     8   4  header bytes: all before the first body
- *    12   4  queue number
- *    16   6  first position
- *    22   4  count: positions covered
- *    26   4  entries present
- *    30   6  record number of the first entry present; the others follow by one
- *    36   4  bytes of all its records when read back
- *    40   …  queue name (UTF-8), bitmap (count bits), table: per entry present
+ *     2   4  CRC32C of the key in log/, bytes 0..2 and 6..header bytes
+ *     6   4  header bytes: all before the first body
+ *    10   …  varints: first position; count: positions covered; entries present; record number of the first of them, the others follow by one; bytes of all its
+ *            records when read back; bytes of the queue name
+ *     …   …  queue name (UTF-8), bitmap (count bits), table: per entry present
  *              note (1 byte), varint record length * 4 + kind, then
  *              kind 3: the record is shared: varint part of the shared bodies, varint offset in it
  *              kind 2: a new head: varint its bytes, the head (model/record-head.ts)
@@ -30,13 +25,15 @@
 
 import { recordAcceptedAt, recordBytes, recordSeq } from '../model/message.ts'
 import { hasHead, hashHead, headBytes, OWN_BYTES, packHead, unpackHead } from '../model/record-head.ts'
-import { bitmapBytes, countBits, hasBit, readU48, writeU48, writeVarint } from './bytes.ts'
+import { bitmapBytes, countBits, hasBit, readVarints, writeVarint } from './bytes.ts'
 import { crc32c } from './crc32c.ts'
 import { offsetOf, partOf, type SharedBodies } from './shared-bodies.ts'
 import { ABSENT, type SegmentWrite } from './types.ts'
 
 const VERSION = 1
-const FIXED_BYTES = 40
+const FIXED_BYTES = 10
+/** The longest row of varints behind it: four of 49 bits, two of 32. */
+const MAX_VARINTS_BYTES = 4 * 7 + 2 * 5
 const FLAG_BITMAP = 1
 const Kind = { lastHead: 0, knownHead: 1, newHead: 2, shared: 3 } as const
 const CRC_BYTES = 4
@@ -73,18 +70,26 @@ export class SegmentEncoder {
     const { count, bytes: source, offsets } = write
     const present = countBits(write.present, count)
     const hasBitmap = present < count
-    const tableAt = FIXED_BYTES + name.length + (hasBitmap ? bitmapBytes(count) : 0)
     let allBytes = 0
     for (let entry = 0; entry < count; entry++) {
       if (hasBit(write.present, entry)) allBytes += recordBytes(source, offsets[entry] ?? 0)
     }
     // A head and a body are together not longer than their record.
-    const value = this.#reserve(tableAt + present * MAX_ENTRY_BYTES + allBytes)
+    const mostBytes = FIXED_BYTES + MAX_VARINTS_BYTES + name.length + bitmapBytes(count) + present * MAX_ENTRY_BYTES
+    const value = this.#reserve(mostBytes + allBytes)
     const bodyParts: number[] = []
     const heads = this.#heads
     heads.clear()
     const inline = new Uint8Array(bitmapBytes(count))
-    let at = tableAt
+    let at = FIXED_BYTES
+    for (const number of [write.first, count, present, firstRecord, allBytes, name.length]) {
+      at = writeVarint(value, at, number)
+    }
+    at += name.copy(value, at)
+    if (hasBitmap) {
+      value.set(write.present.subarray(0, bitmapBytes(count)), at)
+      at += bitmapBytes(count)
+    }
     let seq = 0
     let acceptedAt = 0
     for (let entry = 0; entry < count; entry++) {
@@ -113,17 +118,8 @@ export class SegmentEncoder {
     }
     value[0] = VERSION
     value[1] = hasBitmap ? FLAG_BITMAP : 0
-    value.writeUInt16LE(name.length, 2)
-    value.writeUInt32LE(headerBytes, 8)
-    value.writeUInt32LE(write.queue, 12)
-    writeU48(value, write.first, 16)
-    value.writeUInt32LE(count, 22)
-    value.writeUInt32LE(present, 26)
-    writeU48(value, firstRecord, 30)
-    value.writeUInt32LE(allBytes, 36)
-    name.copy(value, FIXED_BYTES)
-    if (hasBitmap) value.set(write.present.subarray(0, bitmapBytes(count)), FIXED_BYTES + name.length)
-    value.writeUInt32LE(headerCrc(key, value, headerBytes), 4)
+    value.writeUInt32LE(headerBytes, 6)
+    value.writeUInt32LE(headerCrc(key, value, headerBytes), 2)
     this.#used += at
     return { value: value.subarray(0, at), present, recordBytes: allBytes, bodyParts }
   }
@@ -186,7 +182,6 @@ function writeBody(value: Buffer, at: number, source: Buffer, recordAt: number):
 }
 
 export interface SegmentHeader {
-  readonly queue: number
   readonly name: string
   readonly first: number
   readonly count: number
@@ -202,23 +197,22 @@ export interface SegmentHeader {
 /** null: damaged. */
 export function readSegmentHeader(key: Buffer, value: Buffer): SegmentHeader | null {
   if (value.length < FIXED_BYTES || value[0] !== VERSION) return null
-  const headerBytes = value.readUInt32LE(8)
+  const headerBytes = value.readUInt32LE(6)
   if (headerBytes < FIXED_BYTES || headerBytes > value.length) return null
-  if (value.readUInt32LE(4) !== headerCrc(key, value, headerBytes)) return null
-  const nameBytes = value.readUInt16LE(2)
-  const count = value.readUInt32LE(22)
-  const bitmapAt = FIXED_BYTES + nameBytes
+  if (value.readUInt32LE(2) !== headerCrc(key, value, headerBytes)) return null
+  const { values, end: nameAt } = readVarints(value, FIXED_BYTES, 6)
+  const [first = 0, count = 0, present = 0, firstRecord = 0, recordBytes = 0, nameBytes = 0] = values
+  const bitmapAt = nameAt + nameBytes
   const hasBitmap = ((value[1] ?? 0) & FLAG_BITMAP) !== 0
   const tableAt = bitmapAt + (hasBitmap ? bitmapBytes(count) : 0)
   return {
-    queue: value.readUInt32LE(12),
-    name: value.toString('utf8', FIXED_BYTES, bitmapAt),
-    first: readU48(value, 16),
+    name: value.toString('utf8', nameAt, bitmapAt),
+    first,
     count,
-    present: value.readUInt32LE(26),
-    firstRecord: readU48(value, 30),
+    present,
+    firstRecord,
     headerBytes,
-    recordBytes: value.readUInt32LE(36),
+    recordBytes,
     presentBitmap: hasBitmap ? value.subarray(bitmapAt, tableAt) : null,
     tableAt,
   }
@@ -384,7 +378,7 @@ export function readBodyParts(value: Buffer, header: SegmentHeader): number[] {
 }
 
 function headerCrc(key: Buffer, value: Buffer, headerBytes: number): number {
-  return crc32c(value, 8, headerBytes, crc32c(value, 0, 4, crc32c(key, 0, key.length)))
+  return crc32c(value, 6, headerBytes, crc32c(value, 0, 2, crc32c(key, 0, key.length)))
 }
 
 /** Small differences of either sign in few bytes: 0, -1, 1, -2, … as 0, 1, 2, 3, … */

@@ -32,7 +32,7 @@ test('the golden store of format 1 is read as it was written', async () => {
       boot,
       gateway: 'gw-golden',
       wallOffsetMs: 1_799_999_995_000,
-      clock: 0,
+      clock: 1,
     })
     expect(store.bootRecord(boot)?.epoch).toMatch(/^[a-z2-7]{10}$/)
   }

@@ -54,7 +54,6 @@ describe('a segment', () => {
         const { value, present, bodies } = encode(records, { isShared })
         const decoded = decode(value, { bodies })
         expect(decoded?.header).toMatchObject({
-          queue: 3,
           name: 'telemetry',
           first: 100,
           count: records.length,
