@@ -83,6 +83,17 @@ describe('mosquitto_pub and mosquitto_sub', () => {
     expect(lines).toEqual([`large ${text}`])
   })
 
+  for (const version of ['mqttv311', 'mqttv5']) {
+    test(`${version}: a session that was away gets what has come`, async () => {
+      const session = ['-V', version, '-c', '-i', `away-${version}`, '-t', `away/${version}`, '-q', '1']
+      const sub = (...args: string[]) =>
+        run('mosquitto_sub', ['-h', '127.0.0.1', '-p', `${port}`, '-W', TIMEOUT_S, ...session, ...args])
+      await sub('-E')
+      for (const text of ['one', 'two']) await mosquittoPub('-t', `away/${version}`, '-m', text, '-q', '1')
+      expect((await sub('-C', '2')).stdout).toBe('one\ntwo\n')
+    })
+  }
+
   test('a will of a killed client', async () => {
     const lines = await mosquittoSub(['-t', 'will/#'], 1, async () => {
       const mortal = spawn('mosquitto_sub', [
@@ -126,6 +137,28 @@ describe('MQTT.js', () => {
     })
   }
 
+  for (const protocolVersion of [4, 5] as const) {
+    test(`version ${protocolVersion}: a session resumed without subscribing again`, async () => {
+      const address = `mqtt://127.0.0.1:${port}`
+      const topic = `js/away/${protocolVersion}`
+      const options = {
+        ...{ protocolVersion, clientId: `js-away-${protocolVersion}`, clean: false, resubscribe: false },
+        ...(protocolVersion === 5 && { properties: { sessionExpiryInterval: 60 } }),
+      }
+      const leaving = await mqtt.connectAsync(address, options)
+      await leaving.subscribeAsync(topic, { qos: 2 })
+      await leaving.endAsync()
+      const publisher = await mqtt.connectAsync(address)
+      for (const qos of [1, 2] as const) await publisher.publishAsync(topic, `${qos}`, { qos })
+      const back = mqtt.connect(address, options)
+      const received: string[] = []
+      back.on('message', (_topic, payload, { qos }) => received.push(`${payload} at ${qos}`))
+      await eventually(() => received.length === 2, { what: 'what came meanwhile' })
+      expect(received).toEqual(['1 at 1', '2 at 2'])
+      await Promise.all([back.endAsync(), publisher.endAsync()])
+    })
+  }
+
   test('5.0: request and response with their properties', async () => {
     const address = `mqtt://127.0.0.1:${port}`
     const service = await mqtt.connectAsync(address, { protocolVersion: 5 })
@@ -154,6 +187,48 @@ describe('MQTT.js', () => {
     await Promise.all([service.endAsync(), caller.endAsync()])
   })
 })
+
+/** Subscribes, leaves, has a message published, and comes back to a session that is present. */
+const PAHO_AWAY = `
+import sys, time, paho.mqtt.client as mqtt
+from paho.mqtt.properties import Properties
+from paho.mqtt.packettypes import PacketTypes
+version, port = {"311": mqtt.MQTTv311, "5": mqtt.MQTTv5}[sys.argv[1]], int(sys.argv[2])
+topic, received, present, subscribed = "paho/away/" + sys.argv[1], [], [], []
+def session():
+    kwargs = {} if version == mqtt.MQTTv5 else {"clean_session": False}
+    client = mqtt.Client(client_id="away" + sys.argv[1], protocol=version, **kwargs)
+    client.on_connect = lambda c, u, flags, *rest: present.append(flags["session present"])
+    client.on_subscribe = lambda *rest: subscribed.append(True)
+    client.on_message = lambda c, u, message: received.append(message.payload)
+    if version == mqtt.MQTTv5:
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 60
+        client.connect("127.0.0.1", port, 60, clean_start=False, properties=properties)
+    else:
+        client.connect("127.0.0.1", port, 60)
+    return client
+def loop_until(client, condition):
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        client.loop(0.1)
+client = session()
+loop_until(client, lambda: present)
+client.subscribe(topic, 2)
+loop_until(client, lambda: subscribed)
+client.disconnect()
+loop_until(client, lambda: not client.is_connected())
+publisher = mqtt.Client(client_id="awaypub" + sys.argv[1])
+publisher.connect("127.0.0.1", port, 60)
+publisher.loop_start()
+publisher.publish(topic, "kept", 2).wait_for_publish()
+publisher.disconnect()
+client = session()
+loop_until(client, lambda: received)
+assert (present, received) == ([0, 1], [b"kept"]), (present, received)
+print("done")
+`
 
 /** Prints what it receives; publishes 200 messages of each QoS, waiting for each acknowledgement. */
 const PAHO = `
@@ -194,6 +269,13 @@ describe('paho', () => {
     test(`version ${version}: 200 messages of each QoS, in order, each acknowledged`, async () => {
       // Debian's own python: others on the machine may not have the package.
       const { stdout } = await run('/usr/bin/python3', ['-c', PAHO, version, `${port}`])
+      expect(stdout.trim()).toBe('done')
+    })
+  }
+
+  for (const version of ['311', '5']) {
+    test(`version ${version}: a session that was away gets what has come`, async () => {
+      const { stdout } = await run('/usr/bin/python3', ['-c', PAHO_AWAY, version, `${port}`])
       expect(stdout.trim()).toBe('done')
     })
   }
