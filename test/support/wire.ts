@@ -27,6 +27,7 @@ const DEFAULT_LIMITS: MqttLimits = {
   sessionExpiryMaxMs: 30 * 86_400_000,
   sessions: 5000,
   sessionQueue: { messages: 10_000, bytes: 16 * 1024 ** 2, onFull: 'drop_oldest' },
+  sessionQueueQos0: false,
   refuseDisconnectAfterMs: 10_000,
   declared: { queues: 5000, exchanges: 1000, bindings: 20_000 },
 }

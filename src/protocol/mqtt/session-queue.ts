@@ -50,10 +50,11 @@ export class SessionQueue implements Source {
       return
     }
     const qos = deliveredQos(bytes, at, note)
-    const flags = retainFlag(bytes, at, note) | (attempts > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1]
+    const flags = retainFlag(bytes, at, note) | (attempts > 0 && qos > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1], [MQTT-3.3.1-2]
     const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(bytes, at)
     const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#queue.reject(position, unsendable)
+    else if (qos === 0) this.#queue.settle(position)
   }
 
   #identifiersOf(bytes: Buffer, at: number): Buffer {

@@ -78,7 +78,8 @@ export interface SessionIdentity {
 
 export class Session implements Destination, LiveReceiver, SharedMember {
   readonly clientId: string
-  readonly live: LiveReceiver = this
+  /** Takes QoS 0; null: that goes through its queue. */
+  readonly live: LiveReceiver | null
   /** How long it outlives each of its connections, milliseconds; 0: it ends with it. DISCONNECT may change it. */
   expiryMs: number
   /** What is published when its connection has ended without a normal DISCONNECT; null: nothing, or not any more. */
@@ -110,6 +111,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.clientId = clientId
     this.expiryMs = expiryMs
     this.kept = kept
+    this.live = kept !== null && host.limits.sessionQueueQos0 ? null : this
     this.#host = host
   }
 
@@ -252,7 +254,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
 
   #bind(request: SubscriptionRequest): QoS {
     const { filter, qos: granted } = request
-    if (granted > 0 && this.queue === null) this.#makeQueue()
+    if ((granted > 0 || this.live === null) && this.queue === null) this.#makeQueue()
     const binding: Binding = {
       pattern: filter,
       destination: this,

@@ -201,6 +201,32 @@ describe('a 3.1.1 session without the clean session flag', () => {
   )
 
   transcript(
+    'with limits.session_queue.qos0 messages of QoS 0 wait, too, and stay in their order',
+    async ({ client, another, broker }) => {
+      const say = (payload: string, qos: 0 | 1) => broker.core.router.publish(messageTo('a', payload, { qos }))
+      await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+      await say('1', 0)
+      await client.hears(publish311('a', '1'))
+      await client.says(DISCONNECT).hearsClose()
+      await say('2', 0)
+      await say('3', 1)
+      await say('4', 0)
+      const again = await another()
+      await again.says(KEPT).hears(RESUMED_311)
+      await again.hears(publish311('a', '2'), publish311('a', '3', 0x32, '00 01'), publish311('a', '4'))
+      await again.says(puback('00 01')).hearsNothing()
+      expect(broker.server.client('c1')).toMatchObject({ queued: 0, inFlight: 0 })
+      // A subscription of QoS 0 needs the queue as well; a session that ends with its connection does not.
+      await again.says(subscribe311('00 02', 'a', '00')).hears(suback311('00 02', '00'))
+      await again.says(DISCONNECT).hearsClose()
+      await say('5', 1)
+      const once = await another()
+      await once.says(KEPT).hears(RESUMED_311, publish311('a', '5'))
+    },
+    { limits: { sessionQueueQos0: true } },
+  )
+
+  transcript(
     'over the limits of its queue the oldest go, and their packet ids are free again',
     async ({ client, another, broker }) => {
       await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))

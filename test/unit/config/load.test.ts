@@ -66,6 +66,7 @@ describe('defaults', () => {
         subscriptionsPerSession: 100,
         keepAliveMaxMs: 0,
         sessionQueue: { messages: 10_000, bytes: 16 * 2 ** 20, onFull: 'drop_oldest' },
+        sessionQueueQos0: false,
         refuseDisconnectAfterMs: 10_000,
       },
       upstreams: [],
