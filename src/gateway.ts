@@ -8,6 +8,7 @@ import type { CommitSchedule } from './core/commit-schedule.ts'
 import type { Declarations } from './core/declarations.ts'
 import type { Identities } from './core/identity.ts'
 import type { MemoryBudget } from './core/memory.ts'
+import type { Queue } from './core/queue.ts'
 import type { Retained } from './core/retained.ts'
 import type { Router } from './core/router.ts'
 import type { Streams } from './core/streams.ts'
@@ -132,9 +133,7 @@ export class RunningGateway implements Gateway {
       const { imbalance } = queue.ledger
       if (imbalance !== 0) reasons.push(`queue ${queue.name}: the ledger is off by ${imbalance} messages`)
       if (queue.depth >= queue.limits.messages || queue.limitedBytes >= queue.limits.bytes) {
-        reasons.push(
-          `queue ${queue.name}: full, ${queue.limits.onFull === 'reject' ? 'publishes are refused' : 'messages are dropped'}`,
-        )
+        reasons.push(`queue ${queue.name}: full, ${whenFull(queue)}`)
       }
       if (queue.isParked)
         reasons.push(`queue ${queue.name}: parked, ${queue.waitingCount} messages wait for another attempt`)
@@ -288,4 +287,9 @@ function summary(client: ClientInfo): ClientSummary {
     delivered: client.sent,
     dropped: client.dropped,
   }
+}
+
+function whenFull({ limits, deadLetter }: Queue): string {
+  if (limits.onFull === 'reject') return 'publishes are refused'
+  return deadLetter === null ? 'messages are dropped' : 'messages become dead letters'
 }

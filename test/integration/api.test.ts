@@ -174,6 +174,19 @@ test('a full outbox refuses a message over HTTP with 429 and says which queue', 
   expect((await gateway.read('/api/v1/health', contract.health)).reasons.join()).toMatch(/queue telemetry: full/)
 })
 
+test('a full queue with dead letters is not said to drop messages', async () => {
+  const limits = ['queues.ring.limits.messages=1', 'queues.ring.limits.on_full=drop_oldest']
+  await using gateway = await startGateway({
+    set: [...limits, 'queues.ring.dead_letter=old', 'queues.ring.bind=ring/#'],
+  })
+  for (let index = 0; index < 2; index++) {
+    const body = JSON.stringify({ topic: 'ring/1', payload: 'x' })
+    expect((await gateway.request('/api/v1/publish', { method: 'POST', body })).status).toBe(200)
+  }
+  const { reasons } = await gateway.read('/api/v1/health', contract.health)
+  expect(reasons).toContain('queue ring: full, messages become dead letters')
+})
+
 test('the configuration is shown in the keys of the file, without passwords', async () => {
   await using gateway = await startGateway()
   const text = await (await gateway.request('/api/v1/config')).text()

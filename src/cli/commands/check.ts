@@ -34,5 +34,8 @@ async function check(given: string | undefined, { set, json }: CheckOptions): Pr
   }
   if (config === null) throw new Failure(formatProblems(name, problems))
   for (const warning of config.warnings) console.log(`warning: ${warning}`)
-  console.log(`${name} is valid: ${config.routes.length} routes, ${config.upstreams.length} upstreams`)
+  const { routes, upstreams, queues, streams } = config
+  console.log(
+    `${name} is valid: ${routes.length} routes, ${upstreams.length} upstreams, ${queues.length} queues, ${streams.length} streams`,
+  )
 }

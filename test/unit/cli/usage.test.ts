@@ -156,7 +156,9 @@ describe('check', () => {
     await writeFile(join(folder.path, 'sluice.yaml'), 'listeners: { mqtt: { host: 0.0.0.0 } }\n')
     const { status, stdout, stderr } = await runSluice(['check'], { cwd: folder.path })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
-    expect(stdout).toMatch(/^warning: no MQTT client can connect.*\nsluice\.yaml is valid: 0 routes, 0 upstreams\n$/)
+    expect(stdout).toMatch(
+      /^warning: no MQTT client can connect.*\nsluice\.yaml is valid: 0 routes, 0 upstreams, 0 queues, 0 streams\n$/,
+    )
   })
 
   test('every error has its place, and a program gets them as JSON', async () => {
