@@ -1,6 +1,7 @@
 /*
  * Writes the tables of docs/protocols.md: each normative statement of MQTT 5.0 and 3.1.1 with the files that satisfy it and the tests that show it,
- * found by the tags in them: `[MQTT-3.1.2-24]` is a statement of 5.0, `3.1.1 [MQTT-3.1.2-24]` one of 3.1.1. What stands above the tables is kept.
+ * found by the tags in them: `[MQTT-3.1.2-24]` is a statement of 5.0, `3.1.1 [MQTT-3.1.2-23], [MQTT-3.1.2-24]` are two of 3.1.1. What stands above the tables is
+ * kept.
  *
  *   node scripts/protocols-docs.ts            write them
  *   node scripts/protocols-docs.ts --check    fail on a tag that names no statement
@@ -53,9 +54,13 @@ export function readTags(files: SourceFiles): Tag[] {
   const tags: Tag[] = []
   for (const [path, text] of files) {
     for (const [index, line] of text.split('\n').entries()) {
-      for (const { groups = {} } of line.matchAll(/(?<old>3\.1\.1 )?\[MQTT-(?<id>[\d.-]+)\]/g)) {
-        const { old, id = '' } = groups
-        tags.push({ path, line: index + 1, key: keyOf(old === undefined ? '5.0' : '3.1.1', id) })
+      for (const { groups = {} } of line.matchAll(
+        /(?<old>3\.1\.1 )?(?<list>\[MQTT-[\d.-]+\](?:, \[MQTT-[\d.-]+\])*)/g,
+      )) {
+        const version = groups.old === undefined ? '5.0' : '3.1.1'
+        for (const [, id = ''] of (groups.list ?? '').matchAll(/\[MQTT-([\d.-]+)\]/g)) {
+          tags.push({ path, line: index + 1, key: keyOf(version, id) })
+        }
       }
     }
   }

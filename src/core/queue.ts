@@ -1,6 +1,6 @@
 /*
- * A queue: messages in order, consumers with credit, each message settled exactly once. Every place where messages wait is one: a session's queue, a route's
- * outbox, a dead-letter queue, a stream. Where its messages are, its lanes know (lane.ts).
+ * A queue: messages in order [MQTT-4.6.0-5], [MQTT-4.6.0-6], consumers with credit, each message settled exactly once. Every place where messages wait
+ * is one: a session's queue, a route's outbox, a dead-letter queue, a stream. Where its messages are, its lanes know (lane.ts).
  *
  * Invariants
  * - A position names a message for as long as it is in the queue; its lane is folded into it.
@@ -96,6 +96,8 @@ export class Queue implements Keeper, LaneOwner {
   readonly lostAtMost: number
   /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
   noteNow = 0
+  /** What was delivered once has no message expiry any more while it waits to be delivered again [MQTT-4.3.3-7]. */
+  keepsSent = false
   /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
   deadLetter: DeadLetterTarget | null = null
 
@@ -549,6 +551,7 @@ export class Queue implements Keeper, LaneOwner {
         next = { priority, from: segment.first + index }
         return false
       }
+      if (this.#isKept(lane, segment, index)) return true
       if (!this.#noteExpiry(segment.bytes, segment.offsetAt(index))) return true
       if (this.#letGo(lane, segment, index, 'expired')) return true
       // The dead letters have no room: the next sweep tries again.
@@ -577,10 +580,14 @@ export class Queue implements Keeper, LaneOwner {
       if (tried.failures >= this.#policy.maxAttempts) return 'delivery_limit'
     }
     const at = segment.offsetAt(index)
-    const expiryMs = recordExpiryMs(segment.bytes, at)
+    const expiryMs = this.#isKept(lane, segment, index) ? 0 : recordExpiryMs(segment.bytes, at)
     if (expiryMs === 0 && ttlMs === Number.POSITIVE_INFINITY) return null
     const ageMs = this.#ageMs(segment.bytes, at)
     return ageMs > ttlMs || (expiryMs > 0 && ageMs >= expiryMs) ? 'expired' : null
+  }
+
+  #isKept(lane: Lane, segment: Segment, index: number): boolean {
+    return this.keepsSent && lane.attemptsAt(segment, index) > 0
   }
 
   #offerAgain(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): void {

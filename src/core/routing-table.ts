@@ -141,7 +141,7 @@ export class RoutingTable {
 
   /** Not cached: for a message whose headers matter. */
   resolve(name: string, key: string, headers: Headers): Route {
-    // One delivery per destination, with the highest QoS [MQTT-3.3.4-2], 3.1.1 [MQTT-3.3.5-1].
+    // To all that have a matching binding [MQTT-4.5.0-1], one delivery per destination, with the highest QoS [MQTT-3.3.4-2], 3.1.1 [MQTT-3.3.5-1].
     const best = new Map<Keeper | Destination, Target>()
     // Each exchange once: cycles of exchange-to-exchange bindings are allowed (RabbitMQ, Exchange to Exchange Bindings).
     const seen = new Set<string>([name])

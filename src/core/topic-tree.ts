@@ -1,5 +1,6 @@
 /*
- * One matcher for two dialects: MQTT filters (`/`, `+`, `#`) and AMQP binding keys (`.`, `*`, `#`, where `#` may stand in the middle).
+ * One matcher for two dialects, both taken word by word as they are written [MQTT-4.7.3-4], [MQTT-3.3.2-3]: MQTT filters (`/`, `+`, `#`) and AMQP binding keys (`.`, `*`, `#`, where `#` may stand in the middle). Words are compared as they are
+ * written [MQTT-4.7.3-4], [MQTT-3.3.2-3].
  *
  * Matching walks the words of the key once with the set of nodes reachable so far, like a small automaton: cost is bounded by
  * words × nodes whatever the patterns, so no pattern a client invents makes it explode. A node is in the set at most once per word.

@@ -29,7 +29,7 @@ const RESERVED_FILTER_PREFIXES = ['$share/', '$queue/', '$stream/']
 export function topicName(text: string): TopicName {
   checkMqttString(text, 'topic')
   if (text.includes('+') || text.includes('#')) {
-    throw invalid(text, 'topic', 'wildcards + and # are for filters only') // [MQTT-3.3.2-2]
+    throw invalid(text, 'topic', 'wildcards + and # are for filters only') // [MQTT-3.3.2-2], [MQTT-4.7.0-1]
   }
   return text as TopicName
 }

@@ -24,7 +24,7 @@ function readChunk(bytes: number): Buffer {
   return chunk
 }
 
-/** Plain TCP. */
+/** Plain TCP [MQTT-4.2-1]. */
 export class TcpListener implements Listener {
   readonly #name: string
   readonly #host: string

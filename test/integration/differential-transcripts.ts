@@ -116,12 +116,27 @@ const WILLS: readonly Transcript[] = [
     opens(b, s.mortal('b', '0e')),
     says(b, DISCONNECT),
   ]),
+  ...both('leaves a will that is retained', s => [
+    opens(b, s.mortal('b', '26')),
+    opens(a, s.connect('a')),
+    says(a, s.subscribe('00 01', ['will', '00'])),
+    drops(b),
+    hears(a, 3),
+    says(a, s.subscribe('00 02', ['will', '00'])),
+  ]),
   transcript('leaves with its will', 5, s => [
     opens(a, s.connect('a')),
     says(a, s.subscribe('00 01', ['will', '00'])),
     opens(b, s.mortal('b', '06', '', '01 01 03 00 01 63')),
     says(b, bytes('e0 01 04')),
     hears(a, 3),
+  ]),
+  transcript('comes back before its will is due', 5, s => [
+    opens(a, s.connect('a')),
+    says(a, s.subscribe('00 01', ['will', '00'])),
+    opens(b, s.mortal('b', '06', '11 00 00 00 3c', '18 00 00 00 3c')),
+    drops(b),
+    opens(b, s.connect('b', '00', '11 00 00 00 3c')),
   ]),
   ...both('has a will for a filter', s => [
     opens(a, s.connect('a', '06', '', ...(s.level === 5 ? [NONE] : []), s.topic('#'), text('gone'))),
@@ -288,6 +303,12 @@ const SUBSCRIBING: readonly Transcript[] = [
     says(a, s.rawSubscribe('00 02', `${s.unique}/t`, '00')),
     says(a, s.publish('t', 'y')),
   ]),
+  transcript('wants the retain flag as it was published', 5, s => [
+    opens(a, s.connect('a')),
+    says(a, s.subscribe('00 01', ['t', '08'])),
+    says(a, s.publish('t', 'x', 0x31)),
+    says(a, s.publish('t', '', 0x31)),
+  ]),
   transcript('shares a subscription', 5, s => [
     opens(a, s.connect('a')),
     says(a, s.rawSubscribe('00 01', `$share/g/${s.unique}/t`, '01')),
@@ -304,7 +325,88 @@ const SUBSCRIBING: readonly Transcript[] = [
   wrong('shares without a filter', 5, s => s.rawSubscribe('00 01', '$share/g', '00')),
 ]
 
+const RETAINING: readonly Transcript[] = [
+  ...both('is sent what was retained, until that is deleted', s => [
+    opens(a, s.connect('a')),
+    says(a, s.publish('t', '1', 0x31)),
+    says(a, s.publish('t', '2', 0x33, '00 07')),
+    hears(a, 2),
+    says(a, s.subscribe('00 01', ['t', '00'])),
+    says(a, s.publish('t', '3')),
+    says(a, s.unsubscribe('00 02', 't')),
+    says(a, s.subscribe('00 03', ['+', '02'])),
+    answers(a, 0x40),
+    says(a, s.publish('t', '', 0x31)),
+    says(a, s.subscribe('00 04', ['t', '00'])),
+  ]),
+  ...both('is sent it again when it subscribes again', s => [
+    opens(a, s.connect('a')),
+    says(a, s.publish('t', 'x', 0x31)),
+    says(a, s.subscribe('00 01', ['t', '00'])),
+    says(a, s.subscribe('00 02', ['t', '00'])),
+    says(a, s.publish('t', '', 0x31)),
+  ]),
+  ...[1, 2].map(handling =>
+    transcript(`subscribes with retain handling ${handling}, twice`, 5, s => [
+      opens(a, s.connect('a')),
+      says(a, s.publish('t', 'x', 0x31)),
+      says(a, s.subscribe('00 01', ['t', `${handling}0`])),
+      says(a, s.subscribe('00 02', ['t', `${handling}0`])),
+      says(a, s.publish('t', '', 0x31)),
+    ]),
+  ),
+]
+
 const SESSIONS: readonly Transcript[] = [
+  transcript('comes back to its session', 4, s => [
+    opens(a, s.connect('a', '00')),
+    says(a, s.subscribe('00 01', ['t', '01'])),
+    says(a, DISCONNECT),
+    opens(b, s.connect('b')),
+    says(b, s.publish('t', '1', 0x32, '00 07'), s.publish('t', '2', 0x32, '00 08')),
+    opens(a, s.connect('a', '00')),
+    hears(a, 3),
+    answers(a, 0x40),
+    opens(a, s.connect('a')),
+    opens(a, s.connect('a', '00')),
+  ]),
+  transcript('comes back to its session', 5, s => [
+    opens(a, s.connect('a', '00', '11 00 00 00 3c')),
+    says(a, s.subscribe('00 01', ['t', '01'])),
+    says(a, DISCONNECT),
+    opens(b, s.connect('b')),
+    says(b, s.publish('t', '1', 0x32, '00 07'), s.publish('t', '2', 0x32, '00 08')),
+    opens(a, s.connect('a', '00', '11 00 00 00 3c')),
+    hears(a, 3),
+    answers(a, 0x40),
+    opens(a, s.connect('a')),
+    opens(a, s.connect('a', '00')),
+  ]),
+  ...both('is sent again what it has not answered', s => {
+    const kept = s.level === 5 ? '11 00 00 00 3c' : ''
+    return [
+      opens(a, s.connect('a', '00', kept)),
+      says(a, s.subscribe('00 01', ['t', '02'])),
+      opens(b, s.connect('b')),
+      says(b, s.publish('t', '1', 0x32, '00 07')),
+      hears(b, 2),
+      says(b, s.publish('t', '2', 0x34, '00 08')),
+      hears(b, 3),
+      says(b, ack(0x62, '00 08')),
+      hears(b, 4),
+      hears(a, 4),
+      drops(a),
+      opens(a, s.connect('a', '00', kept)),
+      hears(a, 3),
+      answers(a, 0x40),
+      answers(a, 0x50),
+      drops(a),
+      opens(a, s.connect('a', '00', kept)),
+      hears(a, 2),
+      answers(a, 0x70),
+      opens(a, s.connect('a', '00', kept)),
+    ]
+  }),
   transcript('ends its session with its connection', 5, s => [
     opens(a, s.connect('a', '00')),
     says(a, s.subscribe('00 01', ['t', '01'])),
@@ -361,6 +463,7 @@ export const TRANSCRIPTS: readonly Transcript[] = [
   ...WILLS,
   ...PUBLISHING,
   ...SUBSCRIBING,
+  ...RETAINING,
   ...SESSIONS,
   ...LIMITS,
   ...OTHERS,
@@ -483,6 +586,7 @@ export const DIFFERENCES: readonly Difference[] = [
     'delivers with the DUP flag of the publisher',
     '3.1.1 [MQTT-3.3.1-3]',
   ),
+  aedes(['is sent again what it has not answered'], 'sends it again without DUP', '3.1.1 [MQTT-3.3.1-1]'),
   aedes(['sets DUP at QoS 0'], 'delivers the message', '3.1.1 [MQTT-3.3.1-2]'),
   aedes(
     ['publishes under packet id 0', 'subscribes under packet id 0', 'unsubscribes under packet id 0'],

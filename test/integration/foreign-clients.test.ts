@@ -61,6 +61,7 @@ async function mosquittoSub(args: readonly string[], count: number, during: () =
 
 const mosquittoPub = (...args: string[]) => run('mosquitto_pub', ['-h', '127.0.0.1', '-p', `${port}`, ...args])
 
+// Clients that know nothing of Sluice: 3.1.1 [MQTT-7.0.0-2].
 describe('mosquitto_pub and mosquitto_sub', () => {
   for (const version of ['mqttv31', 'mqttv311', 'mqttv5']) {
     for (const qos of ['0', '1', '2']) {

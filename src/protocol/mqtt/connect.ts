@@ -6,7 +6,7 @@ import { ProtocolError, Reason } from './protocol-error.ts'
 import { ConnackReturn } from './reply-code.ts'
 import { checkWill } from './will.ts'
 
-/** CONNACK return codes for those who don't speak 5.0; where there is none the connection is closed without a word. */
+/** CONNACK return codes for those who don't speak 5.0; where there is none the connection is closed without a word: 3.1.1 [MQTT-3.2.2-6]. */
 const RETURN_CODES = new Map<Reason, ConnackReturn>([
   [Reason.unsupportedProtocolVersion, ConnackReturn.unacceptableProtocolVersion],
   [Reason.clientIdentifierNotValid, ConnackReturn.identifierRejected],
@@ -30,7 +30,7 @@ export interface Terms {
 /** A session expiry interval that stands for "never" (5.0 section 3.1.2.11.2). */
 const NEVER_EXPIRES_S = 0xffffffff
 
-/** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK. */
+/** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK [MQTT-3.1.4-2]. */
 export function agreeOn(
   connect: ConnectPacket,
   {
@@ -41,9 +41,10 @@ export function agreeOn(
 ): Terms {
   const { version } = connect
   if (connect.clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
-    throw new ProtocolError(Reason.clientIdentifierNotValid, 'an empty client identifier') // 3.1.1 [MQTT-3.1.3-8]
+    throw new ProtocolError(Reason.clientIdentifierNotValid, 'an empty client identifier') // 3.1.1 [MQTT-3.1.3-7], 3.1.1 [MQTT-3.1.3-8]
   }
-  const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId // [MQTT-3.1.3-6]
+  // Whatever it calls itself [MQTT-3.1.3-5]; without a name it gets one, and is as if it had come with that [MQTT-3.1.3-6], [MQTT-3.1.3-7].
+  const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId
   const authentication = chosenAuthentication(connect, clientId, authenticationMethods)
   // Users are not built yet: names and passwords cannot be checked, so either everybody may come in or nobody.
   if (!allowAnonymous && authentication === null) {
@@ -60,7 +61,7 @@ export function agreeOn(
 
 /** A session of 3.1 and 3.1.1 that is not clean has no end of its own: it gets the longest one there is. */
 function agreedExpiryMs({ version, isClean, sessionExpiryS }: ConnectPacket, limits: MqttLimits): number {
-  if (version < 5) return isClean ? 0 : limits.sessionExpiryMaxMs
+  if (version < 5) return isClean ? 0 : limits.sessionExpiryMaxMs // 3.1.1 [MQTT-3.1.2-4], 3.1.1 [MQTT-3.1.2-6]
   return expiryMs(sessionExpiryS, limits)
 }
 
@@ -89,8 +90,8 @@ const responseInformation = (clientId: string): string =>
   `reply/${clientId.replace(/[%/+#]/g, character => encodeURIComponent(character))}`
 
 /**
- * CONNACK for a client that is let in; `proof` are the data its authentication ended with, `sessionPresent`: it goes on with a session that was there
- * [MQTT-3.2.2-2], [MQTT-3.2.2-3].
+ * CONNACK for a client that is let in [MQTT-3.1.4-5], without other flags than session present [MQTT-3.2.2-1]; `proof` are the data its authentication ended
+ * with, `sessionPresent`: it goes on with a session that was there [MQTT-3.2.2-2], [MQTT-3.2.2-3].
  */
 export function connackAccepted(
   connect: ConnectPacket,
@@ -131,8 +132,8 @@ export function connackAccepted(
 }
 
 /**
- * CONNACK for a client that is not let in, in the form of `level`; null where that version has no code for the reason, or the client takes no packet of its
- * size. `most` is what it takes, bytes.
+ * CONNACK for a client that is not let in, in the form of `level`, with a reason of its table [MQTT-3.2.2-8]; null where that version has no code for the reason,
+ * 3.1.1 [MQTT-3.1.4-1], or the client takes no packet of its size. `most` is what it takes, bytes.
  */
 export function connackRefused(
   reason: Reason,

@@ -168,6 +168,7 @@ export class Connection implements Timed, OutputOwner {
   #received(chunk: Buffer): void {
     const { counters, clock } = this.#host
     counters.bytesIn += chunk.length
+    // Behind DISCONNECT nothing counts [MQTT-3.14.4-1].
     if (this.#state.kind === 'closing' || this.#state.kind === 'closed') return
     this.#lastReceivedMs = clock.monotonicMs()
     if (this.#isFirstChunk) {
@@ -368,6 +369,7 @@ export class Connection implements Timed, OutputOwner {
       gathering,
       onRelief: () => this.#host.retrySoon(this),
       onUnanswerable: () =>
+        // 3.1.1 [MQTT-4.8.0-2]
         this.#end({ reason: null, why: 'a publish was not confirmed upstream in time', isWillDue: true }),
     })
     this.#frames.packetBytes = limits.packetBytes
@@ -387,7 +389,7 @@ export class Connection implements Timed, OutputOwner {
     const { limits, clock } = this.#host
     const output = this.#output
     this.#isWelcome = true
-    this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent })) // [MQTT-3.2.0-1]
+    this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent })) // [MQTT-3.2.0-1], [MQTT-3.2.0-2]
     session.attach({
       output,
       writer: new PublishWriter(output, connect, limits.topicAliases),
@@ -397,9 +399,10 @@ export class Connection implements Timed, OutputOwner {
     this.#scheduleNext(clock.monotonicMs())
   }
 
+  /** Answers a CONNECT that is not let in, and looks at nothing more [MQTT-3.1.4-6]. */
   #refuse(reason: Reason, { level, why, most }: { level: number; why: string; most: number }): void {
     const packet = connackRefused(reason, { level, why, most })
-    if (packet !== null) this.#send(packet)
+    if (packet !== null) this.#send(packet) // 3.1.1 [MQTT-3.1.3-9]
     this.#end({ reason: null, why, isWillDue: false }) // [MQTT-3.2.2-7], [MQTT-3.14.0-1]
   }
 
@@ -621,7 +624,7 @@ export class Connection implements Timed, OutputOwner {
       return
     }
     this.#output.end()
-    // What is still unread would make the kernel reset the connection, and the last packet with it: read on and throw away.
+    // What is still unread would make the kernel reset the connection, and the last packet with it: read on and throw away [MQTT-3.14.4-2], [MQTT-4.13.2-1].
     this.#socket.resume()
     wheel.schedule(this, clock.monotonicMs() + LINGER_MS)
   }
@@ -635,7 +638,7 @@ export class Connection implements Timed, OutputOwner {
       return
     }
     if (version < 5) return
-    const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5) // [MQTT-3.14.2-1]
+    const packet = encode({ cmd: 'disconnect', reasonCode: reason }, 5) // [MQTT-3.14.2-1], [MQTT-3.14.2-2]
     if (packet.length <= most) this.#output.append(packet, 0, packet.length) // [MQTT-3.1.2-24]
   }
 

@@ -106,7 +106,7 @@ const AUTH_REASONS = new Set<number>([Reason.success, Reason.continueAuthenticat
 
 const scan = new PropertyScan()
 
-/** Reads the fields of one packet in their order; whatever runs over its end is malformed. */
+/** Reads the fields of one packet in their order [MQTT-3.1.3-1]; whatever runs over its end is malformed. */
 class PacketReader {
   readonly bytes: Buffer
   at: number
@@ -190,7 +190,10 @@ export function connectLevel(bytes: Buffer, at: number, end: number): number {
   return nameEnd < end ? (bytes[nameEnd] ?? 0) : 0
 }
 
-/** Reads a CONNECT (section 3.1). Throws ProtocolError, or UnsupportedVersion. */
+/**
+ * Reads a CONNECT (section 3.1): its flags say which fields there are, no more and no fewer [MQTT-3.1.4-1], [MQTT-3.1.2-16], [MQTT-3.1.2-17],
+ * [MQTT-3.1.2-18], [MQTT-3.1.2-19]. Throws ProtocolError, or UnsupportedVersion.
+ */
 export function readConnect(bytes: Buffer, at: number, end: number): ConnectPacket {
   const reader = new PacketReader(bytes, at, end)
   const name = reader.text('protocol name')
@@ -242,8 +245,8 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     }
   }
 
-  const clientId = reader.text('client identifier')
-  const will = hasWill ? readWill(reader, version, willQos, (flags & CONNECT_WILL_RETAIN) !== 0) : null
+  const clientId = reader.text('client identifier') // [MQTT-3.1.3-3], [MQTT-3.1.3-4]
+  const will = hasWill ? readWill(reader, version, willQos, (flags & CONNECT_WILL_RETAIN) !== 0) : null // [MQTT-3.1.2-9]
   // In 3.1 they may be missing all the same.
   const isThere = (flag: boolean) => flag && !(version === 3 && reader.isAtEnd)
   const user = isThere(hasUser) ? reader.text('user name') : null // [MQTT-3.1.3-12]
@@ -285,7 +288,7 @@ function readWill(reader: PacketReader, version: Version, qos: QoS, retain: bool
       expiryMs = Math.max(1, scan.number(Property.messageExpiryInterval, 0) * 1000)
     }
   }
-  const topic = reader.text('will topic')
+  const topic = reader.text('will topic') // [MQTT-3.1.3-11]
   return { topic, qos, retain, properties, expiryMs, delayS, payload: reader.binary() }
 }
 
@@ -311,7 +314,7 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
   }
   const requests: SubscriptionRequest[] = []
   while (!reader.isAtEnd) {
-    const filter = reader.text('topic filter')
+    const filter = reader.text('topic filter') // [MQTT-3.8.3-1]
     const options = reader.byte()
     const qos = (options & 3) as QoS | 3
     if (qos === 3) throw new ProtocolError(Reason.protocolError, 'a subscription asks for QoS 3') // 3.1.1 [MQTT-3.8.3-4]
@@ -343,7 +346,7 @@ export function readUnsubscribe(bytes: Buffer, at: number, end: number, version:
   const packetId = reader.packetId()
   if (version === 5) reader.properties(PacketType.unsubscribe)
   const filters: string[] = []
-  while (!reader.isAtEnd) filters.push(reader.text('topic filter'))
+  while (!reader.isAtEnd) filters.push(reader.text('topic filter')) // [MQTT-3.10.3-1]
   if (filters.length === 0) throw new ProtocolError(Reason.protocolError, 'UNSUBSCRIBE without a filter') // [MQTT-3.10.3-2]
   return { packetId, filters }
 }

@@ -3,7 +3,7 @@
  * streams it consumes from, and one window for all of them. Packet ids live as long as the session, the window as long as a connection.
  *
  * A connection that ends leaves messages of the session's own queue unanswered. They are the oldest there, so on the next connection that
- * queue delivers them first, in order, and each goes out under its old packet id [MQTT-4.4.0-1]. Until then nothing else is sent. What was
+ * queue delivers them first, in order [MQTT-4.6.0-1], and each goes out under its old packet id [MQTT-4.4.0-1]. Until then nothing else is sent. What was
  * dropped from the queue in between gives its id back.
  *
  * Fairness: credit gained from the packets of one chunk is handed out at its end. First every source with something waiting gets an equal share
@@ -113,7 +113,10 @@ export class Deliveries {
 
   // ---- sending
 
-  /** How many messages a source may send now: at QoS 1 and 2 each takes a packet id, at QoS 0 only the output must have room. */
+  /**
+   * How many messages a source may send now: at QoS 1 and 2 each takes a packet id [MQTT-4.9.0-2], at QoS 0 only the output must have room [MQTT-3.3.4-10],
+   * [MQTT-4.9.0-3].
+   */
   credit(source: number, qos: QoS): number {
     if (this.#attachment === null || this.#attachment.output.isFull || this.#hasGained) return 0
     if (this.#unsent.length > 0) return source === this.#ids.sourceOf(this.#unsent[0] ?? 0) ? this.#room : 0
@@ -150,12 +153,13 @@ export class Deliveries {
     const known = this.#unsent.length === 0 ? 0 : this.#takeUnsent(source, position)
     const packetId = qos === 0 ? 0 : known || this.#ids.next
     const { writer } = this.#attachment
-    const unsendable = this.#write(writer, bytes, at, publishFirst(qos, flags), packetId, identifiers)
+    // [MQTT-4.3.2-2], [MQTT-4.3.3-2]
+    const unsendable = this.#write(writer, bytes, at, publishFirst(qos, flags), packetId, identifiers, known !== 0)
     if (unsendable !== null) {
       if (known !== 0) this.#abandon(known)
       return unsendable
     }
-    if (qos !== 0 && known === 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.3-1]
+    if (qos !== 0 && known === 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
     this.#share--
     this.#counters.messagesOut[qos]++
     this.sent++
@@ -169,13 +173,14 @@ export class Deliveries {
     first: number,
     packetId: number,
     identifiers: Buffer,
+    wasSent: boolean,
   ): Unsendable | null {
     let expiryS = 0
     const expiryMs = recordExpiryMs(bytes, at)
     if (expiryMs > 0) {
       const leftMs = expiryMs - this.#identities.ageMs(bytes, at)
-      if (leftMs <= 0) return 'expired'
-      expiryS = Math.ceil(leftMs / 1000)
+      if (leftMs <= 0 && !wasSent) return 'expired' // [MQTT-4.3.3-7]
+      expiryS = Math.max(1, Math.ceil(leftMs / 1000))
     }
     return writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers) ? null : 'too_large'
   }

@@ -112,6 +112,7 @@ export class FrameReader {
     }
     const end = body + length
     if (end - at > this.packetBytes) {
+      // [MQTT-3.2.2-15]
       throw new ProtocolError(
         Reason.packetTooLarge,
         `a packet of ${end - at} bytes is over the limit of ${this.packetBytes}`,

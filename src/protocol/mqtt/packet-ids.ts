@@ -8,10 +8,11 @@ export type AwaitedAnswer = (typeof AwaitedAnswer)[keyof typeof AwaitedAnswer]
 /**
  * The packet ids of one session's deliveries at QoS 1 and 2, with the source and position each stands for. There are as many as messages may be in flight.
  *
- *     QoS 1:  none ──PUBLISH──▶ puback ──PUBACK──▶ none
+ *     QoS 1:  none ──PUBLISH──▶ puback ──PUBACK──▶ none        [MQTT-4.3.2-3]
  *     QoS 2:  none ──PUBLISH──▶ pubrec ──PUBREC──▶ pubcomp ──PUBCOMP──▶ none        (PUBREC that refuses: ──▶ none)
  *
- * From PUBREC on nothing stands behind an id any more. Freed ids go to the end of a ring, so that an id rests as long as possible before it is used again.
+ * A PUBLISH of QoS 2 is unacknowledged until PUBREC [MQTT-4.3.3-3], its PUBREL until PUBCOMP [MQTT-4.3.3-5]. From PUBREC on nothing stands behind an id any more, so that
+ * no PUBLISH can follow PUBREL [MQTT-4.3.3-6]. Freed ids go to the end of a ring, so that an id rests as long as possible before it is used again.
  */
 export class PacketIds {
   /** By packet id. */

@@ -124,6 +124,7 @@ export class PropertyScan {
         case 'text':
           value += 2
           at = sizedEnd(bytes, at, to)
+          // [MQTT-3.3.2-13], [MQTT-3.3.2-19]
           if (!isText(bytes, value, at)) throw malformed(`property 0x${id.toString(16)} is not valid UTF-8`)
           break
         case 'binary':

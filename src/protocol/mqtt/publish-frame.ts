@@ -183,7 +183,10 @@ export class TopicMemo {
 /** What a remembered topic takes: its bytes, its letters, its record prefix. */
 const rememberedBytes = ({ bytes, prefix }: RememberedTopic): number => 2 * bytes.length + prefix.bytes.length
 
-/** Writes PUBLISH packets to one client in its version. */
+/**
+ * Writes PUBLISH packets to one client in its version. Properties go as the bytes that came: payload format indicator [MQTT-3.3.2-4], response topic
+ * [MQTT-3.3.2-15], correlation data [MQTT-3.3.2-16], content type [MQTT-3.3.2-20], user properties [MQTT-3.3.2-17] in their order [MQTT-3.3.2-18].
+ */
 export class PublishWriter {
   readonly #output: Output
   readonly #form: number
@@ -202,8 +205,8 @@ export class PublishWriter {
   }
 
   /**
-   * A run at QoS 0, with `identifiers` as further property bytes in 5.0. Frames that already are what the client gets (same form, no packet id, same
-   * retain flag, nothing to add, no topic alias) go as one slice, others with a new header. Returns how many were too large for the client.
+   * A run at QoS 0 and with DUP 0 [MQTT-4.3.1-1], with `identifiers` as further property bytes in 5.0. Frames that already are what the client gets (same form,
+   * no packet id, same retain flag, nothing to add, no topic alias) go as one slice, others with a new header. Returns how many were too large for the client.
    */
   writeRun(run: Run, topic: Buffer, isRetain: boolean, identifiers: Buffer): number {
     const first = isRetain ? PUBLISH | PUBLISH_RETAIN : PUBLISH
@@ -359,7 +362,7 @@ export class PublishWriter {
       block[at++] = packetId >> 8
       block[at++] = packetId
     }
-    if (isV5) at = writeVarint(block, at, propertiesBytes)
+    if (isV5) at = writeVarint(block, at, propertiesBytes) // [MQTT-2.2.2-1]
     if (alias !== 0) {
       block[at++] = Property.topicAlias
       block[at++] = alias >> 8

@@ -173,7 +173,7 @@ export class Publishing implements Publisher {
     const run = this.#run
     const topicFrom = body + 2
     const topicTo = topicFrom + (((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
-    if (topicTo > end) throw malformed('the topic ends behind the packet')
+    if (topicTo > end) throw malformed('the topic ends behind the packet') // [MQTT-3.3.2-1]
     const aliased = topicFrom === topicTo && this.#isV5 ? this.#aliased(first, topicTo, end) : null
     const gathered = this.#gathered
     if (
@@ -189,6 +189,7 @@ export class Publishing implements Publisher {
     let at = topicTo
     let packetId = 0
     let isRepeated = false
+    // At QoS 0 there is none [MQTT-2.2.1-2]. At QoS 1 nothing remembers one that was answered [MQTT-4.3.2-5].
     if (qos !== 0) {
       packetId = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)
       at += 2
@@ -302,6 +303,7 @@ export class Publishing implements Publisher {
     checkResponseTopic(scan)
     run.expiries[n] = 0
     if (scan.has(Property.messageExpiryInterval)) {
+      // Taken is taken, and answered, whether or not it expires before anybody gets it [MQTT-4.3.3-13].
       run.expires = true
       // 0 would mean none; what expires at once expires after a millisecond.
       run.expiries[n] = Math.max(1, scan.number(Property.messageExpiryInterval, 0) * 1000)
@@ -347,7 +349,7 @@ export class Publishing implements Publisher {
   #answerAccepted(accepted: number, answer: number): void {
     const { firstTicket, qos } = this.#run
     const ids = this.#packetIds
-    const packet = qos === 1 ? PUBACK : PUBREC // [MQTT-4.3.3-8], 3.1.1 [MQTT-4.3.3-2]
+    const packet = qos === 1 ? PUBACK : PUBREC // [MQTT-3.3.4-1], [MQTT-4.3.2-4], [MQTT-4.3.3-8], 3.1.1 [MQTT-4.3.3-2]
     if (firstTicket === 0 && this.#acks.count === 0) {
       for (let n = 0; n < accepted; n++) this.#answer(packet, ids[n] ?? 0, answer)
       return

@@ -5,7 +5,7 @@ import { PUBLISH_DUP } from './publish-frame.ts'
 import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
 
-/** The source of what a session's own subscriptions select: the session's queue. While there is no connection it fills. */
+/** The source of what a session's own subscriptions select: the session's queue. While there is no connection it fills: 3.1.1 [MQTT-3.1.2-5]. */
 export class SessionQueue implements Source {
   readonly #queue: Queue
   readonly #clientId: string

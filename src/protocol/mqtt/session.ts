@@ -310,8 +310,12 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     }
   }
 
+  /**
+   * QoS 1 is the most that is granted: a message of QoS 2 that one member has been sent could go to no other any more [MQTT-4.8.2-5], and would wait for it while the
+   * others have nothing to do.
+   */
   #share(wanted: SharedFilter, request: SubscriptionRequest): QoS | SubscriptionRefusal {
-    const granted = request.qos
+    const granted = request.qos === 2 ? 1 : request.qos
     try {
       const note = subscriptionNote(request, granted)
       const identifiers = identifierProperty(request.identifier)
@@ -356,14 +360,14 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     return new StreamSupply(streams, { name, from, cursor: this.expiryMs > 0 ? this.clientId : null })
   }
 
-  /** False if there was no such subscription. */
+  /** Ends the subscription with just this filter [MQTT-3.10.4-1]; what it has sent may still be answered [MQTT-3.10.4-3]. False if there was none. */
   unsubscribe(filter: string): boolean {
     const binding = this.#bindings.get(filter)
     if (binding !== undefined) {
       this.#bindings.delete(filter)
       this.#identifiers.delete(filter)
       this.#feed?.end(filter)
-      this.#host.router.unbind(MQTT_EXCHANGE, binding)
+      this.#host.router.unbind(MQTT_EXCHANGE, binding) // [MQTT-3.10.4-2]
       this.#forget(filter)
       return true
     }
@@ -387,6 +391,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
 
   #takeQueue(queue: Queue): void {
     this.queue = queue
+    queue.keepsSent = true
     this.#source = new SessionQueue({
       queue,
       clientId: this.clientId,

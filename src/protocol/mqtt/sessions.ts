@@ -121,7 +121,10 @@ export class Sessions {
     }
   }
 
-  /** The session of a client that connects: the one that is there [MQTT-3.1.2-5], or a new one [MQTT-3.1.2-6]. It is nobody else's at this moment. */
+  /**
+   * The session of a client that connects, by its identifier [MQTT-3.1.3-2], [MQTT-3.1.4-4]: the one that is there [MQTT-3.1.2-5], or a new one [MQTT-3.1.2-6]. It is
+   * nobody else's at this moment, and stays while it is attached [MQTT-4.1.0-1].
+   */
   open(clientId: string, { isClean, ...terms }: Arrival): Opened {
     const { expiryMs, will } = terms
     const known = this.#sessions.get(clientId)
@@ -177,7 +180,7 @@ export class Sessions {
 
   #due(session: Session, kept: KeptSession): void {
     if (kept.awayMs >= session.expiryMs) {
-      void this.#end(session)
+      void this.#end(session) // [MQTT-4.1.0-2]
     } else {
       this.#publishWill(session)
       this.#away.get(session)?.schedule(this.#clock.monotonicMs())

@@ -3,12 +3,13 @@ import type { FrameReader } from './frame.ts'
 import { Reason } from './protocol-error.ts'
 import type { Session } from './session.ts'
 
-/** SUBACK has one failure code in 3.1.1. */
+/** SUBACK has one failure code in 3.1.1: 3.1.1 [MQTT-3.9.3-2]. */
 const FAILURE = 0x80
 
 /**
- * SUBSCRIBE: takes each filter and gives the SUBACK, with one code per filter in their order [MQTT-3.8.4-6]. In 5.0 a reason string says why the
- * first refused one was refused, if the client wants it and can take it [MQTT-3.1.2-29], [MQTT-3.9.2-1].
+ * SUBSCRIBE: takes each filter [MQTT-3.8.4-5] and gives the SUBACK [MQTT-3.8.4-1] under its packet identifier [MQTT-3.8.4-2], [MQTT-2.2.1-6], with one code per filter
+ * [MQTT-3.8.4-6] in their order [MQTT-3.9.3-1]: the QoS granted or why it failed [MQTT-3.8.4-7], [MQTT-3.9.3-2]. In 5.0 a reason string says why the first refused one
+ * was refused, if the client wants it and can take it [MQTT-3.1.2-29], [MQTT-3.9.2-1].
  */
 export function subscribe(session: Session, frame: FrameReader, connect: ConnectPacket): Buffer {
   const { version, wantsReasonStrings, maximumPacketSize } = connect
@@ -31,7 +32,10 @@ export function subscribe(session: Session, frame: FrameReader, connect: Connect
   return encode({ cmd: 'suback', messageId: packetId, granted }, version)
 }
 
-/** UNSUBSCRIBE: ends each subscription and gives the UNSUBACK, with one code per filter in 5.0 [MQTT-3.11.3-1]. */
+/**
+ * UNSUBSCRIBE: ends each subscription [MQTT-3.10.4-6] and gives the UNSUBACK [MQTT-3.10.4-4] under its packet identifier [MQTT-3.10.4-5], with one code per filter in
+ * 5.0 [MQTT-3.11.3-1], [MQTT-3.11.3-2].
+ */
 export function unsubscribe(session: Session, frame: FrameReader, version: Version): Buffer {
   const { packetId, filters } = readUnsubscribe(frame.bytes, frame.body, frame.end, version)
   const granted: number[] = []

@@ -5,7 +5,7 @@ import { ProtocolError, Reason } from './protocol-error.ts'
 import { refusal, type SubscriptionRefusal } from './reply-code.ts'
 
 const SLASH = 0x2f
-/** Filters that begin so name something other than topics. */
+/** Filters that begin so name something other than topics. Nobody needs $queue and $stream to use what the standard has: 3.1.1 [MQTT-7.0.0-2]. */
 const FAMILY = /^\$(share|queue|stream)(?:\/|$)/
 
 /** Checks a topic somebody publishes to; throws ProtocolError. An empty one is judged by the caller, whose versions differ. */

@@ -15,7 +15,7 @@ export function checkWill(will: WillMessage, topicLevels: number): void {
 
 /** The will of a CONNECT as it is published some day [MQTT-3.1.2-7], 3.1.1 [MQTT-3.1.2-8]; null: it has none. */
 export function willOf({ will, version, user }: ConnectPacket, clientId: string): Will | null {
-  if (will === null) return null
+  if (will === null) return null // 3.1.1 [MQTT-3.1.2-12]
   return {
     delayMs: will.delayS * 1000,
     message: {

@@ -185,7 +185,7 @@ describe('refusal before the acknowledgement', () => {
   )
 
   transcript(
-    'a 3.1.1 client whose publish stays refused is disconnected, so that it sends it again',
+    'a 3.1.1 client whose publish stays refused is disconnected, so that it sends it again: 3.1.1 [MQTT-4.8.0-2]',
     async ({ client, broker }) => {
       await broker.core.queue('small', 'small', ONE_MESSAGE)
       await client.says(CONNECT_311).hears(CONNACK_311)

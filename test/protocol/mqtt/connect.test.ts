@@ -49,11 +49,14 @@ describe('CONNECT', () => {
     expect([...broker.server.clients()][0]?.id).toMatch(/^auto-/)
   })
 
-  transcript('an empty client id is given one and told: 5.0 [MQTT-3.2.2-16]', async ({ client, broker }) => {
-    const connack = await client.says(connect5('')).hearsPacket()
-    const id = [...broker.server.clients()][0]?.id ?? ''
-    expect(connack.includes(bytes('12', text(id)))).toBe(true)
-  })
+  transcript(
+    'an empty client id is given one and told: 5.0 [MQTT-3.1.3-6], [MQTT-3.2.2-16]',
+    async ({ client, broker }) => {
+      const connack = await client.says(connect5('')).hearsPacket()
+      const id = [...broker.server.clients()][0]?.id ?? ''
+      expect(connack.includes(bytes('12', text(id)))).toBe(true)
+    },
+  )
 
   transcript('an empty client id without clean session is rejected: 3.1.1 [MQTT-3.1.3-8]', async ({ client }) => {
     await client.says(connect311('', '00')).hears(returnCode('02'))
@@ -136,7 +139,7 @@ describe('CONNECT', () => {
   })
 
   transcript(
-    'nobody is let in where anonymous clients are not allowed',
+    'nobody is let in where anonymous clients are not allowed [MQTT-3.1.4-2]',
     async ({ client, another }) => {
       await client.says(CONNECT_311).hears(returnCode('05'))
       await client.hearsClose()
@@ -235,14 +238,17 @@ describe('wills', () => {
     await client.hears(publish311('w', 'gone'))
   })
 
-  transcript('a DISCONNECT takes the will with it [MQTT-3.1.2-10]', async ({ client, another, broker }) => {
-    await client.says(CONNECT_311, subscribe311('00 01', 'w', '00')).hears(CONNACK_311, suback311('00 01', '00'))
-    const mortal = await another()
-    await mortal.says(connect311('m', '06', text('w'), text('gone')), DISCONNECT).hears(CONNACK_311)
-    await mortal.hearsClose()
-    await eventually(() => broker.server.clientCount === 1)
-    await client.hearsNothing()
-  })
+  transcript(
+    'a DISCONNECT takes the will with it [MQTT-3.1.2-10], [MQTT-3.14.4-3]',
+    async ({ client, another, broker }) => {
+      await client.says(CONNECT_311, subscribe311('00 01', 'w', '00')).hears(CONNACK_311, suback311('00 01', '00'))
+      const mortal = await another()
+      await mortal.says(connect311('m', '06', text('w'), text('gone')), DISCONNECT).hears(CONNACK_311)
+      await mortal.hearsClose()
+      await eventually(() => broker.server.clientCount === 1)
+      await client.hearsNothing()
+    },
+  )
 
   transcript(
     'DISCONNECT with will message publishes it: 5.0, with its properties but the will delay [MQTT-3.1.3-9]',

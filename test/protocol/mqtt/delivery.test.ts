@@ -1,5 +1,6 @@
 /* What both versions ask of publishing, subscribing and delivering, played in both. */
 import { describe, expect } from 'vitest'
+import { eventually } from '../../support/eventually.ts'
 import { type Level, Speaker } from '../../support/speaker.ts'
 import { bytes, PINGREQ, PINGRESP, packet, text, type WireClient } from '../../support/wire.ts'
 import { hearsDisconnect, letIn, puback } from './packets.ts'
@@ -216,6 +217,33 @@ describe('delivery', () => {
       )
     })
   }
+
+  inVersion(
+    5,
+    'a message that was sent does not expire while its client is away, one that was not does [MQTT-4.3.3-7], [MQTT-3.3.2-5]',
+    async ({ say, another, enters, suback, broker }) => {
+      const kept = '11 00 00 00 3c'
+      const expiring = '02 00 00 00 01'
+      const client = await another()
+      await letIn(client, say.connect('c', '00', `${kept} 21 00 01`))
+      await client.says(say.subscribe('00 01', ['a', '02'])).hears(suback('00 01', '02'))
+      const publisher = await enters('p')
+      for (const n of ['01', '02']) {
+        await publisher.says(say.publish('a', n, 0x34, `00 ${n}`, expiring)).hears(packet(0x50, '00', n))
+      }
+      await client.hears(say.publish('a', '01', 0x34, '00 01', expiring))
+      client.socket.resetAndDestroy()
+      await eventually(() => broker.server.client('tc') === undefined)
+      const sinceMs = performance.now()
+      await eventually(() => performance.now() > sinceMs + 1100)
+      broker.core.topology.expire()
+      const again = await another()
+      await letIn(again, say.connect('c', '00', kept))
+      await again.hears(say.publish('a', '01', 0x3c, '00 01', expiring))
+      await again.says(packet(0x50, '00 01')).hears(packet(0x62, '00 01'))
+      await again.says(packet(0x70, '00 01')).hearsNothing()
+    },
+  )
 
   inBothVersions(
     'a client without a will leaves none: 3.1.1 [MQTT-3.1.2-12]',

@@ -142,7 +142,7 @@ describe('PUBLISH and delivery, 3.1.1', () => {
     ['no topic length', packet(0x30, '00')],
     ['nothing at all', packet(0x30)],
     ['an empty topic [MQTT-4.7.3-1]', publish311('', 'x')],
-    ['a wildcard + [MQTT-3.3.2-2]', publish311('a/+', 'x')],
+    ['a wildcard + [MQTT-3.3.2-2], [MQTT-4.7.0-1]', publish311('a/+', 'x')],
     ['a wildcard # [MQTT-3.3.2-2]', publish311('a/#', 'x')],
     ['U+0000: 3.1.1 [MQTT-1.5.3-2]', publish311('a\0', 'x')],
     ['broken UTF-8: 3.1.1 [MQTT-1.5.3-1]', packet(0x30, '00 02 c3 28', 'x')],

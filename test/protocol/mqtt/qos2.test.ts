@@ -189,7 +189,7 @@ describe('QoS 2 from a client', () => {
 
   const unreadable: [string, Buffer, string][] = [
     ['packet id 0 [MQTT-2.2.1-3]', publish5('a', 'x', QOS2, '00 00'), '81'],
-    ['no packet id [MQTT-2.2.1-2]', packet(QOS2, text('a')), '81'],
+    ['no packet id [MQTT-2.2.1-3]', packet(QOS2, text('a')), '81'],
     ['PUBREL of packet id 0', pubrel('00 00'), '81'],
     ['PUBREC of packet id 0', pubrec('00 00'), '81'],
     ['PUBCOMP of packet id 0', pubcomp('00 00'), '81'],

@@ -39,7 +39,7 @@ describe('a 5.0 session', () => {
       await send(broker, 'a', '2')
       const again = await another()
       await again.says(expiring(MINUTE)).hears(RESUMED_5)
-      await again.hears(publish5('a', '1', 0x3a, '00 01'), publish5('a', '2', 0x32, '00 02')) // [MQTT-4.4.0-1]
+      await again.hears(publish5('a', '1', 0x3a, '00 01'), publish5('a', '2', 0x32, '00 02')) // [MQTT-4.4.0-1], [MQTT-3.3.1-1]
     },
   )
 
@@ -53,7 +53,7 @@ describe('a 5.0 session', () => {
   })
 
   transcript(
-    'begun with clean start is kept all the same, and a clean start ends it [MQTT-3.1.2-4], [MQTT-3.2.2-2]',
+    'begun with clean start is kept all the same, and a clean start ends it [MQTT-3.1.2-4], [MQTT-3.1.4-4], [MQTT-3.2.2-2]',
     async ({ client, another, broker }) => {
       await client.says(expiring(MINUTE, '02'), subscribe5('00 01', 'a', '01'))
       await client.hears(CONNACK_5, suback5('00 01', '01'))

@@ -99,6 +99,20 @@ describe('$share/GROUP/FILTER', () => {
     await client.hearsNothing()
   })
 
+  transcript('QoS 1 is the most that is granted: nothing is bound to one member [MQTT-4.8.2-5]', async scene => {
+    const { client, another, broker } = scene
+    await client.says(connect5('c1'), subscribe5('00 01', FILTER, '02')).hears(CONNACK_5, suback5('00 01', '01'))
+    const other = await member(await another(), 'c2')
+    const publisher = await another()
+    await publisher.says(connect5('p'), publish5('jobs/a', '0', 0x34, '00 07'), packet(0x62, '00 07'))
+    await publisher.hears(CONNACK_5)
+    await client.hears(publish5('jobs/a', '0', 0x32, '00 01'))
+    client.close()
+    await other.hears(publish5('jobs/a', '0', 0x32, '00 01'))
+    await other.says(puback('00 01')).hearsNothing()
+    expect(broker.server.client('c2')?.inFlight).toBe(0)
+  })
+
   transcript('the granted QoS of each member is respected [MQTT-4.8.2-3]', async ({ client, another, broker }) => {
     await member(client, 'c1', '00')
     const other = await member(await another(), 'c2', '01')

@@ -31,11 +31,13 @@ test('each statement has one number, and those like one of 5.0 name one there is
   expect(STANDARDS.map(({ statements }) => statements.length)).toEqual([251, 141])
 })
 
-test('a tag is of 5.0 unless 3.1.1 stands right before it', () => {
-  const tags = readTags(files({ 'src/a.ts': 'x\ny // [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2]' }))
-  expect(tags).toEqual([
+test('a tag is of 5.0 unless 3.1.1 stands before it, or before the list it is in', () => {
+  const text = 'x\ny // [MQTT-3.1.2-2], 3.1.1 [MQTT-3.1.2-2], [MQTT-3.1.2-3]; [MQTT-3.1.2-4]'
+  expect(readTags(files({ 'src/a.ts': text }))).toEqual([
     { path: 'src/a.ts', line: 2, key: '5.0 3.1.2-2' },
     { path: 'src/a.ts', line: 2, key: '3.1.1 3.1.2-2' },
+    { path: 'src/a.ts', line: 2, key: '3.1.1 3.1.2-3' },
+    { path: 'src/a.ts', line: 2, key: '5.0 3.1.2-4' },
   ])
 })
 
