@@ -24,6 +24,7 @@ import type { Retained } from './retained.ts'
 import type { QueueTarget, Route, RoutingTable } from './routing-table.ts'
 import { copyPart, createRun, type Run } from './run.ts'
 import { PASSING, SHARED, TICKETED } from './segment.ts'
+import type { SessionIds } from './session-ids.ts'
 import type { PublisherHandle, Tickets } from './tickets.ts'
 
 export interface Receipt {
@@ -120,8 +121,9 @@ export class Router {
     return this.#memory.isPressed
   }
 
-  register(publisher: Publisher): PublisherHandle {
-    return this.#tickets.register(publisher)
+  /** `ids`: what it publishes at QoS 2 is safe when these are on disk, too. */
+  register(publisher: Publisher, ids: SessionIds | null = null): PublisherHandle {
+    return this.#tickets.register(publisher, ids)
   }
 
   unregister(handle: PublisherHandle): void {
@@ -130,6 +132,17 @@ export class Router {
 
   isSafe(ticket: number): boolean {
     return this.#tickets.isSafe(ticket)
+  }
+
+  isUnconfirmed(ticket: number): boolean {
+    return this.#tickets.isUnconfirmed(ticket)
+  }
+
+  /** A ticket that is safe when the packet ids of this publisher, as they are now, are on disk. */
+  keepIds(handle: PublisherHandle): number {
+    const ticket = this.#tickets.open(handle, 1, 1)
+    handle.ids?.due()
+    return ticket
   }
 
   /** Memory or disk was relieved: held-back runs may be tried again. */
@@ -204,14 +217,17 @@ export class Router {
     if (accepted < run.count) this.counters.refused += run.count - accepted
     if (accepted === 0) return 0
     this.#book(route, run, accepted)
-    if (route.durable1 > 0 || retains) {
+    const ids = run.qos === 2 ? handle.ids : null
+    const keepers = route.durable1 + (retains ? 1 : 0) + (ids === null ? 0 : 1)
+    if (keepers > 0) {
       let passing = 0
       for (const { queue } of queues) if (passes(queue)) passing++
-      run.firstTicket = this.#tickets.open(handle, accepted, route.durable1 - passing + (retains ? 1 : 0), passing)
+      run.firstTicket = this.#tickets.open(handle, accepted, keepers - passing, passing)
     }
     if (queues.length > 0) this.#append(queues, run, 0, accepted, run.firstTicket, route.durable1)
-    // Nobody but the commit that keeps it settles that one more: what is retained is due at once.
+    // Nobody but the commit that keeps them settles these more: what is retained, and packet ids, are due at once.
     if (retains) this.#retain(route, run, accepted - 1, run.firstTicket + accepted - 1)
+    ids?.due()
     if (route.live1.length > 0) {
       const count = run.count
       run.count = accepted

@@ -11,6 +11,7 @@
  *
  *   `s` client id                  the session (SessionRecord, JSON)
  *   `f` client id, 0, filter       one subscription (JSON): no client id has U+0000
+ *   `i` client id                  its packet ids of QoS 2 (session-ids.ts)
  *   `e` number (u32)               a queue to be emptied, whose session has ended: its name
  *
  * and under `w`:
@@ -28,6 +29,14 @@ import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-rec
 import type { Identities } from './identity.ts'
 import type { Queue, QueueLimits } from './queue.ts'
 import { numberBytes } from './queue-definition.ts'
+import {
+  decodePacketIds,
+  NO_PACKET_IDS,
+  PACKET_IDS,
+  type PacketIdOwner,
+  type PacketIdRecord,
+  SessionIds,
+} from './session-ids.ts'
 import type { Tickets } from './tickets.ts'
 import type { Topology } from './topology.ts'
 
@@ -75,6 +84,7 @@ export interface RestoredSession {
   /** Its connection, which is over now, has left it. */
   readonly will: Will | null
   readonly subscriptions: readonly KeptSubscription[]
+  readonly packetIds: PacketIdRecord
 }
 
 const key = (kind: string, ...rest: Buffer[]): Buffer =>
@@ -110,6 +120,7 @@ function decodeWill(value: Buffer): Will {
 interface FoundSession extends RestoredSession {
   will: Will | null
   readonly subscriptions: KeptSubscription[]
+  packetIds: PacketIdRecord
 }
 
 interface Parts {
@@ -142,7 +153,7 @@ export class KeptSessions {
       const clientId = found.toString('utf8', KIND_BYTES)
       const record = decodeDefinitionRecord<SessionRecord>(value)
       const session = new KeptSession(clientId, record, this, this.#parts)
-      byClient.set(clientId, { session, will: null, subscriptions: [] })
+      byClient.set(clientId, { session, will: null, subscriptions: [], packetIds: NO_PACKET_IDS })
       if (record.queue !== null) topology.claim(record.queue)
     }
     for await (const [found, value] of store.readState(SUBSCRIPTIONS)) {
@@ -154,6 +165,10 @@ export class KeptSessions {
       if (session === undefined) continue
       session.will = decodeWill(value)
       session.session.hasWill = true
+    }
+    for await (const [found, value] of store.readState(PACKET_IDS)) {
+      const known = byClient.get(found.toString('utf8', KIND_BYTES))
+      if (known !== undefined) known.packetIds = decodePacketIds(value)
     }
     for await (const [found] of store.readState(ENDED_QUEUES)) topology.claim(found.readUInt32BE(KIND_BYTES))
     this.#found = [...byClient.values()]
@@ -277,6 +292,11 @@ export class KeptSession {
     this.queue = queue
     void this.#write({ ...this.#record, queue: number })
     return queue
+  }
+
+  /** Its packet ids of QoS 2, from now on until `end` of them. */
+  keepIds(owner: PacketIdOwner): SessionIds {
+    return new SessionIds(this.clientId, owner, this.#parts)
   }
 
   /** It is over, with these subscriptions and all that waits for it; nothing is bound to its queue any more. */

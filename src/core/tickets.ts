@@ -1,9 +1,12 @@
 import type { Publisher } from './consumer.ts'
+import type { SessionIds } from './session-ids.ts'
 
 /** A publisher as the router knows it. */
 export interface PublisherHandle {
   readonly id: number
   readonly publisher: Publisher
+  /** Of a session that keeps the packet ids of what it publishes at QoS 2: a ticket is safe once these are on disk, too. */
+  readonly ids: SessionIds | null
   /** Youngest ticket it was given; at or below `committedThrough` nothing of it is open. */
   lastTicket: number
   isWaiting: boolean
@@ -41,10 +44,11 @@ export class Tickets {
   #toTell: PublisherHandle[] = []
   #isTelling = false
 
-  register(publisher: Publisher): PublisherHandle {
+  register(publisher: Publisher, ids: SessionIds | null = null): PublisherHandle {
     const handle: PublisherHandle = {
       id: this.#nextHandle++,
       publisher,
+      ids,
       lastTicket: 0,
       isWaiting: false,
       isToldSoon: false,
@@ -114,6 +118,11 @@ export class Tickets {
     return (
       ticket <= this.#committedThrough || ticket < this.#oldest || this.#pending[ticket & (this.#capacity - 1)] === 0
     )
+  }
+
+  /** It waits for an upstream, or has just been refused by one. */
+  isUnconfirmed(ticket: number): boolean {
+    return this.#unconfirmed.has(ticket)
   }
 
   /** One durable queue has settled the message of this ticket before it was written. */

@@ -13,6 +13,10 @@ export function readU32(bytes: Buffer, at: number): number {
 export function readU48(bytes: Buffer, at: number): number {
   return readU32(bytes, at) + readU16(bytes, at + 4) * U32
 }
+export function writeU16(bytes: Buffer, at: number, value: number): void {
+  bytes[at] = value
+  bytes[at + 1] = value >>> 8
+}
 export function writeU32(bytes: Buffer, at: number, value: number): void {
   bytes[at] = value
   bytes[at + 1] = value >>> 8

@@ -4,7 +4,7 @@ const PUBACK = PacketType.puback << 4
 const FIRST_CAPACITY = 8
 
 /**
- * Publishes of one connection that have not been answered, in order of arrival: how they are answered (first byte of PUBACK or PUBREC), packet id, ticket (0: safe
+ * Publishes, or releases, of one connection that have not been answered, in order of arrival: how they are answered (first byte of PUBACK, PUBREC or PUBCOMP), packet id, ticket (0: safe
  * already), answer (one byte, see reply-code.ts). Grows by doubling; the connection never puts in more than `limits.receive_max`.
  */
 export class AckRing {
@@ -66,6 +66,11 @@ export class AckRing {
 
   idAt(slot: number): number {
     return this.#ids[slot] ?? 0
+  }
+
+  /** The oldest has to wait for another ticket. */
+  set headTicket(ticket: number) {
+    this.#tickets[this.#head] = ticket
   }
 
   /** Drops the oldest. */

@@ -1,3 +1,4 @@
+import type { HeldBack } from './held-back.ts'
 import type { Output } from './output.ts'
 import type { PublishWriter } from './publish-frame.ts'
 
@@ -6,6 +7,8 @@ export interface Attachment {
   readonly output: Output
   readonly writer: PublishWriter
   readonly isV5: boolean
+  /** Where the session keeps packet ids on disk: what waits for that, and its writer. */
+  readonly heldBack: { readonly packets: HeldBack; readonly writer: PublishWriter } | null
   /** Messages of QoS 1 and 2 in flight at most, all sources together [MQTT-3.3.4-9]. Begins anew with each connection (5.0 section 4.9). */
   readonly window: number
 }

@@ -13,6 +13,7 @@ import type { Clock } from '../../core/clock.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Logger } from '../../telemetry/log.ts'
+import type { Attachment } from './attachment.ts'
 import type { Authentication, AuthenticationMethods, AuthenticationStep } from './authentication.ts'
 import { agreeOn, connackAccepted, connackRefused, expiryMs, type Terms } from './connect.ts'
 import {
@@ -28,6 +29,7 @@ import {
 } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
+import { HeldBack } from './held-back.ts'
 import {
   CONNECT_DEADLINE_MS,
   CONNECT_PACKET_BYTES,
@@ -362,6 +364,7 @@ export class Connection implements Timed, OutputOwner {
       clientId,
       frames: this.#frames,
       output,
+      received: session.receivedIds,
       limits,
       memory,
       counters,
@@ -394,9 +397,16 @@ export class Connection implements Timed, OutputOwner {
       output,
       writer: new PublishWriter(output, connect, limits.topicAliases),
       isV5: connect.version === 5,
+      heldBack: session.keepsIds ? this.#heldBack(connect) : null,
       window: Math.min(limits.inflight, connect.receiveMaximum), // [MQTT-3.3.4-9]
     })
     this.#scheduleNext(clock.monotonicMs())
+  }
+
+  #heldBack(connect: ConnectPacket): Attachment['heldBack'] {
+    const { memory, limits } = this.#host
+    const packets = new HeldBack(memory, limits.outputPerClientBytes)
+    return { packets, writer: new PublishWriter(packets, connect, 0) }
   }
 
   /** Answers a CONNECT that is not let in, and looks at nothing more [MQTT-3.1.4-6]. */

@@ -6,19 +6,24 @@
  * queue delivers them first, in order [MQTT-4.6.0-1], and each goes out under its old packet id [MQTT-4.4.0-1]. Until then nothing else is sent. What was
  * dropped from the queue in between gives its id back.
  *
+ * Where the session keeps packet ids on disk, nothing of QoS 2 leaves before the disk knows it: an id before its PUBLISH, the PUBREC before PUBREL (design.md section 2). Such
+ * packets are held back for the next commit (HeldBack). So after a crash a message goes out under the id it had, and one that the client has received does not go out again.
+ *
  * Fairness: credit gained from the packets of one chunk is handed out at its end. First every source with something waiting gets an equal share
  * (at least one, as far as the free ids reach), beginning behind the one served last; then whoever wants takes what is left. So a source with a
  * long backlog takes the whole window while it is alone, and no more than its share when it isn't.
  */
 import type { Consumer } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
+import type { PacketIdRecord, SessionIds } from '../../core/session-ids.ts'
 import { type QoS, recordExpiryMs } from '../../model/message.ts'
 import type { Attachment } from './attachment.ts'
 import type { MqttCounters } from './counters.ts'
 import { PacketType } from './frame.ts'
+import { writeAcknowledgement } from './output.ts'
 import { AwaitedAnswer, PacketIds } from './packet-ids.ts'
 import { Reason } from './protocol-error.ts'
-import { type PublishWriter, publishFirst } from './publish-frame.ts'
+import { PUBLISH_DUP, type PublishWriter, publishFirst } from './publish-frame.ts'
 import { FIRST_FAILURE } from './reply-code.ts'
 
 /** First byte of PUBREL: its reserved flags are 0010 [MQTT-3.6.1-1]. */
@@ -43,7 +48,9 @@ export class Deliveries {
 
   readonly #counters: MqttCounters
   readonly #identities: Identities
-  readonly #ids: PacketIds
+  #ids: PacketIds
+  /** What keeps packet ids on disk; null: nothing does. */
+  readonly #kept: SessionIds | null
   /** null: no connection, nothing is sent. */
   #attachment: Attachment | null = null
   /** Packet ids of messages that an earlier connection left unanswered and this one has not sent yet, all of one source, in its order. */
@@ -61,15 +68,18 @@ export class Deliveries {
   constructor({
     counters,
     identities,
+    kept,
     mostInFlight,
   }: {
     counters: MqttCounters
     identities: Identities
+    kept: SessionIds | null
     /** No connection has a larger window. */
     mostInFlight: number
   }) {
     this.#counters = counters
     this.#identities = identities
+    this.#kept = kept
     this.#ids = new PacketIds(mostInFlight)
   }
 
@@ -83,13 +93,46 @@ export class Deliveries {
   attach(attachment: Attachment): void {
     this.#attachment = attachment
     this.#hasGained = true
-    for (const id of this.#ids.unreleased()) attachment.output.acknowledge(PUBREL, id) // [MQTT-4.4.0-1]
+    for (const id of this.#ids.unreleased()) this.#release(id) // [MQTT-4.4.0-1]
   }
 
   /** The connection is over. The source `own` stays, and what it has unanswered is sent again over the next connection; the others will be removed. */
   detach(own: number): void {
+    this.#attachment?.heldBack?.packets.close()
     this.#attachment = null
     this.#unsent = this.#ids.unansweredOf(own)
+  }
+
+  // ---- packet ids on disk
+
+  /** Goes on with the ids that were in use before the process began; `own` is the source of those that were sent. */
+  restore({ sent, released }: PacketIdRecord, own: number): void {
+    // There may have been more of them, by another configuration.
+    const most = Math.max(this.#ids.free, ...sent.map(({ id }) => id), ...released)
+    this.#ids = new PacketIds(most)
+    this.#ids.restore({ sent, released }, own)
+    this.#unsent = this.#ids.unansweredOf(own)
+  }
+
+  /** What of the ids must be known after a crash. Of a message of another source than `own` only that the client may have it: it goes elsewhere then. */
+  idsToKeep(own: number): Pick<PacketIdRecord, 'sent' | 'released'> {
+    this.#attachment?.heldBack?.packets.prepare()
+    const unreceived = this.#ids.unreceived()
+    const isOwn = (id: number): boolean => this.#ids.sourceOf(id) === own
+    return {
+      sent: unreceived.filter(isOwn).map(id => ({ id, position: this.#ids.positionOf(id) })),
+      released: [...this.#ids.unreleased(), ...unreceived.filter(id => !isOwn(id))],
+    }
+  }
+
+  /** What `idsToKeep` gave last is on disk: what was held back for it leaves. */
+  idsKept(): void {
+    const attachment = this.#attachment
+    if (attachment === null || attachment.heldBack === null) return
+    const { packets } = attachment.heldBack
+    const wasFull = packets.isFull
+    packets.release(attachment.output)
+    if (wasFull) this.#handOut()
   }
 
   // ---- sources
@@ -118,7 +161,9 @@ export class Deliveries {
    * [MQTT-4.9.0-3].
    */
   credit(source: number, qos: QoS): number {
-    if (this.#attachment === null || this.#attachment.output.isFull || this.#hasGained) return 0
+    const attachment = this.#attachment
+    if (attachment === null || attachment.output.isFull || this.#hasGained) return 0
+    if (qos !== 0 && attachment.heldBack?.packets.isFull === true) return 0
     if (this.#unsent.length > 0) return source === this.#ids.sourceOf(this.#unsent[0] ?? 0) ? this.#room : 0
     if (qos === 0) return this.#share
     const free = this.#free
@@ -152,14 +197,17 @@ export class Deliveries {
     if (this.#attachment === null) throw new TypeError('a message is delivered to a session without a connection')
     const known = this.#unsent.length === 0 ? 0 : this.#takeUnsent(source, position)
     const packetId = qos === 0 ? 0 : known || this.#ids.next
-    const { writer } = this.#attachment
-    // [MQTT-4.3.2-2], [MQTT-4.3.3-2]
-    const unsendable = this.#write(writer, bytes, at, publishFirst(qos, flags), packetId, identifiers, known !== 0)
+    const heldBack = qos === 2 ? this.#attachment.heldBack : null
+    const { writer } = heldBack ?? this.#attachment
+    // An earlier connection has sent it, or may have: [MQTT-3.3.1-1]. Else [MQTT-4.3.2-2], [MQTT-4.3.3-2].
+    const first = publishFirst(qos, known === 0 ? flags : flags | PUBLISH_DUP)
+    const unsendable = this.#write(writer, bytes, at, first, packetId, identifiers, known !== 0)
     if (unsendable !== null) {
       if (known !== 0) this.#abandon(known)
       return unsendable
     }
     if (qos !== 0 && known === 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
+    if (heldBack !== null) this.#kept?.due()
     this.#share--
     this.#counters.messagesOut[qos]++
     this.sent++
@@ -200,7 +248,18 @@ export class Deliveries {
   /** The message behind this id was dropped, or goes to another client. */
   #abandon(id: number): void {
     this.#ids.abandon(id)
-    if (this.#ids.awaited(id) === AwaitedAnswer.pubcomp) this.#attachment?.output.acknowledge(PUBREL, id)
+    if (this.#ids.awaited(id) === AwaitedAnswer.pubcomp) this.#release(id)
+  }
+
+  /** PUBREL, once the disk knows that the message is the client's. */
+  #release(id: number): void {
+    const heldBack = this.#attachment?.heldBack ?? null
+    if (heldBack === null) {
+      this.#attachment?.output.acknowledge(PUBREL, id)
+    } else {
+      writeAcknowledgement(heldBack.packets, PUBREL, id)
+      this.#kept?.due()
+    }
   }
 
   // ---- answers
@@ -219,11 +278,11 @@ export class Deliveries {
     switch (this.#awaited(packetId)) {
       case AwaitedAnswer.pubrec:
         this.#settle(packetId, reason, reason >= FIRST_FAILURE)
-        if (reason < FIRST_FAILURE) output.acknowledge(PUBREL, packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
+        if (reason < FIRST_FAILURE) this.#release(packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
         return
       case AwaitedAnswer.pubcomp:
         // Sent again by a client that has not seen the PUBREL, as 3.1.1 permits.
-        output.acknowledge(PUBREL, packetId)
+        this.#release(packetId)
         return
       default:
         this.#counters.unknownAcks++
@@ -243,6 +302,7 @@ export class Deliveries {
     }
     this.#ids.giveBack(packetId)
     this.#hasGained = true
+    this.#kept?.changed()
   }
 
   /** What was sent over this connection waits for. */

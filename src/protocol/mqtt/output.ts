@@ -12,6 +12,8 @@ const WRITE_AT_BYTES = 256 * 1024
 /** Longest piece `reserve` gives: every fixed header with packet id and property length fits. */
 export const RESERVE_BYTES = 16
 
+const ACKNOWLEDGEMENT_BYTES = 4
+
 const NOTHING = Buffer.alloc(0)
 
 /** A piece of memory in which output is gathered, and from which it is written. */
@@ -41,6 +43,30 @@ let dirty: Output[] = []
 /** Outputs that were full and have room again. */
 let drained: Output[] = []
 
+/** Where packets are written to. */
+export interface PacketSink {
+  /** Where `reserve` made room: write to `block` from `used` on, then `commit`. */
+  readonly block: Buffer
+  readonly used: number
+  /** Makes room for up to RESERVE_BYTES in one piece. */
+  reserve(bytes: number): void
+  /** Takes the bytes written behind `used`. */
+  commit(bytes: number): void
+  /** Copies source[from, to) in. */
+  append(source: Buffer, from: number, to: number): void
+}
+
+/** Writes PUBACK, PUBREC, PUBREL or PUBCOMP of success: first byte, packet id. */
+export function writeAcknowledgement(sink: PacketSink, first: number, packetId: number): void {
+  sink.reserve(ACKNOWLEDGEMENT_BYTES)
+  const { block, used } = sink
+  block[used] = first
+  block[used + 1] = 2
+  block[used + 2] = packetId >> 8
+  block[used + 3] = packetId
+  sink.commit(ACKNOWLEDGEMENT_BYTES)
+}
+
 /** What a connection wants to know of its output. */
 export interface OutputOwner {
   /** It has become full. */
@@ -58,8 +84,7 @@ export interface OutputOwner {
  * Full means `limits.output_per_client` is reached: messages stay out then (who writes them asks `isFull` first), acknowledgements and
  * answers still find room for CONTROL_ROOM_BYTES more. So it holds the limit, one message or run over it, and that room at most.
  */
-export class Output {
-  /** Where `reserve` made room: write to `block` from `used` on, then `commit`. */
+export class Output implements PacketSink {
   block: Buffer = NOTHING
   used = 0
   /** Bytes gathered and not yet taken by the socket. */
@@ -109,18 +134,15 @@ export class Output {
     return this.#isFull
   }
 
-  /** Makes room for up to RESERVE_BYTES in one piece. */
   reserve(bytes: number): void {
     if (this.block.length - this.used < bytes) this.#nextBlock(bytes)
   }
 
-  /** Takes the bytes written behind `used`. */
   commit(bytes: number): void {
     this.used += bytes
     this.#gathered(bytes)
   }
 
-  /** Copies source[from, to) in. */
   append(source: Buffer, from: number, to: number): void {
     let at = from
     while (at < to) {
@@ -135,14 +157,8 @@ export class Output {
 
   /** PUBACK, PUBREC, PUBREL or PUBCOMP of success: first byte, packet id. */
   acknowledge(first: number, packetId: number): void {
-    this.reserve(4)
-    const { block, used } = this
-    block[used] = first
-    block[used + 1] = 2
-    block[used + 2] = packetId >> 8
-    block[used + 3] = packetId
-    this.commit(4)
-    this.control(4)
+    writeAcknowledgement(this, first, packetId)
+    this.control(ACKNOWLEDGEMENT_BYTES)
   }
 
   /** The same of 5.0 with a reason code. */

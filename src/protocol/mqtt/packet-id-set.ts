@@ -35,6 +35,17 @@ export class PacketIdSet {
     return true
   }
 
+  /** In rising order. */
+  ids(): number[] {
+    const ids: number[] = []
+    for (let word = 0; ids.length < this.size; word++) {
+      const bits = this.#bits[word] ?? 0
+      if (bits === 0) continue
+      for (let bit = 0; bit < 32; bit++) if ((bits & (1 << bit)) !== 0) ids.push(word * 32 + bit)
+    }
+    return ids
+  }
+
   clear(): void {
     if (this.size === 0) return
     this.#bits.fill(0)

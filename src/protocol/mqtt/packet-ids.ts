@@ -1,3 +1,5 @@
+import type { PacketIdRecord } from '../../core/session-ids.ts'
+
 /** No delivery stands behind this packet id. */
 export const NOT_IN_FLIGHT = -1
 
@@ -49,6 +51,19 @@ export class PacketIds {
     return this.#ring[this.#head] ?? 0
   }
 
+  /** Takes ids that are in use since before the process began; nothing has been taken since. `own` is the source of those sent. */
+  restore({ sent, released }: Pick<PacketIdRecord, 'sent' | 'released'>, own: number): void {
+    for (const { id, position } of sent) {
+      this.#awaited[id] = AwaitedAnswer.pubrec
+      this.#positions[id] = position
+      this.#sources[id] = own
+    }
+    for (const id of released) this.received(id)
+    const free = this.#ring.filter(id => this.#awaited[id] === AwaitedAnswer.none)
+    this.#ring.set(free)
+    this.#free = free.length
+  }
+
   take(source: number, position: number, qos: 1 | 2): void {
     const id = this.next
     this.#head = this.#head + 1 === this.#ring.length ? 0 : this.#head + 1
@@ -86,6 +101,11 @@ export class PacketIds {
   /** Ids of one source's messages that are unanswered, in the order of their positions. */
   unansweredOf(source: number): number[] {
     return this.#sorted(id => this.awaited(id) < AwaitedAnswer.pubcomp && this.#sources[id] === source)
+  }
+
+  /** Ids that PUBREC is awaited for. */
+  unreceived(): number[] {
+    return this.#sorted(id => this.awaited(id) === AwaitedAnswer.pubrec)
   }
 
   /** Ids that PUBCOMP is awaited for, in the order in which their PUBRECs came. */

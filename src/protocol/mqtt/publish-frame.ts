@@ -26,7 +26,7 @@ import {
 import type { ConnectPacket, Version } from './control-packet.ts'
 import { PacketType } from './frame.ts'
 import type { MqttLimits } from './limits.ts'
-import { type Output, RESERVE_BYTES } from './output.ts'
+import { type PacketSink, RESERVE_BYTES } from './output.ts'
 import { Property, PropertyScan } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { decodeText } from './text.ts'
@@ -188,15 +188,19 @@ const rememberedBytes = ({ bytes, prefix }: RememberedTopic): number => 2 * byte
  * [MQTT-3.3.2-15], correlation data [MQTT-3.3.2-16], content type [MQTT-3.3.2-20], user properties [MQTT-3.3.2-17] in their order [MQTT-3.3.2-18].
  */
 export class PublishWriter {
-  readonly #output: Output
+  readonly #output: PacketSink
   readonly #form: number
   /** Largest packet the client takes [MQTT-3.1.2-24]. */
   readonly #maximumPacketSize: number
   /** Null: the client takes none [MQTT-3.1.2-27]. */
   readonly #aliases: TopicAliases | null
 
-  /** For one connection of a client. `mostAliases` is `limits.topic_aliases`. */
-  constructor(output: Output, { version, maximumPacketSize, topicAliasMaximum }: ConnectPacket, mostAliases: number) {
+  /** For one connection of a client. `mostAliases` is `limits.topic_aliases`; 0 where packets may be overtaken, as an alias must be set before it is used. */
+  constructor(
+    output: PacketSink,
+    { version, maximumPacketSize, topicAliasMaximum }: ConnectPacket,
+    mostAliases: number,
+  ) {
     this.#output = output
     this.#form = formOf(version)
     this.#maximumPacketSize = maximumPacketSize

@@ -23,7 +23,6 @@ import type { MqttCounters } from './counters.ts'
 import { type FrameReader, PacketType } from './frame.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
-import { PacketIdSet } from './packet-id-set.ts'
 import { Property, PropertyScan, readVarint, varintEnd } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import {
@@ -36,7 +35,8 @@ import {
   type RememberedTopic,
   TopicMemo,
 } from './publish-frame.ts'
-import { ANSWER_NO_SUBSCRIBERS, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
+import type { ReceivedIds } from './received-ids.ts'
+import { ANSWER_NO_SUBSCRIBERS, ANSWER_NOT_HELD, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
 import { isTopicAt } from './topic.ts'
 import { ALIAS_BYTES } from './topic-aliases.ts'
 
@@ -47,7 +47,7 @@ const PUBCOMP = PacketType.pubcomp << 4
 /** Why nothing is read from a connection. */
 export type Hold =
   | { readonly kind: 'none' }
-  /** A 3.1.1 client has `limits.receive_max` publishes unanswered: until one is answered. */
+  /** A 3.1.1 client has `limits.receive_max` publishes unanswered, or a message came again that is not on disk yet: until there are answers. */
   | { readonly kind: 'acks' }
   /** A publish was refused and 3.1.1 cannot say so: until it is accepted, or `limits.refuse_disconnect_after`. */
   | { readonly kind: 'refused'; readonly sinceMs: number; readonly code: ErrorCode }
@@ -99,8 +99,10 @@ export class Publishing implements Publisher {
   readonly #run: Run
   readonly #packetIds: Uint16Array
   readonly #acks = new AckRing()
-  /** Ids of QoS 2 messages taken in whose PUBREL has not come; those of the run being gathered among them. */
-  readonly #held = new PacketIdSet()
+  /** PUBCOMPs that wait until the release is on disk. */
+  readonly #completions = new AckRing()
+  /** Those of the run being gathered among them. */
+  readonly #held: ReceivedIds
   /** Topic of the run being gathered; null: none is. */
   #gathered: RememberedTopic | null = null
   #hold: Hold = NO_HOLD
@@ -113,6 +115,7 @@ export class Publishing implements Publisher {
     clientId,
     frames,
     output,
+    received,
     limits,
     memory,
     counters,
@@ -126,6 +129,8 @@ export class Publishing implements Publisher {
     clientId: string
     frames: FrameReader
     output: Output
+    /** Of its session. */
+    received: ReceivedIds
     limits: MqttLimits
     memory: MemoryBudget
     counters: MqttCounters
@@ -139,6 +144,7 @@ export class Publishing implements Publisher {
     this.#router = router
     this.#frames = frames
     this.#output = output
+    this.#held = received
     this.#limits = limits
     this.#counters = counters
     this.#clock = clock
@@ -152,6 +158,7 @@ export class Publishing implements Publisher {
     this.#run = gathering.run
     this.#packetIds = gathering.packetIds
     this.#handle = router.register(this)
+    received.connection = this
   }
 
   get hold(): Hold {
@@ -200,6 +207,10 @@ export class Publishing implements Publisher {
         this.flush()
         if (this.isHeld) return
         isRepeated = this.#held.has(packetId)
+        if (this.#held.isUnsafe(packetId)) {
+          this.#waitForAnswers(start)
+          return
+        }
       }
       if (this.#isFull(isRepeated) && !this.#makeRoom(start, isRepeated)) return
     }
@@ -244,7 +255,10 @@ export class Publishing implements Publisher {
     const gathered = this.#gathered === null ? 0 : this.#run.count
     if (gathered + this.#acks.count >= receiveMax) return true
     if (!this.#isV5 || isRepeated) return false
-    return this.#held.size + this.#acks.pubacks + (this.#run.qos === 1 ? gathered : 0) >= receiveMax
+    return (
+      this.#held.size + this.#completions.count + this.#acks.pubacks + (this.#run.qos === 1 ? gathered : 0) >=
+      receiveMax
+    )
   }
 
   /** Hands on what is gathered so that it may be answered; false if the frame at `start` has to wait. */
@@ -255,9 +269,14 @@ export class Publishing implements Publisher {
     if (this.#isV5) {
       throw new ProtocolError(Reason.receiveMaximumExceeded, 'more unacknowledged publishes than the receive maximum') // [MQTT-3.3.4-7]
     }
+    this.#waitForAnswers(start)
+    return false
+  }
+
+  /** Reads on with the frame at `start` when some have left. */
+  #waitForAnswers(start: number): void {
     this.#hold = { kind: 'acks' }
     this.#frames.rewind(start)
-    return false
   }
 
   /** The topic that a PUBLISH with an empty one means by its alias; null: it has no alias. `at` is behind the topic. */
@@ -330,7 +349,7 @@ export class Publishing implements Publisher {
     const run = this.#run
     const count = run.count
     if (count === 0) return
-    const accepted = this.#router.publishRun(this.#handle, topic.route, run)
+    const accepted = this.#router.publishRun(this.#handleFor(run.qos), topic.route, run)
     this.received += accepted
     this.#counters.messagesIn[run.qos] += accepted
     if (run.qos !== 0) {
@@ -354,10 +373,17 @@ export class Publishing implements Publisher {
       for (let n = 0; n < accepted; n++) this.#answer(packet, ids[n] ?? 0, answer)
       return
     }
+    const isKept = qos === 2 && this.#held.handle !== null
     for (let n = 0; n < accepted; n++) {
-      this.#acks.push(packet, ids[n] ?? 0, firstTicket === 0 ? 0 : firstTicket + n, answer)
+      const id = ids[n] ?? 0
+      this.#acks.push(packet, id, firstTicket === 0 ? 0 : firstTicket + n, answer)
+      if (isKept) this.#held.accepted(id, firstTicket + n)
     }
     this.#answerSafe()
+  }
+
+  #handleFor(qos: number): PublisherHandle {
+    return qos === 2 ? (this.#held.handle ?? this.#handle) : this.#handle
   }
 
   /** A PUBLISH that was taken before: PUBREC, in its turn, and nothing more [MQTT-4.3.3-10]. */
@@ -367,11 +393,20 @@ export class Publishing implements Publisher {
     this.#answerSafe()
   }
 
-  /** PUBREL: the id is free, which PUBCOMP tells [MQTT-4.3.3-11], [MQTT-4.3.3-12]. */
+  /**
+   * The reader's current frame, a PUBREL: the id is free, which PUBCOMP tells [MQTT-4.3.3-11], [MQTT-4.3.3-12]. Where ids are kept it tells so when the disk knows;
+   * else a crash could make the next message under this id look like a repeated one. Look at `isHeld` after it.
+   */
   pubrel(packetId: number): void {
-    const isHeld = this.#held.delete(packetId)
-    if (isHeld || !this.#isV5) this.#output.acknowledge(PUBCOMP, packetId)
-    else this.#output.acknowledgeWith(PUBCOMP, packetId, Reason.packetIdentifierNotFound)
+    const { handle } = this.#held
+    if (handle === null) {
+      this.#answer(PUBCOMP, packetId, this.#held.delete(packetId) ? ANSWER_SUCCESS : ANSWER_NOT_HELD)
+    } else if (this.#completions.count >= this.#limits.receiveMax) {
+      this.#waitForAnswers(this.#frames.start)
+    } else {
+      const answer = this.#held.delete(packetId) ? ANSWER_SUCCESS : ANSWER_NOT_HELD
+      this.#completions.push(PUBCOMP, packetId, this.#router.keepIds(handle), answer)
+    }
   }
 
   /** Message `accepted` of the run was refused, the others after it were not tried. */
@@ -380,7 +415,7 @@ export class Publishing implements Publisher {
     const code = run.refusal ?? 'QUEUE_FULL'
     this.#counters.refusedPublishes += run.count - accepted
     // Whoever sends one of them again sends a new message [MQTT-4.3.3-9].
-    if (run.qos === 2) for (let n = accepted; n < run.count; n++) this.#held.delete(this.#packetIds[n] ?? 0)
+    if (run.qos === 2) this.#free(accepted)
     if (this.#isV5) {
       // They go the same way at the same moment; taking a later one would break the order.
       const packet = run.qos === 1 ? PUBACK : PUBREC
@@ -394,18 +429,32 @@ export class Publishing implements Publisher {
     this.#frames.rewind(run.starts[accepted] ?? 0)
   }
 
-  /** Answers what has become safe, in order of arrival, up to the first that is not. */
+  /** The messages of the run from this one on have not been taken in. */
+  #free(from: number): void {
+    for (let n = from; n < this.#run.count; n++) this.#held.delete(this.#packetIds[n] ?? 0)
+  }
+
   #answerSafe(): void {
-    const acks = this.#acks
+    this.#answerSafeOf(this.#acks)
+    this.#answerSafeOf(this.#completions)
+  }
+
+  /** Answers what has become safe, in order of arrival, up to the first that is not. */
+  #answerSafeOf(acks: AckRing): void {
     while (acks.count > 0) {
       const ticket = acks.headTicket
       if (ticket !== 0 && !this.#router.isSafe(ticket)) return
+      if (ticket !== 0 && acks.headPacket === PUBREC && this.#held.isUnsafe(acks.headId)) {
+        // An upstream has confirmed the message after the commit that would have kept its id.
+        acks.headTicket = this.#router.keepIds(this.#handleFor(2))
+        return
+      }
       this.#answer(acks.headPacket, acks.headId, acks.headAnswer)
       acks.shift()
     }
   }
 
-  /** PUBACK or PUBREC. */
+  /** PUBACK, PUBREC or PUBCOMP. */
   #answer(packet: number, packetId: number, answer: number): void {
     const output = this.#output
     if (answer === ANSWER_SUCCESS || !this.#isV5) {
@@ -414,7 +463,8 @@ export class Publishing implements Publisher {
     }
     const refusal = answerRefusal(answer)
     if (refusal === undefined) {
-      output.acknowledgeWith(packet, packetId, Reason.noMatchingSubscribers)
+      const reason = answer === ANSWER_NOT_HELD ? Reason.packetIdentifierNotFound : Reason.noMatchingSubscribers
+      output.acknowledgeWith(packet, packetId, reason)
       return
     }
     if (this.#wantsReasonStrings) {
@@ -444,13 +494,11 @@ export class Publishing implements Publisher {
 
   /** 3.1.1 has no word for it, and the frame is gone: the connection is closed, and the client resends. */
   ticketRefused(ticket: number): void {
-    if (!this.#isV5) {
-      this.#onUnanswerable()
-      return
-    }
     const acks = this.#acks
     const slot = acks.answer(ticket, refusalAnswer('UPSTREAM_UNCONFIRMED'))
     if (slot >= 0 && acks.packetAt(slot) === PUBREC) this.#held.delete(acks.idAt(slot)) // [MQTT-4.3.3-9]
+    if (slot >= 0 && !this.#isV5) this.#onUnanswerable()
+    else if (this.#hold.kind === 'acks') this.#onRelief()
   }
 
   resume(): void {
@@ -461,6 +509,7 @@ export class Publishing implements Publisher {
   release(): boolean {
     const isStillHeld =
       (this.#hold.kind === 'acks' && this.#acks.count >= this.#limits.receiveMax) ||
+      (this.#hold.kind === 'acks' && this.#completions.count >= this.#limits.receiveMax) ||
       (this.#hold.kind === 'memory' && this.#router.mustPause)
     if (!isStillHeld) this.#hold = NO_HOLD
     return !isStillHeld
@@ -468,8 +517,9 @@ export class Publishing implements Publisher {
 
   /** The connection is over: nobody waits for its tickets any more. */
   close(): void {
+    if (this.#gathered !== null && this.#run.qos === 2) this.#free(0)
     this.#gathered = null
-    this.#held.clear()
+    this.#held.connection = null
     this.#memo.close()
     this.#router.unregister(this.#handle)
   }

@@ -90,12 +90,14 @@ export const ConnackReturn = {
 export type ConnackReturn = (typeof ConnackReturn)[keyof typeof ConnackReturn]
 
 /*
- * What the ring of unanswered publishes keeps for each: one byte. 0 and 1 are answers without a refusal, the others stand for an
+ * What the ring of unanswered publishes keeps for each: one byte. Those below FIRST_REFUSAL are answers without one, the others stand for an
  * error code.
  */
 export const ANSWER_SUCCESS = 0
 export const ANSWER_NO_SUBSCRIBERS = 1
-const FIRST_REFUSAL = 2
+/** Of PUBCOMP: nothing was released. */
+export const ANSWER_NOT_HELD = 2
+const FIRST_REFUSAL = 3
 
 export const refusalAnswer = (code: ErrorCode): number => FIRST_REFUSAL + ERROR_CODES.indexOf(code)
 

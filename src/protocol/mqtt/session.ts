@@ -14,6 +14,7 @@ import type { Identities } from '../../core/identity.ts'
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
+import { NO_PACKET_IDS, type PacketIdOwner, type PacketIdRecord, type SessionIds } from '../../core/session-ids.ts'
 import type { KeptSession, KeptSubscription, Will } from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
@@ -29,6 +30,7 @@ import { NamedSubscription, type Supply } from './named-subscription.ts'
 import { Reason } from './protocol-error.ts'
 import { topicBytes } from './publish-frame.ts'
 import { QueueSupply } from './queue-supply.ts'
+import { ReceivedIds } from './received-ids.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { type FeedTurns, RetainedFeed, type RetainedMessages } from './retained-feed.ts'
 import { SessionQueue } from './session-queue.ts'
@@ -76,7 +78,7 @@ export interface SessionIdentity {
   readonly kept: KeptSession | null
 }
 
-export class Session implements Destination, LiveReceiver, SharedMember {
+export class Session implements Destination, LiveReceiver, SharedMember, PacketIdOwner {
   readonly clientId: string
   /** Takes QoS 0; null: that goes through its queue. */
   readonly live: LiveReceiver | null
@@ -84,6 +86,9 @@ export class Session implements Destination, LiveReceiver, SharedMember {
   expiryMs: number
   /** What is published when its connection has ended without a normal DISCONNECT; null: nothing, or not any more. */
   will: Will | null = null
+  readonly receivedIds: ReceivedIds
+  /** What keeps its packet ids of QoS 2 on disk; null: nothing does. */
+  readonly #keptIds: SessionIds | null
   /** Made with the first subscription that needs it. */
   queue: Queue | null = null
   /** Messages of QoS 0 it did not get. */
@@ -113,6 +118,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.kept = kept
     this.live = kept !== null && host.limits.sessionQueueQos0 ? null : this
     this.#host = host
+    this.#keptIds = kept?.keepIds(this) ?? null
+    this.receivedIds = new ReceivedIds(host.router, this.#keptIds)
   }
 
   // ---- connections
@@ -144,6 +151,22 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     this.#source?.detach()
   }
 
+  // ---- packet ids on disk
+
+  get keepsIds(): boolean {
+    return this.#keptIds !== null
+  }
+
+  idsToKeep(): PacketIdRecord {
+    const { sent, released } = this.#deliveries?.idsToKeep(this.#source?.number ?? NO_SOURCE) ?? NO_PACKET_IDS
+    return { held: this.receivedIds.toKeep(), sent, released }
+  }
+
+  idsKept(): void {
+    this.receivedIds.kept()
+    this.#deliveries?.idsKept()
+  }
+
   /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. Resolves when the disk knows that; null: it knew nothing of it. */
   end(): Promise<void> | null {
     const { router } = this.#host
@@ -151,6 +174,8 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     for (const binding of this.#bindings.values()) router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
     for (const subscription of this.#named.values()) subscription.close()
+    this.receivedIds.close()
+    this.#keptIds?.end()
     this.#attachment = null
     if (this.kept !== null) return this.kept.end(filters)
     this.#source?.close()
@@ -159,9 +184,11 @@ export class Session implements Destination, LiveReceiver, SharedMember {
 
   // ---- the disk
 
-  /** A session of before this start, away: what it had subscribed to. */
-  restore(subscriptions: readonly KeptSubscription[]): void {
+  /** A session of before this start, away: what it had subscribed to, and the packet ids it had in use. */
+  restore(subscriptions: readonly KeptSubscription[], packetIds: PacketIdRecord): void {
     if (this.kept?.queue != null) this.#takeQueue(this.kept.queue)
+    this.receivedIds.restore(packetIds.held)
+    if (packetIds !== NO_PACKET_IDS) this.#takeDeliveries().restore(packetIds, this.#source?.number ?? NO_SOURCE)
     for (const subscription of subscriptions) {
       const retainHandling = subscription.isOwedRetained ? RETAINED_ALWAYS : RETAINED_NEVER
       const refused = this.#restore({ ...subscription, retainHandling })
@@ -406,7 +433,7 @@ export class Session implements Destination, LiveReceiver, SharedMember {
     const { counters, identities, limits } = this.#host
     // A later connection may have a larger window than this one.
     const mostInFlight = this.expiryMs > 0 ? limits.inflight : (this.#attachment?.window ?? limits.inflight)
-    this.#deliveries = new Deliveries({ counters, identities, mostInFlight })
+    this.#deliveries = new Deliveries({ counters, identities, kept: this.#keptIds, mostInFlight })
     if (this.#attachment !== null) this.#deliveries.attach(this.#attachment)
     return this.#deliveries
   }

@@ -111,11 +111,11 @@ export class Sessions {
 
   /** Sessions of before this start, all of them away. */
   restore(restored: readonly RestoredSession[]): void {
-    for (const { session: kept, will, subscriptions } of restored) {
+    for (const { session: kept, will, subscriptions, packetIds } of restored) {
       const { clientId, expiryMs } = kept
       const session = new Session({ clientId, expiryMs, kept }, this.#host)
       session.will = will
-      session.restore(subscriptions)
+      session.restore(subscriptions, packetIds)
       this.#add(session)
       this.#stayAway(session, kept)
     }
