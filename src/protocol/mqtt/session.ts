@@ -170,7 +170,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. Resolves when the disk knows that; null: it knew nothing of it. */
   end(): Promise<void> | null {
     const { router } = this.#host
-    const filters = [...this.subscriptions()].map(({ filter }) => filter)
+    const filters = this.kept === null ? [] : Array.from(this.subscriptions(), ({ filter }) => filter)
     for (const binding of this.#bindings.values()) router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
     for (const subscription of this.#named.values()) subscription.close()
