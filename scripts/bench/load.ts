@@ -81,6 +81,8 @@ const FREEZE_MS = 2000
 const SILENCE_MS = 1000
 const DRAIN_DEADLINE_MS = 20_000
 const POLL_MS = 10
+/** What passes at a fixed rate before it is measured. */
+const PACE_SETTLE_MS = 500
 const ABSENT = 'bench-absent'
 
 interface Publisher {
@@ -114,6 +116,8 @@ class Generator {
   /** The client that was away is back. */
   #isReplaying = false
   #isScheduled = false
+  /** The rate is fixed from now on. */
+  #isPaced = false
   /** Counts on; whose turn it is to send. */
   #turn = 0
   #fault: Error | null = null
@@ -137,9 +141,9 @@ class Generator {
   async #measure(): Promise<LoadResult> {
     await this.#connectAll()
     this.#isSending = true
-    if (this.#load.ratePerS > 0) this.#startPace()
-    else this.#startWindows()
+    this.#startWindows()
     await this.#watch(this.#order.warmUpS * 1000)
+    if (this.#load.ratePerS > 0) await this.#slowDown()
 
     const measured = await this.#measuredPart()
     let frozen: MeasuredPart | null = null
@@ -308,7 +312,7 @@ class Generator {
       publisher.unacked--
       this.#acked++
     }
-    if (this.#load.ratePerS === 0) connection.afterRead = () => this.#fillWindow(publisher)
+    connection.afterRead = () => this.#fillWindow(publisher)
     if (this.#load.qos < 2) return
     const fill = connection.afterRead
     connection.afterRead = () => {
@@ -328,7 +332,7 @@ class Generator {
 
   /** QoS 1 and 2: as many frames as the window has room for, in one write or at the end of the ring in two. */
   #fillWindow(publisher: Publisher): void {
-    if (!this.#isSending) return
+    if (!this.#isSending || this.#isPaced) return
     let room = this.#load.window - publisher.unacked
     while (room > 0) {
       const count = Math.min(room, PACKET_IDS - publisher.next)
@@ -365,6 +369,17 @@ class Generator {
         this.#schedule()
       })
     }
+  }
+
+  /**
+   * From as fast as it can to the fixed rate. A broker that is compiled as it runs would be measured while that is done: at a low rate
+   * it takes a quarter of a minute.
+   */
+  async #slowDown(): Promise<void> {
+    this.#isPaced = true
+    await this.#drain()
+    this.#startPace()
+    await this.#watch(PACE_SETTLE_MS)
   }
 
   /** A fixed rate: the loop turns without rest (the core is ours) and sends each message at its time, stamped with it. */

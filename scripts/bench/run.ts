@@ -152,7 +152,7 @@ ${SCENARIOS.map(({ name, title }) => `* **${name}**: ${title}.`).join('\n')}
 Rates are deliveries per second where there is a subscriber, acknowledgements per second where there is none. QoS 0 publishers
 write 64 KiB at a time and have a bounded number of messages under way, so that no broker is made to drop.
 
-**latency, frozen.** From the write of a message to its read by the subscriber. \`frozen\` shows the 99th percentile while another subscriber of the same
+**latency, frozen.** From the write of a message to its read by the subscriber, after a warm-up at full speed. \`frozen\` shows the 99th percentile while another subscriber of the same
 messages has stopped reading, by what it was before; all brokers run with their default limits there, and the messages fill them.
 
 **connecting, idle-memory.** The figures stand for themselves, the ratio is for information.

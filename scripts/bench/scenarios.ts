@@ -21,7 +21,7 @@ export interface Load {
   readonly payloadBytes: number
   /** QoS 1 and 2: unfinished messages per publisher. QoS 0: messages on their way through the broker, all publishers together. */
   readonly window: number
-  /** Messages per second of all publishers together; 0: as many as the windows allow. */
+  /** Messages per second of all publishers together, once warmed up; 0: as many as the windows allow. */
   readonly ratePerS: number
   readonly sink: Sink
   /** Connections that are opened first, many at once, and stay without a word. */
@@ -136,7 +136,7 @@ export const SCENARIOS: readonly Scenario[] = [
     name: 'frozen',
     title:
       'QoS 1, 3,000 B, 10 publishers to 1 subscriber at 2,000 messages/s: 99th percentile before and while a second subscriber reads nothing',
-    load: { ...FAN_IN, payloadBytes: 3000, ratePerS: 2000, freezes: true },
+    load: { ...FAN_IN, payloadBytes: 3000, window: 1, ratePerS: 2000, freezes: true },
     limits: 'default',
     shows: 'frozen',
     bar: figure(1.25),
