@@ -36,7 +36,11 @@ const PROJECT = resolve(import.meta.dirname, '..')
 export const ARCHITECTURES: readonly Architecture[] = ['x64', 'arm64']
 
 /** Bounds the heap for a 512 MB board; see docs/executable.md. `npm start` and `npm run demo` pass the same. */
-export const V8_FLAGS: readonly string[] = ['--max-old-space-size=128', '--max-semi-space-size=2']
+export const V8_FLAGS: readonly string[] = [
+  '--max-old-space-size=128',
+  '--max-semi-space-size=2',
+  '--no-parallel-scavenge',
+]
 
 const ENTRY = join(PROJECT, 'src/executable.ts')
 const LAUNCHER = join(PROJECT, 'src/launch.ts')

@@ -161,6 +161,8 @@ mosquitto runs with \`max_inflight_messages 1000\`, \`max_queued_messages 0\` (n
 drops. Sluice gets limits as wide: \`inflight\` and \`receive_max\` 1000, \`session_queue\` 10,000,000 messages, \`output_per_client\`
 256 MiB, \`memory\` 1 GiB; it runs from its sources with the V8 flags of the executable.
 
+**offline-in, offline-replay.** The session is one of MQTT 3.1.1 without clean session, subscribed at QoS 1. mosquitto and aedes keep it in memory, Sluice on disk.
+
 **durable-ingress.** Sluice keeps each message in the outbox of a route whose upstream refuses connections, and acknowledges it
 after fdatasync. mosquitto is measured three times, never writing anything: *fan-in* hands each message to a subscriber, which is its figure for QoS 1 in
 memory from these publishers, and what Sluice is compared with; *kept* has a persistent session whose client is away, so that it keeps each message in memory;

@@ -135,8 +135,8 @@ export const SCENARIOS: readonly Scenario[] = [
     ...IN_MEMORY,
     name: 'frozen',
     title:
-      'QoS 1, 3,000 B, 10 publishers to 1 subscriber at 2,000 messages/s: 99th percentile before and while a second subscriber reads nothing',
-    load: { ...FAN_IN, payloadBytes: 3000, window: 1, ratePerS: 2000, freezes: true },
+      'QoS 1, 256 B, 10 publishers to 1 subscriber at 2,000 messages/s: 99th percentile before and while a second subscriber reads nothing',
+    load: { ...FAN_IN, window: 1, ratePerS: 2000, freezes: true },
     limits: 'default',
     shows: 'frozen',
     bar: figure(1.25),
@@ -156,6 +156,21 @@ export const SCENARIOS: readonly Scenario[] = [
     load: IDLE,
     shows: 'memory',
     bar: figure(12),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'offline-in',
+    title: 'QoS 1, 256 B, 10 publishers with window 20 into the session of a client that is away',
+    load: { ...FAN_IN, subscribers: 0, sink: 'returning-session' },
+    bar: times(1),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'offline-replay',
+    title: 'the same: what the client gets per second when it comes back',
+    load: { ...FAN_IN, subscribers: 0, sink: 'returning-session' },
+    shows: 'replay',
+    bar: times(1),
   },
   {
     ...ON_DISK,
