@@ -355,6 +355,36 @@ const RETAINING: readonly Transcript[] = [
       says(a, s.publish('t', '', 0x31)),
     ]),
   ),
+  ...[0, 1, 2].flatMap(qos =>
+    [0, 1, 2].flatMap(granted =>
+      both(`is sent what was retained at QoS ${qos} at a subscription at QoS ${granted}`, s => [
+        opens(a, s.connect('a')),
+        says(a, s.publish('t', 'old', 0x31)),
+        says(a, s.publish('t', 'x', 0x31 | (qos << 1), qos === 0 ? '' : '00 07')),
+        // Sluice answers when it is on the disk.
+        ...(qos === 0 ? [] : [hears(a, 2)]),
+        ...(qos === 2 ? [says(a, ack(0x62, '00 07'))] : []),
+        opens(b, s.connect('b')),
+        says(b, s.subscribe('00 01', ['t', `0${granted}`])),
+        ...(Math.min(qos, granted) === 1 ? [answers(b, 0x40)] : []),
+        ...(Math.min(qos, granted) === 2 ? [answers(b, 0x50), answers(b, 0x70)] : []),
+        says(a, s.publish('t', 'later', 0x31)),
+        says(a, s.publish('t', '', 0x31)),
+      ]),
+    ),
+  ),
+  transcript('wants nothing of its own, retained or not', 5, s => [
+    opens(a, s.connect('a')),
+    says(a, s.publish('t', 'x', 0x31)),
+    says(a, s.subscribe('00 01', ['t', '04'])),
+    says(a, s.publish('t', '', 0x31)),
+  ]),
+  transcript('shares a subscription to what is retained', 5, s => [
+    opens(a, s.connect('a')),
+    says(a, s.publish('t', 'x', 0x31)),
+    says(a, s.rawSubscribe('00 01', `$share/${s.unique}/${s.unique}/t`, '00')),
+    says(a, s.publish('t', '', 0x31)),
+  ]),
 ]
 
 const SESSIONS: readonly Transcript[] = [
@@ -511,6 +541,18 @@ export const DIFFERENCES: readonly Difference[] = [
     ['subscribes to overlapping filters'],
     'delivers the message once for each filter',
     'left open by section 3.3.4; Sluice sends it once, at the highest QoS [MQTT-3.3.4-2]',
+  ),
+  mosquitto(
+    NEW,
+    ['wants nothing of its own, retained or not'],
+    'sends the retained message to the client that published it',
+    'nothing is forwarded to a connection of the publishing client [MQTT-3.8.3-3]',
+  ),
+  mosquitto(
+    NEW,
+    ['shares a subscription to what is retained'],
+    'sends the retained message',
+    'section 4.8.2: retained messages are not sent to a session when it first subscribes to a shared subscription',
   ),
   mosquitto(
     BOTH,
