@@ -160,6 +160,34 @@ describe('MQTT.js', () => {
     })
   }
 
+  test('5.0: topic aliases both ways, and subscription identifiers', async () => {
+    const address = `mqtt://127.0.0.1:${port}`
+    const subscriber = await mqtt.connectAsync(address, { protocolVersion: 5, properties: { topicAliasMaximum: 3 } })
+    const publisher = await mqtt.connectAsync(address, {
+      protocolVersion: 5,
+      autoUseTopicAlias: true,
+      autoAssignTopicAlias: true,
+    })
+    const received: string[] = []
+    let aliased = 0
+    subscriber.on('message', (topic, payload, { properties }) => {
+      received.push(`${topic} ${payload} ${[properties?.subscriptionIdentifier].flat().sort().join('+')}`)
+      if (properties?.topicAlias !== undefined) aliased++
+    })
+    await subscriber.subscribeAsync('alias/#', { qos: 1, properties: { subscriptionIdentifier: 7 } })
+    await subscriber.subscribeAsync('alias/+/odd', { qos: 0, properties: { subscriptionIdentifier: 9 } })
+    const expected: string[] = []
+    for (let n = 0; n < 100; n++) {
+      const topic = `alias/${n % 5}/${n % 2 === 0 ? 'even' : 'odd'}`
+      await publisher.publishAsync(topic, `${n}`, { qos: 1 })
+      expected.push(`${topic} ${n} ${n % 2 === 0 ? '7' : '7+9'}`)
+    }
+    await eventually(() => received.length === expected.length, { what: 'all messages' })
+    expect(received).toEqual(expected)
+    expect(aliased).toBeGreaterThan(20)
+    await Promise.all([subscriber.endAsync(), publisher.endAsync()])
+  })
+
   test('5.0: request and response with their properties', async () => {
     const address = `mqtt://127.0.0.1:${port}`
     const service = await mqtt.connectAsync(address, { protocolVersion: 5 })

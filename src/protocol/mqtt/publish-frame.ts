@@ -314,12 +314,12 @@ export class PublishWriter {
       if (alias !== 0) {
         return this.#headerWith(alias, first, topic, topicFrom, topicFrom, packetId, propertiesBytes, payloadBytes)
       }
-      const next = aliases.next
+      const offered = aliases.offer()
       if (
-        next !== 0 &&
-        this.#headerWith(next, first, topic, topicFrom, topicTo, packetId, propertiesBytes, payloadBytes)
+        offered !== 0 &&
+        this.#headerWith(offered, first, topic, topicFrom, topicTo, packetId, propertiesBytes, payloadBytes)
       ) {
-        aliases.takeNext()
+        aliases.take()
         return true
       }
     }

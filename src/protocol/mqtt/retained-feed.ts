@@ -10,7 +10,7 @@ import type { Queue } from '../../core/queue.ts'
 import { recordBytes, recordClientId } from '../../model/message.ts'
 import type { Deliveries } from './deliveries.ts'
 import { PUBLISH_RETAIN } from './publish-frame.ts'
-import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
+import type { SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, grantedQos, isNoLocal, retainedNote } from './subscription-note.ts'
 
 /** Topics looked at at once, when a client has subscribed or has room again: mostly that is all there is. */
@@ -171,14 +171,13 @@ export class RetainedFeed {
 
   #deliver({ slab: { bytes }, at }: RetainedMessage, note: number): void {
     const queue = this.#queue()
-    const isOwn = recordClientId(bytes, at) === this.#clientId
-    if (isOwn && isNoLocal(note)) return // [MQTT-3.8.3-3]
+    if (isNoLocal(note) && recordClientId(bytes, at) === this.#clientId) return // [MQTT-3.8.3-3]
     if (deliveredQos(bytes, at, note) > 0 && queue !== null) {
       queue.takeMoved(bytes.subarray(at, at + recordBytes(bytes, at)), retainedNote(note), false)
       queue.pump()
       return
     }
-    const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiers.ofRecord(bytes, at, isOwn)
+    const identifiers = this.#identifiers.ofRecord(bytes, at)
     const unsendable = this.#deliveries.send(NO_SOURCE, bytes, at, 0, 0, PUBLISH_RETAIN, identifiers) // 3.1.1 [MQTT-3.3.1-8]
     if (unsendable === 'too_large') this.#onTooLarge() // [MQTT-3.1.2-25]
   }

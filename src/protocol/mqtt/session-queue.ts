@@ -2,7 +2,7 @@ import type { Queue } from '../../core/queue.ts'
 import { recordClientId } from '../../model/message.ts'
 import type { Deliveries, Source } from './deliveries.ts'
 import { PUBLISH_DUP } from './publish-frame.ts'
-import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
+import type { SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
 
 /** The source of what a session's own subscriptions select: the session's queue. While there is no connection it fills: 3.1.1 [MQTT-3.1.2-5]. */
@@ -51,14 +51,10 @@ export class SessionQueue implements Source {
     }
     const qos = deliveredQos(bytes, at, note)
     const flags = retainFlag(bytes, at, note) | (attempts > 0 && qos > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1], [MQTT-3.3.1-2]
-    const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(bytes, at)
+    const identifiers = this.#identifiers.ofRecord(bytes, at)
     const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#queue.reject(position, unsendable)
     else if (qos === 0) this.#queue.settle(position)
-  }
-
-  #identifiersOf(bytes: Buffer, at: number): Buffer {
-    return this.#identifiers.ofRecord(bytes, at, recordClientId(bytes, at) === this.#clientId)
   }
 
   pump(): void {

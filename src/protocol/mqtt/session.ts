@@ -38,7 +38,7 @@ import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
 import { SharedSupply } from './shared-supply.ts'
 import { StreamSupply } from './stream-supply.ts'
-import { identifierProperty, NO_IDENTIFIERS, SubscriptionIdentifiers } from './subscription-identifiers.ts'
+import { identifierProperty, SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
 
@@ -102,7 +102,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   /** null: away. */
   #attachment: Attachment | null = null
   readonly #bindings = new Map<string, Binding>()
-  readonly #identifiers = new SubscriptionIdentifiers()
+  readonly #identifiers: SubscriptionIdentifiers
   /** By filter; those that have ended stay until the last of their messages is answered. */
   readonly #named = new Map<string, NamedSubscription>()
   #source: SessionQueue | null = null
@@ -114,6 +114,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   constructor({ clientId, expiryMs, kept }: SessionIdentity, host: SessionHost) {
     this.clientId = clientId
+    this.#identifiers = new SubscriptionIdentifiers(clientId)
     this.expiryMs = expiryMs
     this.kept = kept
     this.live = kept !== null && host.limits.sessionQueueQos0 ? null : this
@@ -446,8 +447,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   deliverRun(run: Run, topic: string, note: number): void {
     if (isNoLocal(note) && recordClientId(run.prefix.bytes, 0) === this.clientId) return // [MQTT-3.8.3-3]
-    const identifiers = this.#identifiers.isEmpty ? NO_IDENTIFIERS : this.#identifiersOf(run, topic)
-    this.#write(run, topic, note, identifiers)
+    this.#write(run, topic, note, this.#identifiers.ofRun(run, topic))
   }
 
   deliverShared(run: Run, topic: string, { note, identifiers }: Membership): void {
@@ -475,10 +475,6 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     }
     counters.messagesOut[0] += run.count - tooLarge
     this.#sentLive += run.count - tooLarge
-  }
-
-  #identifiersOf(run: Run, topic: string): Buffer {
-    return this.#identifiers.ofTopic(topic, recordClientId(run.prefix.bytes, 0) === this.clientId)
   }
 
   // ---- QoS 1 and 2: from queues

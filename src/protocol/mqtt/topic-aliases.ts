@@ -4,16 +4,18 @@ import { isTopicAt } from './topic.ts'
 export const ALIAS_BYTES = 3
 /** Topics up to this length get one: the names of all that have one are kept for each client. */
 const MAX_TOPIC_BYTES = 1024
+/** Topics without an alias that are remembered as sent. */
+const SENT_TOPICS = 64
 
 /**
- * Topic aliases towards one client, for the time of its connection [MQTT-3.3.2-7]. A topic gets one when it is sent for the second time among as many topics as
- * there are aliases, and keeps it; when all are given away the others go without. Asked for each message in turn: what is said holds for the topic last
+ * Topic aliases towards one client, for the time of its connection [MQTT-3.3.2-7]. A topic gets one when it is sent again among the last few without one,
+ * and keeps it; when all are given away the others go without. Asked for each message in turn: what is said holds for the topic last
  * looked for.
  */
 export class TopicAliases {
   readonly #most: number
   readonly #byTopic = new Map<string, number>()
-  /** Sent once, without an alias; the oldest first. */
+  /** The last that were sent once, without an alias; the oldest first. */
   readonly #sentOnce = new Set<string>()
   #bytes: Buffer = Buffer.alloc(0)
   #topic = ''
@@ -34,23 +36,27 @@ export class TopicAliases {
     return this.#alias
   }
 
-  /** An alias that the topic without one may be given now; 0: none. A topic that is no longer than the property is worth none. */
-  get next(): number {
+  /**
+   * The topic, which has no alias, is about to be sent: returns the one it may be given with that; 0: none. A topic that is no longer than the property is
+   * worth none.
+   */
+  offer(): number {
     const { length } = this.#bytes
     if (this.#byTopic.size === this.#most || length <= ALIAS_BYTES || length > MAX_TOPIC_BYTES) return 0
     if (this.#sentOnce.has(this.#topic)) return this.#byTopic.size + 1
     for (const oldest of this.#sentOnce) {
-      if (this.#sentOnce.size < this.#most) break
+      if (this.#sentOnce.size < SENT_TOPICS) break
       this.#sentOnce.delete(oldest)
     }
     this.#sentOnce.add(this.#topic)
     return 0
   }
 
-  /** The client has been told that `next` stands for the topic. */
-  takeNext(): void {
+  /** The client has been told that the alias offered stands for the topic. */
+  take(): void {
     this.#sentOnce.delete(this.#topic)
     this.#alias = this.#byTopic.size + 1
     this.#byTopic.set(this.#topic, this.#alias)
+    if (this.#byTopic.size === this.#most) this.#sentOnce.clear()
   }
 }

@@ -35,7 +35,7 @@ const feedOf = (turns: FeedTurns) =>
     clientId: 'c1',
     queue: () => null,
     deliveries: { credit: () => Number.POSITIVE_INFINITY, send: () => null },
-    identifiers: new SubscriptionIdentifiers(),
+    identifiers: new SubscriptionIdentifiers('c1'),
     onTooLarge: () => undefined,
   })
 
