@@ -33,7 +33,8 @@ const CONVERSATIONS_A_ROUND = 5_000
 /** As the server logs it. */
 const LEFT_BY_ITSELF = new Set(['disconnected', 'closed by the client'])
 const MEMORY_BYTES = 64 * 1024 ** 2
-const LIMITS = { clients: 200, subscriptionsPerSession: 20 } as const
+/** Sessions that outlive their connections end after a second, so that their number does not grow. */
+const LIMITS = { clients: 200, subscriptionsPerSession: 20, sessionExpiryMaxMs: 1_000 } as const
 
 /** Says `frames` frames in all, and rejects with the seed when something does not hold. */
 export async function fuzz({

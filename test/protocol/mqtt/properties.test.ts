@@ -3,7 +3,7 @@ import { bytes, packet, text, type WireClient } from '../../support/wire.ts'
 import { connect5, hearsDisconnect, hearsRefusedConnack, letIn } from './packets.ts'
 import { type Scene, transcript } from './transcript.ts'
 
-/** A packet with these properties; null: without the length too, where it may be left out. */
+/** A packet with these properties. */
 interface Kind {
   readonly name: string
   readonly isFirst: boolean
@@ -26,6 +26,9 @@ const KINDS = {
   },
   PUBLISH: { name: 'PUBLISH', isFirst: false, says: properties => packet(0x30, text('a'), listed(properties), 'x') },
   PUBACK: { name: 'PUBACK', isFirst: false, says: properties => packet(0x40, '00 01 00', listed(properties)) },
+  PUBREC: { name: 'PUBREC', isFirst: false, says: properties => packet(0x50, '00 01 00', listed(properties)) },
+  PUBREL: { name: 'PUBREL', isFirst: false, says: properties => packet(0x62, '00 01 00', listed(properties)) },
+  PUBCOMP: { name: 'PUBCOMP', isFirst: false, says: properties => packet(0x70, '00 01 00', listed(properties)) },
   SUBSCRIBE: {
     name: 'SUBSCRIBE',
     isFirst: false,
@@ -58,7 +61,7 @@ const PROPERTIES: readonly (readonly [id: string, value: string, kinds: readonly
   ['19', '01', ['CONNECT']],
   ['1a', '00 01 61', []],
   ['1c', '00 01 61', []],
-  ['1f', '00 01 61', ['PUBACK', 'DISCONNECT']],
+  ['1f', '00 01 61', ['PUBACK', 'PUBREC', 'PUBREL', 'PUBCOMP', 'DISCONNECT']],
   ['21', '00 01', ['CONNECT']],
   ['22', '00 01', ['CONNECT']],
   ['23', '00 01', ['PUBLISH']],

@@ -163,7 +163,7 @@ describe('PUBLISH and delivery, 5.0', () => {
     ['95', 'a packet over the announced maximum [MQTT-3.2.2-15]', bytes('30 ff ff ff 7f 00')],
     ['82', 'AUTH without a method', bytes('f0 00')],
     ['82', 'a packet only a server sends', CONNACK_5],
-    ['81', 'an unknown reason in PUBACK', packet(0x40, '00 01 55')],
+    ['81', 'an unknown reason in PUBACK [MQTT-3.4.2-1]', packet(0x40, '00 01 55')],
     ['81', 'a foreign property in PUBACK', packet(0x40, '00 01 00 02 01 00')],
     ['81', 'an unknown reason in DISCONNECT', bytes('e0 01 8e')],
     ['82', 'a session expiry in DISCONNECT that CONNECT did not have', bytes('e0 07 00 05 11 00 00 00 05')],
