@@ -146,14 +146,18 @@ describe('a running gateway', () => {
   })
 
   test('carries messages from `sluice pub` to `sluice sub`', async () => {
-    for (const version of ['3.1', '3.1.1', '5']) {
+    for (const [version, qos] of [
+      ['3.1', '1'],
+      ['3.1.1', '2'],
+      ['5', '2'],
+    ] as const) {
       const subscribing = mqtt(
         'sub',
         '-t',
         'chat/+',
         '-v',
         '-q',
-        '1',
+        qos,
         '-C',
         '2',
         '-W',
@@ -168,7 +172,7 @@ describe('a running gateway', () => {
           .parse(await json('clients'))
           .some(({ id, subscriptions }) => id === `chat-${version}` && subscriptions === 1),
       )
-      expect((await mqtt('pub', '-t', 'chat/a', '-m', 'hello', '-q', '1', '-V', version)).status).toBe(0)
+      expect((await mqtt('pub', '-t', 'chat/a', '-m', 'hello', '-q', qos, '-V', version)).status).toBe(0)
       expect((await mqtt('pub', '-t', 'chat/b', '-n', '-V', version)).status).toBe(0)
       expect(await subscribing).toEqual({ status: 0, stdout: 'chat/a hello\nchat/b \n', stderr: '' })
     }

@@ -281,8 +281,8 @@ export class Deliveries {
         if (reason < FIRST_FAILURE) this.#release(packetId) // [MQTT-4.3.3-4], [MQTT-4.6.0-4]
         return
       case AwaitedAnswer.pubcomp:
-        // Sent again by a client that has not seen the PUBREL, as 3.1.1 permits.
-        this.#release(packetId)
+        // Sent again by a client that has not seen the PUBREL, as 3.1.1 permits. One that reads nothing would only pile up more of them.
+        if (!output.isFull && attachment.heldBack?.packets.isFull !== true) this.#release(packetId)
         return
       default:
         this.#counters.unknownAcks++

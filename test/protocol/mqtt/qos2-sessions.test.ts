@@ -264,6 +264,28 @@ describe('QoS 2 to a client whose session outlives its connection', () => {
   )
 
   transcript(
+    'a client that repeats a PUBREC and reads nothing piles up no answers',
+    async ({ client, broker }) => {
+      const { server } = broker
+      await subscriber(client)
+      await send(broker, 'x')
+      await client.hears(publish311('a', 'x', QOS2, '00 01'))
+      await client.says(pubrec('00 01')).hears(pubrel('00 01'))
+      client.socket.pause()
+      const storm = Buffer.concat(Array.from({ length: 25_000 }, () => pubrec('00 01')))
+      const flood = setInterval(() => {
+        if (client.socket.writableLength === 0) client.says(storm)
+      }, 1)
+      await eventually(() => (server.client('c1')?.outputBytes ?? 0) >= 100_000, { what: 'a full output' })
+      const before = server.counters.bytesIn
+      await eventually(() => server.counters.bytesIn > before + 1_000_000, { what: 'more PUBRECs' })
+      clearInterval(flood)
+      expect(server.client('c1')?.outputBytes).toBeLessThan(400_000)
+    },
+    { limits: { outputPerClientBytes: 100_000 } },
+  )
+
+  transcript(
     'a message of another source is not the session’s: after a crash only its id is known',
     async ({ client, broker }) => {
       await broker.core.queue('jobs', 'jobs')
