@@ -1,4 +1,5 @@
 import { describe, expect } from 'vitest'
+import { eventually } from '../../support/eventually.ts'
 import { bytes, packet, text } from '../../support/wire.ts'
 import {
   CONNACK_5,
@@ -209,4 +210,35 @@ describe('PUBLISH and delivery, 5.0', () => {
     await client.says(CONNECT_311, subscribe311('00 01', '#', '00')).hears(CONNACK_311, suback311('00 01', '00'))
     await client.says(publish311(topic, 'x')).hears(publish311(topic, 'x'))
   })
+
+  transcript(
+    'a publisher that limits.memory holds back for too long is disconnected with 0x97',
+    async ({ client, broker }) => {
+      const { memory } = broker.core
+      await client.says(CONNECT_5).hears(CONNACK_5)
+      memory.take(memory.limitBytes)
+      await client.says(publish5('a', 'x'), publish5('a', 'y')).hears(disconnect5('97'))
+      await client.hearsClose()
+      memory.give(memory.limitBytes)
+    },
+    { limits: { refuseDisconnectAfterMs: 100 } },
+  )
+
+  transcript(
+    'whose unfinished packet is one too much for the memory of all is disconnected with 0x97',
+    async ({ client, another, broker }) => {
+      await client.says(CONNECT_5).hears(CONNACK_5)
+      // Most of a packet of 1 MiB, the largest there may be.
+      const begun = Buffer.concat([bytes('30 fb ff 3f'), Buffer.alloc(1024 ** 2 - 100)])
+      for (let n = 0; n < 16; n++) {
+        const other = await another()
+        await other.says(connect5(`c${n}x`)).hears(CONNACK_5)
+        other.says(begun)
+      }
+      await eventually(() => broker.server.counters.bytesIn > 16 * begun.length, { what: 'what the others have begun' })
+      await client.says(begun).hears(disconnect5('97'))
+      await client.hearsClose()
+      expect(broker.server.clientCount).toBe(16)
+    },
+  )
 })
