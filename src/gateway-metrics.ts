@@ -61,6 +61,11 @@ export function gatewayMetrics({
       () => router.counters.acceptedBytes,
     ),
     gauge('sluice_clients', 'MQTT clients connected.', () => mqtt.clientCount),
+    gauge('sluice_sessions', 'MQTT sessions, by whether their client is connected or away.', () => [
+      { labels: { client: 'connected' }, value: mqtt.sessionCount - mqtt.awaySessionCount },
+      { labels: { client: 'away' }, value: mqtt.awaySessionCount },
+    ]),
+    gauge('sluice_shared_groups', 'Groups that share an MQTT subscription.', () => mqtt.groupCount),
     counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
     counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),
     counter(

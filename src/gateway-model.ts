@@ -30,6 +30,7 @@ import { messageDocument } from './gateway-message.ts'
 import { BrokerError } from './model/error.ts'
 import { type ExchangeName, exchangeName, type QueueName } from './model/names.ts'
 import { PLAIN_POLICY, type QueuePolicy } from './model/queue-policy.ts'
+import type { MqttServer } from './protocol/mqtt/server.ts'
 
 /** A look shows so much of a payload. */
 const PEEK_PAYLOAD_BYTES = 4096
@@ -43,22 +44,26 @@ export class RunningModel implements Model {
   readonly #declarations: Declarations
   readonly #identities: Identities
   readonly #forecasts: Forecasts
+  readonly #mqtt: MqttServer
 
   constructor({
     topology,
     declarations,
     identities,
     forecasts,
+    mqtt,
   }: {
     topology: Topology
     declarations: Declarations
     identities: Identities
     forecasts: Forecasts
+    mqtt: MqttServer
   }) {
     this.#topology = topology
     this.#declarations = declarations
     this.#identities = identities
     this.#forecasts = forecasts
+    this.#mqtt = mqtt
   }
 
   *exchanges(): Iterable<ExchangeStatus> {
@@ -94,18 +99,29 @@ export class RunningModel implements Model {
   }
 
   *queues(): Iterable<QueueStatus> {
-    for (const queue of this.#topology.queues()) yield this.#queueStatus(queue)
+    for (const queue of this.#topology.queues()) yield this.#namedStatus(queue)
+  }
+
+  *sessionQueues(): Iterable<QueueStatus> {
+    for (const { queue } of this.#mqtt.sessions()) {
+      if (queue !== null) yield this.#queueStatus(queue, { kind: 'session', origin: 'client' })
+    }
+    for (const queue of this.#mqtt.groupQueues()) yield this.#queueStatus(queue, { kind: 'group', origin: 'client' })
   }
 
   queue(name: QueueName): QueueStatus | undefined {
-    return this.#topology.has(name) ? this.#queueStatus(this.#topology.queue(name)) : undefined
+    return this.#topology.has(name) ? this.#namedStatus(this.#topology.queue(name)) : undefined
   }
 
-  #queueStatus(queue: Queue): QueueStatus {
+  #namedStatus(queue: Queue): QueueStatus {
+    return this.#queueStatus(queue, { kind: 'named', origin: this.#topology.originOf(queue.name) })
+  }
+
+  #queueStatus(queue: Queue, whose: Pick<QueueStatus, 'kind' | 'origin'>): QueueStatus {
     const { limits } = queue
     return {
       name: queue.name,
-      origin: this.#topology.originOf(queue.name),
+      ...whose,
       durable: queue.isDurable,
       consumers: queue.consumerCount,
       depth: queue.depth,
@@ -114,7 +130,7 @@ export class RunningModel implements Model {
       waiting: queue.waitingCount,
       parked: queue.isParked,
       oldest_age_ms: this.oldestAgeMs(queue),
-      limits: { messages: limits.messages, bytes: limits.bytes, age_ms: limits.ageMs, on_full: limits.onFull },
+      limits: { messages: limits.messages, bytes: limits.bytes, age_ms: finite(limits.ageMs), on_full: limits.onFull },
       lost_at_most: queue.lostAtMost,
       forecast: this.forecast(queue),
       policy: policyStatus(queue.policy),

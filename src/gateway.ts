@@ -1,4 +1,13 @@
-import type { ClientDetail, ClientSummary, Health, Overview, RouteStatus, UpstreamStatus } from './api/contract.ts'
+import type {
+  ClientDetail,
+  ClientSummary,
+  Health,
+  Overview,
+  RouteStatus,
+  SessionDetail,
+  SessionSummary,
+  UpstreamStatus,
+} from './api/contract.ts'
 import type { Gateway, PublishedMessage } from './api/gateway.ts'
 import { readBuild } from './assets.ts'
 import type { Upstream } from './bridge/upstream.ts'
@@ -17,10 +26,11 @@ import { RunningDefinitions } from './gateway-definitions.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
 import { RunningRetained } from './gateway-retained.ts'
+import { clientDetail, clientSummary, sessionDetail, sessionSummary } from './gateway-sessions.ts'
 import { RunningStreams } from './gateway-streams.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
-import type { ClientInfo, MqttServer } from './protocol/mqtt/server.ts'
+import type { MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
 
 export interface GatewayParts {
@@ -161,17 +171,29 @@ export class RunningGateway implements Gateway {
   }
 
   *clients(): Iterable<ClientSummary> {
-    for (const client of this.#parts.mqtt.clients()) yield summary(client)
+    for (const client of this.#parts.mqtt.clients()) yield clientSummary(client)
   }
 
   client(id: ClientId): ClientDetail | undefined {
     const client = this.#parts.mqtt.client(id)
-    if (client === undefined) return undefined
-    return { ...summary(client), filters: client.filters.map(({ filter, qos }) => ({ filter, qos })) }
+    return client === undefined ? undefined : clientDetail(client)
   }
 
   kick(id: ClientId): boolean {
     return this.#parts.mqtt.kick(id)
+  }
+
+  *sessions(): Iterable<SessionSummary> {
+    for (const session of this.#parts.mqtt.sessions()) yield sessionSummary(session)
+  }
+
+  session(id: ClientId): SessionDetail | undefined {
+    const session = this.#parts.mqtt.session(id)
+    return session === undefined ? undefined : sessionDetail(session)
+  }
+
+  endSession(id: ClientId): Promise<boolean> {
+    return this.#parts.mqtt.endSession(id)
   }
 
   *routes(): Iterable<RouteStatus> {
@@ -271,22 +293,6 @@ export class RunningGateway implements Gateway {
 function diskUse(store: Store): { used_bytes: number; free_bytes: number } {
   const { usedBytes, freeBytes } = store.disk
   return { used_bytes: usedBytes, free_bytes: freeBytes }
-}
-
-function summary(client: ClientInfo): ClientSummary {
-  return {
-    id: client.id,
-    protocol: `mqtt ${client.version}`,
-    address: client.address,
-    connected_at: new Date(client.connectedAtMs).toISOString(),
-    keep_alive_s: client.keepAliveS,
-    subscriptions: client.filters.length,
-    queued: client.queued,
-    in_flight: client.inFlight,
-    received: client.received,
-    delivered: client.sent,
-    dropped: client.dropped,
-  }
 }
 
 function whenFull({ limits, deadLetter }: Queue): string {

@@ -290,9 +290,7 @@ export const STATEMENTS_5: readonly Statement[] = [
   checked('4.8.2-1', 'A shared subscription is $share/ and a name of at least one character.'),
   checked('4.8.2-2', 'A share name has no /, + or #, and is followed by / and a filter.'),
   server('4.8.2-3', "A shared subscription is sent messages at each member's granted QoS at most."),
-  server('4.8.2-4', 'A QoS 2 delivery that was interrupted is completed with the same member.', {
-    moot: 'a shared subscription is granted QoS 1 at most',
-  }),
+  server('4.8.2-4', 'A QoS 2 delivery that was interrupted is completed with the same member.'),
   server('4.8.2-5', "If that member's session ends first, the message goes to nobody else."),
   server('4.8.2-6', 'A message a member refused with 0x80 or above goes to nobody else.'),
   both('4.9.0-1', 'The send quota begins between 1 and Receive Maximum.'),

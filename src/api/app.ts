@@ -19,6 +19,7 @@ import { mountOverview } from './routes/overview.ts'
 import { mountPublish } from './routes/publish.ts'
 import { mountQueues } from './routes/queues.ts'
 import { mountRetained } from './routes/retained.ts'
+import { mountSessions } from './routes/sessions.ts'
 import { mountStreams } from './routes/streams.ts'
 import { mountUpstreams } from './routes/upstreams.ts'
 import { problem, problemOf } from './status.ts'
@@ -50,6 +51,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountHealth(app, gateway)
   mountOverview(app, gateway, rates)
   mountClients(app, gateway)
+  mountSessions(app, gateway)
   mountExchanges(app, gateway)
   mountQueues(app, gateway)
   mountDeadLetters(app, gateway)

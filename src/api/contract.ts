@@ -86,10 +86,49 @@ const clientSummary = z.object({
 export type ClientSummary = z.infer<typeof clientSummary>
 export const clientList = z.array(clientSummary)
 
+/** What a session has subscribed to. */
+const subscription = z.object({
+  filter: z.string(),
+  /** Granted. */
+  qos: z.number(),
+  /** Not what its own client publishes. */
+  no_local: z.boolean(),
+  retain_as_published: z.boolean(),
+  /** Null: none. */
+  identifier: z.nullable(z.number()),
+})
+
+/** How long a session outlives a connection; 0: not at all; null: for good. */
+const session_expiry_ms = z.nullable(durationMs)
+
 export const clientDetail = z.extend(clientSummary, {
-  filters: z.array(z.object({ filter: z.string(), qos: z.number() })),
+  session_expiry_ms,
+  filters: z.array(subscription),
 })
 export type ClientDetail = z.infer<typeof clientDetail>
+
+const sessionSummary = z.object({
+  /** That of its client. */
+  id: z.string(),
+  connected: z.boolean(),
+  session_expiry_ms,
+  /** Until it ends unless its client comes back; null: that is connected, or the session does not end. */
+  ends_in_ms: z.nullable(durationMs),
+  subscriptions: count,
+  /** What waits for it outlives a restart. */
+  durable: z.boolean(),
+  /** Waiting in its queue, their bytes with those in flight, and sent without an acknowledgement yet. */
+  queued: count,
+  bytes: bytes,
+  in_flight: count,
+  delivered: count,
+  dropped: count,
+})
+export type SessionSummary = z.infer<typeof sessionSummary>
+export const sessionList = z.array(sessionSummary)
+
+export const sessionDetail = z.extend(sessionSummary, { filters: z.array(subscription) })
+export type SessionDetail = z.infer<typeof sessionDetail>
 
 export const ledger = z.object({
   accepted: count,
@@ -133,6 +172,8 @@ const queuePolicy = z.object({
 
 export const queue = z.object({
   name: z.string(),
+  /** named: declared by that name. session: what waits for a session. group: what waits for those that share a subscription. */
+  kind: z.enum(['named', 'session', 'group']),
   origin: z.enum(['config', 'api', 'client']),
   durable: z.boolean(),
   consumers: count,
@@ -149,7 +190,8 @@ export const queue = z.object({
   limits: z.object({
     messages: count,
     bytes: bytes,
-    age_ms: durationMs,
+    /** Null: none, which only queues of sessions and groups have. */
+    age_ms: z.nullable(durationMs),
     on_full: onFull,
   }),
   policy: queuePolicy,

@@ -22,6 +22,8 @@ import type {
   ReplayAnswer,
   ReplayRequest,
   RouteStatus,
+  SessionDetail,
+  SessionSummary,
   StreamDetail,
   StreamMessage,
   StreamReplayed,
@@ -58,7 +60,10 @@ export interface Model {
   bindings(): Iterable<BindingStatus>
   bind(request: BindingRequest): Promise<DeclareOutcome>
   unbind(request: BindingRequest): Promise<void>
+  /** Those that have been declared. */
   queues(): Iterable<QueueStatus>
+  /** Those of sessions and of groups that share a subscription. */
+  sessionQueues(): Iterable<QueueStatus>
   queue(name: QueueName): QueueStatus | undefined
   declareQueue(name: QueueName, request: QueueRequest): Promise<DeclareOutcome>
   /** With its messages and all its bindings. */
@@ -126,6 +131,10 @@ export interface Gateway {
   client(id: ClientId): ClientDetail | undefined
   /** Closes a client's connection; false if no such client is connected. */
   kick(id: ClientId): boolean
+  sessions(): Iterable<SessionSummary>
+  session(id: ClientId): SessionDetail | undefined
+  /** Ends a session, with what waits for it and the connection of its client. Resolves when that is durable; to false if there is none. */
+  endSession(id: ClientId): Promise<boolean>
   routes(): Iterable<RouteStatus>
   upstreams(): Iterable<UpstreamStatus>
   upstream(name: ConfiguredName): UpstreamStatus | undefined

@@ -118,7 +118,7 @@ export class Lane {
   readonly base: number
   readonly #owner: LaneOwner
   readonly #memory: MemoryBudget
-  readonly #durability: LaneDurability | null
+  #durability: LaneDurability | null
   readonly #keeps: KeptEnd
 
   #segments: Segment[] = []
@@ -816,6 +816,16 @@ export class Lane {
   }
 
   // ---- disk
+
+  /** One that was in memory only is kept on disk from now on; the next commit writes what is in it. */
+  keep(durability: LaneDurability): void {
+    this.#durability = durability
+    this.#tried.keep()
+    // Publishers were told long ago.
+    for (const segment of this.#segments) segment.forgetTickets()
+    this.unwritten = this.live
+    this.unwrittenBytes = this.bytes
+  }
 
   isDueThrough(ticket: number, withMarks: boolean): boolean {
     if (withMarks && this.#hasMarks) return true

@@ -104,7 +104,7 @@ export class Queue implements Keeper, LaneOwner {
   /** The byte limit holds for both together: an outbox and its dead letters. */
   sharesBytesWith: Queue | null = null
 
-  readonly #durability: Durability | null
+  #durability: Durability | null
   readonly #memory: MemoryBudget
   readonly #monotonicMs: () => number
   readonly #expiring: Set<Queue>
@@ -184,17 +184,23 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   #makeLane(number: number, stored: StoredLane | null): Lane {
-    const durability = this.#durability
     const lane = new Lane({
       base: this.#lanes.length * LANE_POSITIONS,
       owner: this,
       memory: this.#memory,
-      durability: durability === null ? null : { number, tickets: durability.tickets, store: durability.store },
+      durability: this.#durability === null ? null : laneDurability(this.#durability, number),
       stored,
       keeps: 'front',
     })
     this.#lanes.push(lane)
     return lane
+  }
+
+  /** One that was in memory only is durable from now on, with what is in it: from the next commit on, which is due at once. */
+  keep(durability: Durability): void {
+    this.#durability = durability
+    for (const [i, lane] of this.#lanes.entries()) lane.keep(laneDurability(durability, durability.numbers[i] ?? 0))
+    this.#dueNow()
   }
 
   /** A lane for the next higher priority; `number` is its own in the store. */
@@ -850,6 +856,17 @@ export class Queue implements Keeper, LaneOwner {
     lane.end(segment, index)
   }
 
+  /** Another queue has taken it over in this turn of the event loop: settled here, and written there by the commit that marks it here. */
+  handOver(position: number): void {
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
+    if (segment === null) return
+    this.#settleTime.settled(position, this.#monotonicMs)
+    this.ledger.inFlight--
+    this.ledger.settled++
+    this.#moved(lane, segment, position - lane.base - segment.first)
+  }
+
   /** Back to its place, and no attempt; the caller pumps when it wants it again. */
   requeue(position: number): void {
     const lane = this.#laneAt(position)
@@ -1011,6 +1028,8 @@ function isOlder(one: RecordAt, other: RecordAt): boolean {
   const boots = recordBoot(one.bytes, one.at) - recordBoot(other.bytes, other.at)
   return boots < 0 || (boots === 0 && recordAcceptedAt(one.bytes, one.at) < recordAcceptedAt(other.bytes, other.at))
 }
+
+const laneDurability = ({ tickets, store }: Durability, number: number): LaneDurability => ({ number, tickets, store })
 
 const unreadable = (queue: string): BrokerError =>
   new BrokerError(

@@ -207,6 +207,12 @@ export class Segment {
     return low
   }
 
+  /** Nobody waits for its entries to be written, and any commit may take them. */
+  forgetTickets(): void {
+    this.tickets.fill(0, 0, this.count)
+    for (let i = 0; i < this.count; i++) this.status[i] = this.statusAt(i) & ~TICKETED
+  }
+
   /** Moves entries [from, count) into a new segment; this one keeps the others. */
   splitAt(from: number): Segment {
     const at = this.offsetAt(from)

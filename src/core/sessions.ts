@@ -12,7 +12,8 @@
  *   `s` client id                  the session (SessionRecord, JSON)
  *   `f` client id, 0, filter       one subscription (JSON): no client id has U+0000
  *   `i` client id                  its packet ids of QoS 2 (session-ids.ts)
- *   `e` number (u32)               a queue to be emptied, whose session has ended: its name
+ *   `g` name                       the queue of a group that shares a subscription: its number (JSON)
+ *   `e` number (u32)               a queue to be emptied, whose session or group has ended: its name
  *
  * and under `w`:
  *
@@ -92,6 +93,7 @@ const key = (kind: string, ...rest: Buffer[]): Buffer =>
 
 const SESSIONS = key('s')
 const SUBSCRIPTIONS = key('f')
+const GROUPS = key('g')
 const ENDED_QUEUES = key('e')
 const WILLS = Buffer.from([StatePrefix.will])
 const KIND_BYTES = SESSIONS.length
@@ -99,6 +101,7 @@ const KIND_BYTES = SESSIONS.length
 const sessionKey = (clientId: string): Buffer => key('s', Buffer.from(clientId))
 const subscriptionKey = (clientId: string, filter: string): Buffer => key('f', Buffer.from(`${clientId}\0${filter}`))
 const willKey = (clientId: string): Buffer => Buffer.concat([WILLS, Buffer.from(clientId)])
+const groupKey = (name: string): Buffer => key('g', Buffer.from(name))
 const endedQueueKey = (number: number): Buffer => key('e', numberBytes(number))
 
 const queueName = (clientId: string): string => `session:${clientId}`
@@ -134,10 +137,16 @@ interface Parts {
   readonly queueLimits: QueueLimits
 }
 
+interface GroupRecord {
+  readonly queue: number
+}
+
 export class KeptSessions {
   readonly #parts: Parts
+  /** Queues of groups that share a subscription, by name of the group; those found that are not opened yet are null. */
+  readonly #groups = new Map<string, { readonly number: number; queue: Queue | null }>()
   #found: FoundSession[] = []
-  /** Queues whose sessions have ended, by number, and which of them are being emptied. */
+  /** Queues whose sessions or groups have ended, by number, and which of them are being emptied. */
   readonly #ended = new Map<number, Queue>()
   readonly #emptying = new Set<number>()
 
@@ -170,6 +179,11 @@ export class KeptSessions {
       const known = byClient.get(found.toString('utf8', KIND_BYTES))
       if (known !== undefined) known.packetIds = decodePacketIds(value)
     }
+    for await (const [found, value] of store.readState(GROUPS)) {
+      const { queue: number } = decodeDefinitionRecord<GroupRecord>(value)
+      this.#groups.set(found.toString('utf8', KIND_BYTES), { number, queue: null })
+      topology.claim(number)
+    }
     for await (const [found] of store.readState(ENDED_QUEUES)) topology.claim(found.readUInt32BE(KIND_BYTES))
     this.#found = [...byClient.values()]
   }
@@ -178,6 +192,7 @@ export class KeptSessions {
   async restore(): Promise<readonly RestoredSession[]> {
     const { store, topology, queueLimits } = this.#parts
     for (const { session } of this.#found) await session.restore()
+    for (const [name, group] of this.#groups) group.queue = await topology.openClaimed(group.number, name, queueLimits)
     for await (const [found, name] of store.readState(ENDED_QUEUES)) {
       const number = found.readUInt32BE(KIND_BYTES)
       this.#ended.set(number, await topology.openClaimed(number, name.toString(), queueLimits))
@@ -193,12 +208,49 @@ export class KeptSessions {
     return new KeptSession(clientId, { user: null, expiryMs: 0, awaySince: null, queue: null }, this, this.#parts)
   }
 
-  /** Empties what ended sessions have left; called every second. */
+  // ---- groups that share a subscription: durable once a session that outlives its connection has a part in one
+
+  /** Names of those that are kept. */
+  groupNames(): string[] {
+    return [...this.#groups.keys()]
+  }
+
+  /** The queue of a group that is kept; null: it is not. */
+  groupQueue(name: string): Queue | null {
+    return this.#groups.get(name)?.queue ?? null
+  }
+
+  /** Keeps the queue of a group, so far in memory, with what is in it. The disk knows when it knows of what comes after. */
+  keepGroup(name: string, queue: Queue): void {
+    const number = this.#parts.topology.keepClaimed(queue)
+    this.#groups.set(name, { number, queue })
+    this.#change(groupKey(name), encodeDefinitionRecord({ queue: number } satisfies GroupRecord))
+  }
+
+  /** Nobody has a part in the group any more: its queue goes with what is in it. False: it is not kept. */
+  endGroup(name: string): boolean {
+    const group = this.#groups.get(name)
+    if (group === undefined || group.queue === null) return false
+    this.#groups.delete(name)
+    this.#change(endedQueueKey(group.number), Buffer.from(name))
+    this.ended(group.number, group.queue)
+    this.#change(groupKey(name), null)
+    return true
+  }
+
+  #change(key: Buffer, value: Buffer | null): void {
+    // Whoever was promised something waits for a later change; a rejection says no more than that the gateway stops.
+    this.#parts.schedule.change({ key, value }).catch(() => undefined)
+  }
+
+  // ---- queues to be emptied
+
+  /** Empties what ended sessions and groups have left; called every second. */
   expire(): void {
     for (const [number, queue] of this.#ended) this.#empty(number, queue)
   }
 
-  /** The session of this queue has ended in the commit that is being gathered. */
+  /** The session or the group of this queue has ended in the commit that is being gathered. */
   ended(number: number, queue: Queue): void {
     this.#ended.set(number, queue)
     this.#empty(number, queue)

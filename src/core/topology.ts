@@ -19,7 +19,7 @@ import {
 } from './ledger-record.ts'
 import type { MemoryBudget } from './memory.ts'
 import { Mover } from './mover.ts'
-import { type AgeMs, Queue, type QueueLimits, type StoredQueue } from './queue.ts'
+import { type AgeMs, type Durability, Queue, type QueueLimits, type StoredQueue } from './queue.ts'
 import {
   decodeDefinition,
   defineQueue,
@@ -167,15 +167,19 @@ export class Topology {
       monotonicMs: this.#clock.monotonicMs,
       ageMs: this.#ageMs,
       expiring: this.#expiring,
-      durability: {
-        numbers,
-        schedule: this.#schedule,
-        tickets: this.#tickets,
-        store: this.#store,
-        ledgerKey: ledgerKey(number),
-      },
+      durability: this.#durability(numbers),
       stored,
     })
+  }
+
+  #durability(numbers: readonly number[]): Durability {
+    return {
+      numbers,
+      schedule: this.#schedule,
+      tickets: this.#tickets,
+      store: this.#store,
+      ledgerKey: ledgerKey(numbers[0] ?? 0),
+    }
   }
 
   #add(queue: Queue, definition: QueueDefinition): void {
@@ -379,6 +383,14 @@ export class Topology {
     // With its number goes a ledger: where there is none, a start takes it for lost, and counts.
     this.#schedule.touch(queue)
     return { number, queue }
+  }
+
+  /** A queue in memory is one from now on, with what is in it; its owner keeps the number. */
+  keepClaimed(queue: Queue): number {
+    const number = this.newNumber()
+    this.#store.nameQueue(number, queue.name)
+    queue.keep(this.#durability([number]))
+    return number
   }
 
   /**

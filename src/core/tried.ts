@@ -29,11 +29,17 @@ export class TriedMessages {
   readonly #byPosition: Map<number, Tried>
   /** Positions whose record on disk is to be written or deleted. */
   readonly #changed = new Set<number>()
-  readonly #isDurable: boolean
+  #isDurable: boolean
 
   constructor(byPosition: Map<number, Tried>, isDurable: boolean) {
     this.#byPosition = byPosition
     this.#isDurable = isDurable
+  }
+
+  /** It is kept on disk from now on. */
+  keep(): void {
+    this.#isDurable = true
+    for (const position of this.#byPosition.keys()) this.note(position)
   }
 
   get size(): number {

@@ -106,6 +106,13 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
     await sluiceJson('clients', 'kick', 'seen')
     await eventuallyPasses(() => expect(client.connected).toBe(false))
     await client.endAsync()
+    const kept = { clientId: 'kept', clean: false, reconnectPeriod: 0 }
+    await (await connectAsync(gateway.mqttUrl, kept)).endAsync()
+    await eventuallyPasses(async () =>
+      expect(await sluiceJson('clients', 'ls', '--away')).toMatchObject([{ id: 'kept' }]),
+    )
+    await sluiceJson('clients', 'kick', 'kept', '--end')
+    expect(await sluiceJson('clients', 'ls', '--away')).toEqual([])
   },
   async queues() {
     const queues = await sluiceJson('queues', 'ls')

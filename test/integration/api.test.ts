@@ -109,7 +109,13 @@ test('a client shows its subscriptions, and is gone when it is kicked', async ()
   const path = `/api/v1/clients/${encodeURIComponent('valve 7/ä')}`
   const client = await gateway.read(path, contract.clientDetail)
   expect(client).toMatchObject({ protocol: 'mqtt 3.1.1', subscriptions: 2, keep_alive_s: 60 })
-  expect(client.filters).toContainEqual({ filter: 'commands/#', qos: 1 })
+  expect(client.filters).toContainEqual({
+    filter: 'commands/#',
+    qos: 1,
+    no_local: false,
+    retain_as_published: false,
+    identifier: null,
+  })
   expect(client.address).toMatch(/^127\.0\.0\.1:\d+$/)
   expect((await gateway.request(path, { method: 'DELETE' })).status).toBe(204)
   expect(await device.closed).not.toBeNull()

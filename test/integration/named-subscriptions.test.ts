@@ -1,7 +1,8 @@
 import mqtt, { type MqttClient } from 'mqtt'
 import pino from 'pino'
 import { expect, test } from 'vitest'
-import { queue as queueStatus } from '../../src/api/contract.ts'
+import type * as z from 'zod/mini'
+import { queueList, sessionDetail, sessionList } from '../../src/api/contract.ts'
 import { Broker } from '../../src/broker.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { eventually } from '../support/eventually.ts'
@@ -26,26 +27,36 @@ async function startGateway(directory: TempDir) {
   const port = broker.addresses.get('mqtt')?.port ?? expect.fail('the gateway has no MQTT listener')
   const http = broker.addresses.get('http')?.port ?? expect.fail('the gateway has no HTTP listener')
   const clients: MqttClient[] = []
+  const request = (path: string, init: RequestInit = {}) => fetch(`http://127.0.0.1:${http}/api/v1/${path}`, init)
+  const get = async <T extends z.ZodMiniType>(path: string, schema: T): Promise<z.output<T>> =>
+    schema.parse(await (await request(path)).json())
+  const queue = async (name: string) =>
+    (await get('queues?all', queueList)).find(one => one.name === name) ?? expect.fail(`there is no queue ${name}`)
   return {
     port,
     connect: async (
       clientId: string,
       protocolVersion: 4 | 5,
-      { receiveMaximum = 65_535, clean = true }: { receiveMaximum?: number; clean?: boolean } = {},
+      {
+        receiveMaximum = 65_535,
+        clean = true,
+        onMessage,
+      }: { receiveMaximum?: number; clean?: boolean; onMessage?: (topic: string, payload: Buffer) => void } = {},
     ): Promise<MqttClient> => {
       const sessionExpiryInterval = clean ? 0 : 60
       const properties = protocolVersion === 5 ? { properties: { receiveMaximum, sessionExpiryInterval } } : {}
-      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, {
-        protocolVersion,
-        clientId,
-        reconnectPeriod: 0,
-        clean,
-        ...properties,
-      })
+      const options = { protocolVersion, clientId, reconnectPeriod: 0, clean, ...properties }
+      const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, options)
       clients.push(client)
+      // A session that is resumed is sent messages right behind CONNACK.
+      if (onMessage !== undefined) client.on('message', onMessage)
+      await new Promise((connected, failed) => client.once('connect', connected).once('error', failed))
       return client
     },
-    jobs: async () => queueStatus.parse(await (await fetch(`http://127.0.0.1:${http}/api/v1/queues/jobs`)).json()),
+    request,
+    get,
+    queue,
+    jobs: () => queue('jobs'),
     async [Symbol.asyncDispose]() {
       for (const client of clients) await client.endAsync(true)
       await broker.stop()
@@ -63,26 +74,57 @@ async function publish(client: MqttClient, texts: readonly string[]): Promise<vo
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, n) => `${n}`)
 
 for (const protocolVersion of [4, 5] as const) {
-  test(`MQTT.js, version ${protocolVersion}: two workers share a thousand jobs, each is done once`, async () => {
-    await using directory = await tempDir()
-    await using gateway = await startGateway(directory)
-    const done: string[][] = [[], []]
-    for (const [n, own] of done.entries()) {
-      const worker = await gateway.connect(`worker-${n}`, protocolVersion)
-      worker.on('message', (topic, payload) => own.push(`${topic} ${payload}`))
-      expect((await worker.subscribeAsync('$queue/jobs', { qos: 1 }))[0]?.qos).toBe(1)
-    }
-    await publish(await gateway.connect('boss', protocolVersion), numbers(1000))
-    await eventually(async () => (await gateway.jobs()).ledger.settled === 1000, { what: 'all jobs' })
-    expect(done.flat().sort()).toEqual(
-      numbers(1000)
-        .map(text => `jobs/${text} ${text}`)
-        .sort(),
-    )
-    // In turn among those with room.
-    for (const own of done) expect(own.length).toBeGreaterThan(300)
-  })
+  for (const filter of ['$queue/jobs', '$share/workers/jobs/#']) {
+    test(`MQTT.js, version ${protocolVersion}: two workers share a thousand jobs of ${filter}, each is done once`, async () => {
+      await using directory = await tempDir()
+      await using gateway = await startGateway(directory)
+      const done: string[][] = [[], []]
+      for (const [n, own] of done.entries()) {
+        const worker = await gateway.connect(`worker-${n}`, protocolVersion)
+        worker.on('message', (topic, payload) => own.push(`${topic} ${payload}`))
+        expect((await worker.subscribeAsync(filter, { qos: 1 }))[0]?.qos).toBe(1)
+      }
+      await publish(await gateway.connect('boss', protocolVersion), numbers(1000))
+      const name = filter.startsWith('$queue/') ? 'jobs' : filter
+      await eventually(async () => (await gateway.queue(name)).ledger.settled === 1000, { what: 'all jobs' })
+      expect(done.flat().sort()).toEqual(
+        numbers(1000)
+          .map(text => `jobs/${text} ${text}`)
+          .sort(),
+      )
+      // In turn among those with room.
+      for (const own of done) expect(own.length).toBeGreaterThan(300)
+    })
+  }
 }
+
+test('a group and the sessions that share it are shown, and end one by one', async () => {
+  await using directory = await tempDir()
+  await using gateway = await startGateway(directory)
+  const group = '$share/workers/jobs/#'
+  const away = await gateway.connect('away', 5, { clean: false })
+  await away.subscribeAsync(group, { qos: 1, rap: true, properties: { subscriptionIdentifier: 7 } })
+  await away.endAsync()
+  await publish(await gateway.connect('boss', 5), numbers(3))
+  expect(await gateway.queue(group)).toMatchObject({ kind: 'group', consumers: 0, depth: 3 })
+  const sessions = await gateway.get('sessions', sessionList)
+  expect(sessions.find(({ id }) => id === 'away')).toMatchObject({ connected: false, session_expiry_ms: 60_000 })
+  const { filters, ends_in_ms } = await gateway.get('sessions/away', sessionDetail)
+  expect(filters).toMatchObject([{ filter: group, qos: 1, retain_as_published: true, identifier: 7 }])
+  expect(ends_in_ms).toBeGreaterThan(0)
+  const present = await gateway.connect('present', 4)
+  const done: string[] = []
+  present.on('message', (_topic, payload) => done.push(payload.toString()))
+  await present.subscribeAsync(group, { qos: 0 })
+  await eventually(() => done.length === 3)
+  expect((await gateway.request('queues/$share%2Fworkers%2Fjobs%2F%23', { method: 'DELETE' })).status).toBe(404)
+  for (const id of ['away', 'present']) {
+    expect((await gateway.request(`sessions/${id}`, { method: 'DELETE' })).status).toBe(204)
+    expect((await gateway.request(`sessions/${id}`)).status).toBe(404)
+  }
+  await eventually(() => !present.connected)
+  expect((await gateway.get('queues?all', queueList)).map(({ name }) => name)).not.toContain(group)
+})
 
 test('jobs of a worker that dies, and of a gateway that restarts, are done by the next', async () => {
   await using directory = await tempDir()
@@ -126,8 +168,8 @@ for (const protocolVersion of [4, 5] as const) {
     await using directory = await tempDir()
     const read = async (gateway: Awaited<ReturnType<typeof startGateway>>, count: number): Promise<string[]> => {
       const texts: string[] = []
-      const reader = await gateway.connect('reader', protocolVersion, { clean: false })
-      reader.on('message', (_topic, payload) => texts.push(payload.toString()))
+      const onMessage = (_topic: string, payload: Buffer) => texts.push(payload.toString())
+      const reader = await gateway.connect('reader', protocolVersion, { clean: false, onMessage })
       await reader.subscribeAsync('$stream/history/first', { qos: 1 })
       await eventually(() => texts.length >= count)
       // Answered behind the acknowledgements.

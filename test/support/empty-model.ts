@@ -14,6 +14,7 @@ export const EMPTY_MODEL: Model = {
   bind: refuse,
   unbind: refuse,
   queues: () => [],
+  sessionQueues: () => [],
   queue: () => undefined,
   declareQueue: refuse,
   deleteQueue: refuse,

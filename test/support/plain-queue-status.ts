@@ -2,6 +2,7 @@ import type { QueueStatus } from '../../src/api/contract.ts'
 
 /** What the API says of a plain durable queue without consumers. */
 export const PLAIN_QUEUE_STATUS = {
+  kind: 'named',
   origin: 'config',
   durable: true,
   consumers: 0,

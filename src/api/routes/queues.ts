@@ -2,14 +2,16 @@ import type { Hono } from 'hono'
 import { BrokerError } from '../../model/error.ts'
 import { queueName } from '../../model/names.ts'
 import type { Gateway } from '../gateway.ts'
-import { readBody, readCount } from '../request.ts'
+import { readBody, readCount, readFlag } from '../request.ts'
 
 const PEEK_DEFAULT = 10
 
 /** Durable queues, what waits in them, and the routes that fill outboxes. */
 export function mountQueues(app: Hono, gateway: Gateway): void {
   const { model } = gateway
-  app.get('/api/v1/queues', c => c.json([...model.queues()]))
+  app.get('/api/v1/queues', c =>
+    c.json(readFlag(c, 'all') ? [...model.queues(), ...model.sessionQueues()] : [...model.queues()]),
+  )
   app.get('/api/v1/queues/:name', c => {
     const name = queueName(c.req.param('name'))
     const queue = model.queue(name)

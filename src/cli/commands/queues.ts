@@ -21,7 +21,8 @@ import { purgeQueue } from '../purge.ts'
 export function command(): Command {
   const list = withGateway(dressCommand(new Command('ls')))
     .description('All durable queues with depth, bytes, oldest message.')
-    .addHelpText('after', examples('sluice queues ls --json'))
+    .option('--all', 'those of MQTT sessions and of groups that share a subscription, too')
+    .addHelpText('after', examples('sluice queues ls --json', 'sluice queues ls --all'))
     .action(listQueues)
   const show = withGateway(dressCommand(new Command('show')))
     .description('One queue with its limits and its ledger.')
@@ -61,13 +62,14 @@ export function command(): Command {
     .addCommand(remove)
 }
 
-async function listQueues(options: GatewayOptions): Promise<void> {
-  const queues = await read(options, '/api/v1/queues', queueList)
+async function listQueues(options: GatewayOptions & { all?: true }): Promise<void> {
+  const queues = await read(options, `/api/v1/queues${options.all ? '?all' : ''}`, queueList)
   if (options.json) return printJson(queues)
   if (queues.length === 0) return console.log('there are no queues')
   console.log(
     table(queues, [
       { title: 'QUEUE', text: row => row.name },
+      ...(options.all ? [{ title: 'KIND', text: (row: QueueStatus) => row.kind }] : []),
       { title: 'DEPTH', text: row => shortCount(row.depth), align: 'right' },
       { title: 'IN FLIGHT', text: row => shortCount(row.in_flight), align: 'right' },
       { title: 'BYTES', text: row => shortSize(row.bytes), align: 'right' },
@@ -99,7 +101,7 @@ async function showQueue(name: string, options: GatewayOptions): Promise<void> {
       ['oldest', found.oldest_age_ms === null ? '-' : shortDuration(found.oldest_age_ms)],
       [
         'limits',
-        `${limits.messages} messages, ${shortSize(limits.bytes)}, age ${formatDuration(limits.age_ms)}, when full ${limits.on_full}`,
+        `${limits.messages} messages, ${shortSize(limits.bytes)}, ${limits.age_ms === null ? 'any age' : `age ${formatDuration(limits.age_ms)}`}, when full ${limits.on_full}`,
       ],
       ['policy', policyText(found)],
       ['dead letters', deadLetterText(found)],

@@ -26,6 +26,10 @@ export interface Supply {
   end(): void
   /** Delivers while there are messages and credit. */
   pump(): void
+  /**
+   * Gives a message of QoS 2 to somebody who sends it to this client; false: it is sent from here. `note` and `identifiers` are those of the subscription.
+   */
+  passOn(bytes: Buffer, at: number, position: number, note: number, identifiers: Buffer): boolean
   settle(position: number): void
   /** The client refuses it with this reason of PUBACK or PUBREC, 0x80 or above. */
   refuse(position: number, reason: number): void
@@ -70,16 +74,6 @@ export class NamedSubscription implements Source {
     this.#onEnd = onEnd
   }
 
-  /** The QoS granted. */
-  get qos(): QoS {
-    return this.#qos
-  }
-
-  /** Unsubscribed, with messages in flight. */
-  get isEnding(): boolean {
-    return this.#state === 'ending'
-  }
-
   get credit(): number {
     return this.#state === 'consuming' ? this.#deliveries.credit(this.#number, this.#qos) : 0
   }
@@ -93,6 +87,7 @@ export class NamedSubscription implements Source {
     const identifiers = this.#identifiers
     // A redelivery is a new PUBLISH, to whichever client has its turn, and no retransmission of the earlier one: DUP stays 0 [MQTT-3.3.1-3].
     const qos = this.#supply.isAsPublished ? deliveredQos(bytes, at, this.#note) : this.#qos
+    if (qos === 2 && this.#supply.passOn(bytes, at, position, this.#note, identifiers)) return
     const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#supply.skip(position, unsendable)
     else if (qos === 0) this.#supply.settle(position)

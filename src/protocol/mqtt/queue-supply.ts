@@ -45,6 +45,10 @@ export class QueueSupply implements Supply {
     this.#queue?.pump()
   }
 
+  passOn(): boolean {
+    return false
+  }
+
   settle(position: number): void {
     this.#queue?.settle(position)
   }

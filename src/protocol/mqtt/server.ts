@@ -1,6 +1,7 @@
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
+import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { KeptSessions, RestoredSession } from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
@@ -22,9 +23,29 @@ import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
 import { willOf } from './will.ts'
 
-/** A connected client at the moment of asking. */
-export interface ClientInfo {
+/** A session at the moment of asking. */
+export interface SessionInfo {
+  /** That of its client. */
   readonly id: string
+  readonly isConnected: boolean
+  /** How long it outlives a connection, milliseconds; 0: not at all; Infinity: it stays. */
+  readonly expiryMs: number
+  /** Until it ends unless its client comes back, milliseconds; null: that is connected. */
+  readonly endsInMs: number | null
+  /** As they were asked for, but with the QoS granted. */
+  readonly filters: readonly Subscription[]
+  /** Where its messages of QoS 1 wait; null: it has not needed one. */
+  readonly queue: Queue | null
+  /** Messages waiting there, without those in flight. */
+  readonly queued: number
+  readonly inFlight: number
+  /** Messages handed to the outputs of its connections, and of QoS 0 withheld. */
+  readonly sent: number
+  readonly dropped: number
+}
+
+/** A connected client at the moment of asking. */
+export interface ClientInfo extends SessionInfo {
   /** As the client calls itself; null: it gave no name. Nobody has checked it. */
   readonly user: string | null
   /** `3.1`, `3.1.1`, `5.0`. */
@@ -34,15 +55,9 @@ export interface ClientInfo {
   readonly connectedAtMs: number
   /** Seconds in force; 0: none. */
   readonly keepAliveS: number
-  readonly filters: readonly Subscription[]
-  /** QoS 1 messages waiting for it, without those in flight. */
-  readonly queued: number
-  readonly inFlight: number
   readonly outputBytes: number
-  /** Messages taken from it, handed to its output, and of QoS 0 withheld from it. */
+  /** Messages taken from it. */
   readonly received: number
-  readonly sent: number
-  readonly dropped: number
 }
 
 /**
@@ -56,6 +71,7 @@ export class MqttServer {
   readonly #connections = new Set<Connection>()
   readonly #clients = new Map<string, Connection>()
   readonly #sessions: Sessions
+  readonly #groups: SharedGroups
   #toRetry = new Set<Connection>()
   #stopped: Promise<void> | null = null
   #onLastClosed: (() => void) | null = null
@@ -95,7 +111,8 @@ export class MqttServer {
       limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
     }
     const { counters } = this
-    const groups = new SharedGroups({ router, topology, limits, counters })
+    const groups = new SharedGroups({ router, topology, kept: keptSessions, limits, counters })
+    this.#groups = groups
     this.#sessions = new Sessions(
       { router, topology, streams, retained, feedTurns: new FeedTurns(), groups, limits, counters, identities, log },
       { keptSessions, wheel: this.#wheel, clock },
@@ -135,6 +152,55 @@ export class MqttServer {
   /** Sessions of before this start; to be called before the first client is accepted, so that nothing published from then on misses them. */
   restore(sessions: readonly RestoredSession[]): void {
     this.#sessions.restore(sessions)
+    this.#groups.restored()
+  }
+
+  get awaySessionCount(): number {
+    return this.#sessions.awayCount
+  }
+
+  /** Groups that share a subscription. */
+  get groupCount(): number {
+    return this.#groups.count
+  }
+
+  /** The queues of those groups. */
+  groupQueues(): Iterable<Queue> {
+    return this.#groups.queues()
+  }
+
+  *sessions(): Iterable<SessionInfo> {
+    for (const session of this.#sessions.all()) yield this.#describe(session)
+  }
+
+  session(clientId: string): SessionInfo | undefined {
+    const session = this.#sessions.find(clientId)
+    return session === undefined ? undefined : this.#describe(session)
+  }
+
+  /** Ends a session and drops what waits for it, disconnecting its client if that is connected. Resolves when the disk knows; to false: there is none. */
+  async endSession(clientId: string): Promise<boolean> {
+    const session = this.#sessions.find(clientId)
+    if (session === undefined) return false
+    session.expiryMs = 0
+    if (!this.kick(clientId)) this.#sessions.endAway(session)
+    await session.ended
+    return true
+  }
+
+  #describe(session: Session): SessionInfo {
+    return {
+      id: session.clientId,
+      isConnected: !session.isAway,
+      expiryMs: session.expiryMs,
+      endsInMs: session.isAway ? Math.max(0, session.expiryMs - (session.kept?.awayMs ?? 0)) : null,
+      filters: session.subscriptions,
+      queue: session.queue,
+      queued: session.queue?.ledger.queued ?? 0,
+      inFlight: session.inFlight,
+      sent: session.sent,
+      dropped: session.dropped,
+    }
   }
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
@@ -149,14 +215,30 @@ export class MqttServer {
 
   *clients(): Iterable<ClientInfo> {
     for (const connection of this.#clients.values()) {
-      const info = describe(connection)
+      const info = this.#describeClient(connection)
       if (info !== undefined) yield info
     }
   }
 
   client(clientId: string): ClientInfo | undefined {
     const connection = this.#clients.get(clientId)
-    return connection === undefined ? undefined : describe(connection)
+    return connection === undefined ? undefined : this.#describeClient(connection)
+  }
+
+  #describeClient(connection: Connection): ClientInfo | undefined {
+    const { client } = connection
+    if (client === null) return undefined
+    const { connect, terms, session, publishing, connectedAtMs } = client
+    return {
+      ...this.#describe(session),
+      user: connect.user,
+      version: versionName(connect.version),
+      address: connection.address,
+      connectedAtMs,
+      keepAliveS: terms.keepAliveS,
+      outputBytes: connection.outputBytes,
+      received: publishing.received,
+    }
   }
 
   /** Disconnects a client; false if there is none of that id. */
@@ -213,26 +295,5 @@ export class MqttServer {
       })
     }
     this.#toRetry.add(connection)
-  }
-}
-
-function describe(connection: Connection): ClientInfo | undefined {
-  const { client } = connection
-  if (client === null) return undefined
-  const { connect, terms, session, publishing, connectedAtMs } = client
-  return {
-    id: terms.clientId,
-    user: connect.user,
-    version: versionName(connect.version),
-    address: connection.address,
-    connectedAtMs,
-    keepAliveS: terms.keepAliveS,
-    filters: [...session.subscriptions()],
-    queued: session.queue?.ledger.queued ?? 0,
-    inFlight: session.inFlight,
-    outputBytes: connection.outputBytes,
-    received: publishing.received,
-    sent: session.sent,
-    dropped: session.dropped,
   }
 }

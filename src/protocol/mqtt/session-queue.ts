@@ -2,8 +2,8 @@ import type { Queue } from '../../core/queue.ts'
 import { recordClientId } from '../../model/message.ts'
 import type { Deliveries, Source } from './deliveries.ts'
 import { PUBLISH_DUP } from './publish-frame.ts'
-import type { SubscriptionIdentifiers } from './subscription-identifiers.ts'
-import { deliveredQos, isNoLocal, retainFlag } from './subscription-note.ts'
+import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
+import { deliveredQos, isNoLocal, isShared, retainFlag } from './subscription-note.ts'
 
 /** The source of what a session's own subscriptions select: the session's queue. While there is no connection it fills: 3.1.1 [MQTT-3.1.2-5]. */
 export class SessionQueue implements Source {
@@ -51,7 +51,7 @@ export class SessionQueue implements Source {
     }
     const qos = deliveredQos(bytes, at, note)
     const flags = retainFlag(bytes, at, note) | (attempts > 0 && qos > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1], [MQTT-3.3.1-2]
-    const identifiers = this.#identifiers.ofRecord(bytes, at)
+    const identifiers = isShared(note) ? NO_IDENTIFIERS : this.#identifiers.ofRecord(bytes, at)
     const unsendable = this.#deliveries.send(this.#number, bytes, at, position, qos, flags, identifiers)
     if (unsendable !== null) this.#queue.reject(position, unsendable)
     else if (qos === 0) this.#queue.settle(position)

@@ -53,10 +53,7 @@ const RETAINED_NEVER = 2
 type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
 
 /** A subscription as others may look at it: the QoS is the one granted. */
-export interface Subscription {
-  readonly filter: string
-  readonly qos: number
-}
+export type Subscription = Omit<SubscriptionRequest, 'retainHandling'>
 
 /** What all sessions of a server share. */
 export interface SessionHost {
@@ -93,6 +90,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   queue: Queue | null = null
   /** Messages of QoS 0 it did not get. */
   dropped = 0
+  /** Resolves when the disk knows that it is over; null: it is not, or the disk never knew of it. */
+  ended: Promise<void> | null = null
 
   readonly #host: SessionHost
   /** Its part on the disk; null: it ends with its connection. */
@@ -101,6 +100,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   #unkept: Promise<void> | null = null
   /** null: away. */
   #attachment: Attachment | null = null
+  /** By filter, with the QoS granted. */
+  readonly #subscriptions = new Map<string, Subscription>()
   readonly #bindings = new Map<string, Binding>()
   readonly #identifiers: SubscriptionIdentifiers
   /** By filter; those that have ended stay until the last of their messages is answered. */
@@ -171,16 +172,16 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   /** The session is over: subscriptions, waiting messages and cursors go [MQTT-3.1.2-4]. Resolves when the disk knows that; null: it knew nothing of it. */
   end(): Promise<void> | null {
     const { router } = this.#host
-    const filters = this.kept === null ? [] : Array.from(this.subscriptions(), ({ filter }) => filter)
+    const filters = this.kept === null ? [] : [...this.#subscriptions.keys()]
     for (const binding of this.#bindings.values()) router.unbind(MQTT_EXCHANGE, binding)
     this.#bindings.clear()
     for (const subscription of this.#named.values()) subscription.close()
     this.receivedIds.close()
     this.#keptIds?.end()
     this.#attachment = null
-    if (this.kept !== null) return this.kept.end(filters)
-    this.#source?.close()
-    return null
+    if (this.kept === null) this.#source?.close()
+    else this.ended = this.kept.end(filters)
+    return this.ended
   }
 
   // ---- the disk
@@ -221,15 +222,17 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   // ---- what others may look at
 
-  *subscriptions(): Iterable<Subscription> {
-    for (const { pattern, maxQos } of this.#bindings.values()) yield { filter: pattern, qos: maxQos }
-    for (const [filter, { qos, isEnding }] of this.#named) if (!isEnding) yield { filter, qos }
+  /** As they were asked for, but with the QoS granted. */
+  get subscriptions(): readonly Subscription[] {
+    return [...this.#subscriptions.values()]
   }
 
   get subscriptionCount(): number {
-    let count = this.#bindings.size
-    for (const { isEnding } of this.#named.values()) if (!isEnding) count++
-    return count
+    return this.#subscriptions.size
+  }
+
+  get isAway(): boolean {
+    return this.#attachment === null
   }
 
   get inFlight(): number {
@@ -249,8 +252,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     const { filter } = request
     const wanted = readFilter(filter, topicLevels)
     if (wanted.kind === 'refused') return wanted
-    const isReplaced = this.#bindings.has(filter) || this.#named.get(filter)?.isEnding === false
-    if (!isReplaced && this.subscriptionCount >= subscriptionsPerSession) {
+    if (!this.#subscriptions.has(filter) && this.#subscriptions.size >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }
     const answer = this.#subscribe(wanted, request)
@@ -270,6 +272,12 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   }
 
   #subscribe(wanted: Wanted, request: SubscriptionRequest): QoS | SubscriptionRefusal {
+    const answer = this.#make(wanted, request)
+    if (typeof answer === 'number') this.#subscriptions.set(request.filter, request)
+    return answer
+  }
+
+  #make(wanted: Wanted, request: SubscriptionRequest): QoS | SubscriptionRefusal {
     switch (wanted.kind) {
       case 'topics':
         return this.#bind(request)
@@ -338,13 +346,11 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     }
   }
 
-  /**
-   * QoS 1 is the most that is granted: a message of QoS 2 that one member has been sent could go to no other any more [MQTT-4.8.2-5], and would wait for it while the
-   * others have nothing to do.
-   */
   #share(wanted: SharedFilter, request: SubscriptionRequest): QoS | SubscriptionRefusal {
-    const granted = request.qos === 2 ? 1 : request.qos
+    const granted = request.qos
     try {
+      // Made now: a source that is added gets nothing before the next `pump`.
+      if (granted === 2 && this.queue === null) this.#makeQueue()
       const note = subscriptionNote(request, granted)
       const identifiers = identifierProperty(request.identifier)
       const membership = { member: this, qos: granted, note, identifiers }
@@ -390,25 +396,19 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   /** Ends the subscription with just this filter [MQTT-3.10.4-1]; what it has sent may still be answered [MQTT-3.10.4-3]. False if there was none. */
   unsubscribe(filter: string): boolean {
+    if (!this.#subscriptions.delete(filter)) return false
+    if (this.kept !== null) this.#unkept = this.kept.unsubscribed(filter)
     const binding = this.#bindings.get(filter)
-    if (binding !== undefined) {
-      this.#bindings.delete(filter)
-      this.#identifiers.delete(filter)
-      this.#feed?.end(filter)
-      this.#host.router.unbind(MQTT_EXCHANGE, binding) // [MQTT-3.10.4-2]
-      this.#forget(filter)
+    if (binding === undefined) {
+      this.#host.groups.leave(filter, this)
+      this.#named.get(filter)?.unsubscribe()
       return true
     }
-    const consumed = this.#named.get(filter)
-    if (consumed === undefined || consumed.isEnding) return false
-    this.#host.groups.leave(filter, this)
-    consumed.unsubscribe()
-    this.#forget(filter)
+    this.#bindings.delete(filter)
+    this.#identifiers.delete(filter)
+    this.#feed?.end(filter)
+    this.#host.router.unbind(MQTT_EXCHANGE, binding) // [MQTT-3.10.4-2]
     return true
-  }
-
-  #forget(filter: string): void {
-    if (this.kept !== null) this.#unkept = this.kept.unsubscribed(filter)
   }
 
   #makeQueue(): void {
@@ -441,6 +441,10 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   // ---- QoS 0: straight into the output
 
+  get isKept(): boolean {
+    return this.kept !== null
+  }
+
   get hasRoom(): boolean {
     return this.#attachment?.output.isFull === false
   }
@@ -452,6 +456,12 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   deliverShared(run: Run, topic: string, { note, identifiers }: Membership): void {
     this.#write(run, topic, note, identifiers)
+  }
+
+  takeOver(record: Buffer, note: number): void {
+    if (this.queue === null) throw new TypeError('a session shares a subscription of QoS 2 and has no queue')
+    this.queue.takeMoved(record, note, false)
+    this.queue.pump()
   }
 
   #write(run: Run, topic: string, note: number, identifiers: Buffer): void {

@@ -98,6 +98,24 @@ export class Sessions {
     return count
   }
 
+  get awayCount(): number {
+    return this.#away.size
+  }
+
+  all(): Iterable<Session> {
+    return this.#sessions.values()
+  }
+
+  find(clientId: string): Session | undefined {
+    return this.#sessions.get(clientId)
+  }
+
+  /** Ends a session that is away before its time. */
+  endAway(session: Session): void {
+    this.#away.get(session)?.cancel()
+    void this.#end(session)
+  }
+
   /** @throws ProtocolError if `limits.sessions` leaves no room for one more that outlives its connection. */
   checkRoom(clientId: string, expiryMs: number): void {
     const most = this.#host.limits.sessions

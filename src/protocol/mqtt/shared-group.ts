@@ -12,8 +12,12 @@ import type { MqttCounters } from './counters.ts'
 export interface SharedMember {
   /** Its client is connected, and the output to it has room. */
   readonly hasRoom: boolean
+  /** It outlives its connections, and the gateway. */
+  readonly isKept: boolean
   /** Sends it a run at QoS 0, as its membership says. */
   deliverShared(run: Run, topic: string, membership: Membership): void
+  /** Sends it a message of QoS 2 from its own queue, whose entry has this note. */
+  takeOver(record: Buffer, note: number): void
 }
 
 /** A part of a run; refilled for each. */
@@ -43,21 +47,27 @@ export class SharedGroup implements Destination, LiveReceiver {
   readonly queue: Queue
   readonly #router: Router
   readonly #counters: MqttCounters
-  readonly #onEnd: () => void
+  readonly #onKept: (queue: Queue) => void
+  readonly #onEnd: (queue: Queue) => void
   #memberships: Membership[] = []
   /** Those connected, and those that have left with messages unanswered. */
   readonly #consumers = new Map<SharedMember, Consumer>()
   #binding: Binding | null = null
+  #isEnded = false
   /** Index of the member whose turn it is to get QoS 0. */
   #turn = 0
 
-  /** It ends, with its queue, when it has neither members nor consumers any more; then `onEnd` is called. */
+  /**
+   * `onKept` makes the queue durable, with the first member that outlives its connections. `onEnd` ends the queue, when there are neither members nor consumers
+   * any more.
+   */
   constructor({
     name,
     filter,
     queue,
     router,
     counters,
+    onKept,
     onEnd,
   }: {
     name: string
@@ -65,13 +75,15 @@ export class SharedGroup implements Destination, LiveReceiver {
     queue: Queue
     router: Router
     counters: MqttCounters
-    onEnd: () => void
+    onKept: (queue: Queue) => void
+    onEnd: (queue: Queue) => void
   }) {
     this.name = name
     this.filter = filter
     this.queue = queue
     this.#router = router
     this.#counters = counters
+    this.#onKept = onKept
     this.#onEnd = onEnd
   }
 
@@ -93,13 +105,15 @@ export class SharedGroup implements Destination, LiveReceiver {
       )
     }
     this.#memberships = [...others, membership]
-    this.#bind()
+    const isKeptNow = member.isKept && !this.queue.isDurable
+    if (isKeptNow) this.#onKept(this.queue)
+    this.#bind(isKeptNow)
   }
 
   /** The session has no part in it any more. One that has none is ignored. */
   leave(member: SharedMember): void {
     this.#memberships = this.#memberships.filter(other => other.member !== member)
-    this.#bind()
+    this.#bind(false)
     this.#endIfUnused()
   }
 
@@ -119,17 +133,17 @@ export class SharedGroup implements Destination, LiveReceiver {
   }
 
   #endIfUnused(): void {
-    if (this.#memberships.length > 0 || this.#consumers.size > 0 || this.queue.isDeleted) return
-    this.queue.delete('session_ended')
-    this.#onEnd()
+    if (this.#memberships.length > 0 || this.#consumers.size > 0 || this.#isEnded) return
+    this.#isEnded = true
+    this.#onEnd(this.queue)
   }
 
-  /** Binds anew only where that changes something: it makes all routes be looked up again. */
-  #bind(): void {
+  /** Binds anew only where that changes something, such as where the queue is: it makes all routes be looked up again. */
+  #bind(isQueueChanged: boolean): void {
     const bound = this.#binding
     const maxQos = this.#memberships.some(({ qos }) => qos > 0) ? 1 : 0
     const isWanted = this.#memberships.length > 0
-    if (isWanted ? bound?.maxQos === maxQos : bound === null) return
+    if (!isQueueChanged && (isWanted ? bound?.maxQos === maxQos : bound === null)) return
     if (bound !== null) this.#router.unbind(MQTT_EXCHANGE, bound)
     this.#binding = isWanted ? { pattern: this.filter, destination: this, maxQos, note: 0 } : null
     if (this.#binding !== null) this.#router.bind(MQTT_EXCHANGE, this.#binding)
@@ -159,6 +173,6 @@ export class SharedGroup implements Destination, LiveReceiver {
       from = to
       passedOver = 0
     }
-    this.#counters.droppedBy.output_full += run.count - from
+    this.#counters.droppedBy[this.#consumers.size === 0 ? 'not_connected' : 'output_full'] += run.count - from
   }
 }

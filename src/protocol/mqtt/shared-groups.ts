@@ -1,4 +1,6 @@
+import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
+import type { KeptSessions } from '../../core/sessions.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
 import type { MqttCounters } from './counters.ts'
@@ -13,6 +15,7 @@ import type { SharedFilter } from './topic.ts'
 export class SharedGroups {
   readonly #router: Router
   readonly #topology: Topology
+  readonly #kept: KeptSessions
   readonly #limits: MqttLimits
   readonly #counters: MqttCounters
   readonly #groups = new Map<string, SharedGroup>()
@@ -20,18 +23,29 @@ export class SharedGroups {
   constructor({
     router,
     topology,
+    kept,
     limits,
     counters,
   }: {
     router: Router
     topology: Topology
+    kept: KeptSessions
     limits: MqttLimits
     counters: MqttCounters
   }) {
     this.#router = router
     this.#topology = topology
+    this.#kept = kept
     this.#limits = limits
     this.#counters = counters
+  }
+
+  get count(): number {
+    return this.#groups.size
+  }
+
+  *queues(): Iterable<Queue> {
+    for (const { queue } of this.#groups.values()) yield queue
   }
 
   /**
@@ -49,6 +63,16 @@ export class SharedGroups {
     this.#groups.get(name)?.leave(member)
   }
 
+  /** All sessions of before this start are back: groups that nobody holds any more go. */
+  restored(): void {
+    for (const name of this.#kept.groupNames()) if (!this.#groups.has(name)) this.#kept.endGroup(name)
+  }
+
+  #end(name: string, queue: Queue): void {
+    this.#groups.delete(name)
+    if (!this.#kept.endGroup(name)) queue.delete('session_ended')
+  }
+
   #make({ name, filter }: SharedFilter): SharedGroup {
     const { declared, sessionQueue } = this.#limits
     if (this.#groups.size >= declared.queues) {
@@ -61,10 +85,13 @@ export class SharedGroups {
     const group = new SharedGroup({
       name,
       filter,
-      queue: this.#topology.memoryQueue(name, { ...sessionQueue, ageMs: Number.POSITIVE_INFINITY }),
+      queue:
+        this.#kept.groupQueue(name) ??
+        this.#topology.memoryQueue(name, { ...sessionQueue, ageMs: Number.POSITIVE_INFINITY }),
       router: this.#router,
       counters: this.#counters,
-      onEnd: () => this.#groups.delete(name),
+      onKept: queue => this.#kept.keepGroup(name, queue),
+      onEnd: queue => this.#end(name, queue),
     })
     this.#groups.set(name, group)
     return group

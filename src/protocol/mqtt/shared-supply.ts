@@ -1,7 +1,9 @@
 import type { Consumer } from '../../core/consumer.ts'
+import { decodeRecord, encodeRecord, PropertiesTag, recordBytes } from '../../model/message.ts'
 import type { Unsendable } from './deliveries.ts'
 import type { Supply } from './named-subscription.ts'
 import type { SharedGroup, SharedMember } from './shared-group.ts'
+import { sharedNote } from './subscription-note.ts'
 
 /**
  * `$share/GROUP/FILTER`: the queue of a group, with the other members beside. What is unanswered when the connection ends goes back to its place, for another
@@ -37,6 +39,18 @@ export class SharedSupply implements Supply {
     this.#group.queue.pump()
   }
 
+  /**
+   * At QoS 2 a message is this client's from its PUBLISH on: it is sent from the session's own queue, which completes the delivery over whichever connection
+   * [MQTT-4.8.2-4], and ends with the session [MQTT-4.8.2-5].
+   */
+  passOn(bytes: Buffer, at: number, position: number, note: number, identifiers: Buffer): boolean {
+    const end = at + recordBytes(bytes, at)
+    const record = identifiers.length === 0 ? bytes.subarray(at, end) : identified(bytes, at, identifiers)
+    this.#member.takeOver(record, sharedNote(note))
+    this.#group.queue.handOver(position)
+    return true
+  }
+
   settle(position: number): void {
     this.#group.queue.settle(position)
   }
@@ -49,4 +63,12 @@ export class SharedSupply implements Supply {
   skip(position: number, why: Unsendable): void {
     this.#group.queue.reject(position, why)
   }
+}
+
+/** The record with further property bytes; those of other protocols are not for MQTT clients. */
+function identified(bytes: Buffer, at: number, identifiers: Buffer): Buffer {
+  const message = decodeRecord(bytes, at)
+  const own = message.propertiesTag === PropertiesTag.mqtt5 ? [message.properties] : []
+  const properties = Buffer.concat([identifiers, ...own])
+  return encodeRecord({ ...message, propertiesTag: PropertiesTag.mqtt5, properties }, message)
 }

@@ -50,6 +50,10 @@ export class StreamSupply implements Supply {
     this.#reader?.pump()
   }
 
+  passOn(): boolean {
+    return false
+  }
+
   settle(position: number): void {
     this.#reader?.settle(position)
   }

@@ -7,7 +7,7 @@ import { isTopicAt } from './topic.ts'
 
 const MAX_CACHED_TOPICS = 1024
 
-const NO_IDENTIFIERS: Buffer = Buffer.alloc(0)
+export const NO_IDENTIFIERS: Buffer = Buffer.alloc(0)
 
 /** A subscription identifier as a property of a PUBLISH; 0: none. */
 export function identifierProperty(identifier: number): Buffer {

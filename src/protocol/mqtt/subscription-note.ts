@@ -8,6 +8,7 @@
  *          2  the client's own messages too: No Local is not set
  *        3-4  granted QoS: 00, 01, 11
  *          5  a retained message, sent because of a new subscription
+ *          6  over a shared subscription: the message has the identifier of that among its properties
  *
  * Core or-s the notes of overlapping subscriptions. So a message is delivered once, with the highest QoS of those that match
  * [MQTT-3.3.4-2]; it is kept from its own client only if all of them are No Local; and one that wants the retain flag as published is enough.
@@ -20,6 +21,7 @@ const RETAIN_AS_PUBLISHED = 2
 const LOCAL = 4
 const QOS_SHIFT = 3
 const RETAINED = 32
+const SHARED = 64
 
 export function subscriptionNote(
   { isNoLocal, isRetainAsPublished }: Pick<SubscriptionRequest, 'isNoLocal' | 'isRetainAsPublished'>,
@@ -28,6 +30,11 @@ export function subscriptionNote(
   const qos = (1 << granted) - 1
   return (isRetainAsPublished ? RETAIN_AS_PUBLISHED : 0) | (isNoLocal ? 0 : LOCAL) | (qos << QOS_SHIFT)
 }
+
+/** The note of a shared subscription on a message that goes to the session's own queue. */
+export const sharedNote = (note: number): number => note | SHARED
+
+export const isShared = (note: number): boolean => (note & SHARED) !== 0
 
 /** Nothing is wanted that its own client published. */
 export const isNoLocal = (note: number): boolean => (note & LOCAL) === 0

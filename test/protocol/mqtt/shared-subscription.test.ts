@@ -1,4 +1,5 @@
 import { describe, expect } from 'vitest'
+import { eventually } from '../../support/eventually.ts'
 import { messageTo } from '../../support/messages.ts'
 import { type MqttUnderTest, packet, text, type WireClient } from '../../support/wire.ts'
 import {
@@ -12,14 +13,21 @@ import {
   disconnect5,
   hearsRefusal,
   puback,
+  pubcomp,
   publish5,
   publish311,
+  pubrec,
+  pubrel,
   suback5,
   suback311,
   subscribe5,
   subscribe311,
 } from './packets.ts'
 import { transcript } from './transcript.ts'
+
+/** CONNACK of a session that was there. */
+const RESUMED_5 = Buffer.from(CONNACK_5)
+RESUMED_5[2] = 1
 
 const FILTER = '$share/g/jobs/#'
 
@@ -97,20 +105,6 @@ describe('$share/GROUP/FILTER', () => {
     const sent = ['00 01', '00 02'].map(id => publish5('jobs/a', '0', 0x32, id).toString('hex'))
     expect(heard.sort()).toEqual(sent)
     await client.hearsNothing()
-  })
-
-  transcript('QoS 1 is the most that is granted: nothing is bound to one member [MQTT-4.8.2-5]', async scene => {
-    const { client, another, broker } = scene
-    await client.says(connect5('c1'), subscribe5('00 01', FILTER, '02')).hears(CONNACK_5, suback5('00 01', '01'))
-    const other = await member(await another(), 'c2')
-    const publisher = await another()
-    await publisher.says(connect5('p'), publish5('jobs/a', '0', 0x34, '00 07'), packet(0x62, '00 07'))
-    await publisher.hears(CONNACK_5)
-    await client.hears(publish5('jobs/a', '0', 0x32, '00 01'))
-    client.close()
-    await other.hears(publish5('jobs/a', '0', 0x32, '00 01'))
-    await other.says(puback('00 01')).hearsNothing()
-    expect(broker.server.client('c2')?.inFlight).toBe(0)
   })
 
   transcript('the granted QoS of each member is respected [MQTT-4.8.2-3]', async ({ client, another, broker }) => {
@@ -296,6 +290,142 @@ describe('$share/GROUP/FILTER', () => {
     await client.hears(CONNACK_5, suback5('00 01', '01'))
   })
 })
+
+describe('$share/GROUP/FILTER at QoS 2', () => {
+  transcript(
+    'each member completes what it got, at the lower QoS [MQTT-4.8.2-3]',
+    async ({ client, another, broker }) => {
+      await member(client, 'c1', '02')
+      const other = await member(await another(), 'c2', '01')
+      await publishes(broker, 0, 2, 2)
+      await client.hears(publish5('jobs/a', '0', 0x34, '00 01'))
+      await other.hears(publish5('jobs/a', '1', 0x32, '00 01'))
+      await publishes(broker, 2, 3, 1)
+      await client.hears(publish5('jobs/a', '2', 0x32, '00 02'))
+      await client.says(pubrec('00 01')).hears(pubrel('00 01'))
+      await client.says(pubcomp('00 01'), puback('00 02')).hearsNothing()
+      expect(depths(broker)).toEqual([1])
+    },
+  )
+
+  transcript(
+    'is completed by the same client when it comes back [MQTT-4.8.2-4]',
+    async ({ client, another, broker }) => {
+      await client.says(lasting('c1'), subscribe5('00 01', FILTER, '02')).hears(CONNACK_5, suback5('00 01', '02'))
+      const other = await member(await another(), 'c2', '02')
+      await publishes(broker, 0, 2, 2)
+      await client.hears(publish5('jobs/a', '0', 0x34, '00 01'))
+      await other.hears(publish5('jobs/a', '1', 0x34, '00 01'))
+      client.close()
+      await eventually(() => broker.server.clientCount === 1)
+      // What comes meanwhile is for those who are there.
+      await publishes(broker, 2, 3, 2)
+      await other.hears(publish5('jobs/a', '2', 0x34, '00 02')).then(() => other.hearsNothing())
+      const again = await another()
+      await again.says(lasting('c1', '00')).hears(RESUMED_5, publish5('jobs/a', '0', 0x3c, '00 01'))
+      await again.says(pubrec('00 01')).hears(pubrel('00 01'))
+      await again.says(pubcomp('00 01')).hearsNothing()
+    },
+  )
+
+  transcript(
+    'goes to nobody else when the session ends before it is complete [MQTT-4.8.2-5]',
+    async ({ client, another, broker }) => {
+      await member(client, 'c1', '02')
+      const other = await member(await another(), 'c2', '02')
+      await publishes(broker, 0, 1, 2)
+      await publishes(broker, 1, 2, 1)
+      await publishes(broker, 2, 3, 2)
+      await client.hears(publish5('jobs/a', '0', 0x34, '00 01'), publish5('jobs/a', '2', 0x34, '00 02'))
+      await other.hears(publish5('jobs/a', '1', 0x32, '00 01'))
+      client.close()
+      await eventually(() => broker.server.clientCount === 1)
+      await other.says(puback('00 01')).hearsNothing()
+    },
+  )
+
+  transcript('a refused message is discarded [MQTT-4.8.2-6]', async ({ client, another, broker }) => {
+    await member(client, 'c1', '02')
+    const other = await member(await another(), 'c2', '02')
+    await publishes(broker, 0, 1, 2)
+    await client.hears(publish5('jobs/a', '0', 0x34, '00 01'))
+    await client.says(pubrec('00 01', '83')).hearsNothing()
+    client.close()
+    await eventually(() => broker.server.clientCount === 1)
+    await other.hearsNothing()
+  })
+
+  transcript('carries the identifier of this subscription and no other', async ({ client, another, broker }) => {
+    const identified = (packetId: string, id: string, filter: string) =>
+      packet(0x82, packetId, '02 0b', id, text(filter), '02')
+    await client.says(CONNECT_5, identified('00 01', '07', FILTER), identified('00 02', '08', 'jobs/#'))
+    await client.hears(CONNACK_5, suback5('00 01', '02'), suback5('00 02', '02'))
+    const publisher = await another()
+    const endsOf = async (): Promise<string[]> =>
+      [await client.hearsPacket(), await client.hearsPacket()].map(one => one.subarray(-9).toString('hex')).sort()
+    await publisher.says(connect5('p'), publish5('jobs/a', 'x', 0x34, '00 01', '05 02 00 00 00 64')).hears(CONNACK_5)
+    expect(await endsOf()).toEqual(['070b07020000006478', '070b08020000006478'])
+    // The same of a message that came without properties.
+    await publishes(broker, 0, 1, 2)
+    expect((await endsOf()).map(end => end.slice(-8))).toEqual(['020b0730', '020b0830'])
+  })
+})
+
+describe('a member that is away', () => {
+  transcript('keeps the group, and what comes waits for whoever comes first', async ({ client, another, broker }) => {
+    await client.says(lasting('c1'), subscribe5('00 01', FILTER, '01')).hears(CONNACK_5, suback5('00 01', '01'))
+    await client.says(DISCONNECT).hearsClose()
+    await publishes(broker, 0, 2, 1)
+    await publishes(broker, 2, 3, 0)
+    expect(depths(broker)).toEqual([2])
+    expect(broker.server.counters.droppedBy).toMatchObject({ output_full: 0, not_connected: 1 })
+    const again = await another()
+    await again
+      .says(lasting('c1', '00'))
+      .hears(RESUMED_5, publish5('jobs/a', '0', 0x32, '00 01'), publish5('jobs/a', '1', 0x32, '00 02'))
+    await again.hearsNothing()
+  })
+
+  transcript('leaves to others what it has not answered at QoS 1', async ({ client, another, broker }) => {
+    await client.says(lasting('c1'), subscribe5('00 01', FILTER, '01')).hears(CONNACK_5, suback5('00 01', '01'))
+    await publishes(broker, 0, 2)
+    await client.hears(publish5('jobs/a', '0', 0x32, '00 01'), publish5('jobs/a', '1', 0x32, '00 02'))
+    client.close()
+    const other = await member(await another(), 'c2')
+    await other.hears(publish5('jobs/a', '0', 0x32, '00 01'), publish5('jobs/a', '1', 0x32, '00 02'))
+    const again = await another()
+    await again.says(lasting('c1', '00')).hears(RESUMED_5)
+    await again.hearsNothing()
+    await publishes(broker, 2, 3)
+    await other.says(puback('00 01'), puback('00 02')).hearsNothing()
+    await again.hears(publish5('jobs/a', '2', 0x32, '00 03'))
+  })
+
+  transcript('does not hold up the others, nor take from them', async ({ client, another, broker }) => {
+    await client.says(lasting('c1'), subscribe5('00 01', FILTER, '01')).hears(CONNACK_5, suback5('00 01', '01'))
+    await client.says(DISCONNECT).hearsClose()
+    const other = await member(await another(), 'c2')
+    await publishes(broker, 0, 2, 1)
+    await publishes(broker, 2, 4, 0)
+    await other.hears(publish5('jobs/a', '0', 0x32, '00 01'), publish5('jobs/a', '1', 0x32, '00 02'))
+    await other.hears(publish5('jobs/a', '2'), publish5('jobs/a', '3'))
+    expect(broker.server.counters.droppedBy).toMatchObject({ output_full: 0, not_connected: 0 })
+  })
+
+  transcript('ends the group when its session ends', async ({ client, another, broker }) => {
+    await client.says(lasting('c1'), subscribe5('00 01', FILTER, '01')).hears(CONNACK_5, suback5('00 01', '01'))
+    await client.says(DISCONNECT).hearsClose()
+    await publishes(broker, 0, 2)
+    expect(broker.server.groupCount).toBe(1)
+    await (await another()).says(lasting('c1')).hears(CONNACK_5)
+    expect(broker.server.groupCount).toBe(0)
+  })
+})
+
+/** CONNECT of a session that lasts a minute beyond the connection; flags 02: clean start. */
+const lasting = (clientId: string, flags = '02'): Buffer => connect5(clientId, '05 11 00 00 00 3c', flags)
+/** What waits or is in flight in the groups there are. */
+const depths = (broker: MqttUnderTest): number[] => [...broker.server.groupQueues()].map(({ depth }) => depth)
 
 /** In 3.1.1 with the one code there is, in 5.0 with this reason; the connection stays. */
 function refusesAs(filter: string, reason: number) {

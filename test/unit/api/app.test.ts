@@ -22,7 +22,32 @@ const CLIENT: contract.ClientDetail = {
   received: 3,
   delivered: 4,
   dropped: 0,
-  filters: [{ filter: 'a/#', qos: 1 }],
+  session_expiry_ms: 60_000,
+  filters: [
+    {
+      filter: 'a/#',
+      qos: 1,
+      no_local: true,
+      retain_as_published: false,
+      identifier: 7,
+    },
+  ],
+}
+
+/** Of that client, while it is away. */
+const SESSION: contract.SessionDetail = {
+  id: 'line/2 é',
+  connected: false,
+  session_expiry_ms: 60_000,
+  ends_in_ms: 30_000,
+  subscriptions: 1,
+  durable: true,
+  queued: 3,
+  bytes: 300,
+  in_flight: 0,
+  delivered: 4,
+  dropped: 0,
+  filters: CLIENT.filters,
 }
 
 const QUEUE: contract.QueueStatus = {
@@ -43,6 +68,7 @@ class SmallGateway implements Gateway {
     ...EMPTY_MODEL,
     queues: () => [QUEUE],
     queue: name => (name === QUEUE.name ? QUEUE : undefined),
+    sessionQueues: () => [{ ...QUEUE, name: '$share/g/a', kind: 'group', origin: 'client' }],
   }
   readonly streams = { ...NO_STREAMS }
   readonly retained = { ...NO_RETAINED }
@@ -51,6 +77,7 @@ class SmallGateway implements Gateway {
   refusal: BrokerError | null = null
   status: contract.Health['status'] = 'ok'
   isConnected = true
+  hasSession = true
   isPaused = false
 
   messages() {
@@ -83,7 +110,7 @@ class SmallGateway implements Gateway {
     return { status: this.status, reasons: this.status === 'ok' ? [] : ['upstream central: waiting, refused'] }
   }
   clients() {
-    const { filters, ...summary } = CLIENT
+    const { filters, session_expiry_ms: _, ...summary } = CLIENT
     return this.isConnected ? [{ ...summary, subscriptions: filters.length }] : []
   }
   client(id: string) {
@@ -92,6 +119,18 @@ class SmallGateway implements Gateway {
   kick(id: string) {
     const isKnown = this.client(id) !== undefined
     if (isKnown) this.isConnected = false
+    return isKnown
+  }
+  sessions() {
+    const { filters: _, ...summary } = SESSION
+    return this.hasSession ? [summary] : []
+  }
+  session(id: string) {
+    return this.hasSession && id === SESSION.id ? SESSION : undefined
+  }
+  async endSession(id: string) {
+    const isKnown = this.session(id) !== undefined
+    if (isKnown) this.hasSession = false
     return isKnown
   }
   routes(): contract.RouteStatus[] {
@@ -170,7 +209,10 @@ describe('documents have the form of the contract', () => {
     ['/api/v1/overview', contract.overview],
     ['/api/v1/clients', contract.clientList],
     ['/api/v1/clients/line%2F2%20%C3%A9', contract.clientDetail],
+    ['/api/v1/sessions', contract.sessionList],
+    ['/api/v1/sessions/line%2F2%20%C3%A9', contract.sessionDetail],
     ['/api/v1/queues', contract.queueList],
+    ['/api/v1/queues?all', contract.queueList],
     ['/api/v1/queues/telemetry', contract.queue],
     ['/api/v1/routes', contract.routeList],
     ['/api/v1/upstreams', contract.upstreamList],
@@ -198,6 +240,17 @@ describe('documents have the form of the contract', () => {
 
   test('figures are never taken from a cache', async () => {
     expect((await openApi().request('/api/v1/queues')).headers.get('cache-control')).toBe('no-store')
+  })
+
+  test('queues of sessions and groups are listed for whoever asks for all', async () => {
+    const kinds = async (path: string) =>
+      contract.queueList.parse(await (await openApi().request(path)).json()).map(({ name, kind }) => [name, kind])
+    expect(await kinds('/api/v1/queues')).toEqual([['telemetry', 'named']])
+    expect(await kinds('/api/v1/queues?all')).toEqual([
+      ['telemetry', 'named'],
+      ['$share/g/a', 'group'],
+    ])
+    await expectProblem(await openApi().request('/api/v1/queues?all=maybe'), 400, 'REQUEST_INVALID')
   })
 
   test('/ points to the rest', async () => {
@@ -237,6 +290,14 @@ describe('acts', () => {
     expect((await request(path, { method: 'DELETE' })).status).toBe(204)
     await expectProblem(await request(path, { method: 'DELETE' }), 404, 'CLIENT_NOT_FOUND')
     await expectProblem(await request(path), 404, 'CLIENT_NOT_FOUND')
+  })
+
+  test('a session is ended once, then it is not there any more', async () => {
+    const { request } = openApi()
+    const path = `/api/v1/sessions/${encodeURIComponent(SESSION.id)}`
+    expect((await request(path, { method: 'DELETE' })).status).toBe(204)
+    await expectProblem(await request(path, { method: 'DELETE' }), 404, 'SESSION_NOT_FOUND')
+    await expectProblem(await request(path), 404, 'SESSION_NOT_FOUND')
   })
 
   test('an upstream is paused and resumed, twice if need be, and tells its state', async () => {

@@ -1,0 +1,139 @@
+import { describe, expect, test } from 'vitest'
+import { eventually } from '../../support/eventually.ts'
+import { messageTo } from '../../support/messages.ts'
+import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
+import {
+  CONNACK_5,
+  connect5,
+  DISCONNECT,
+  puback,
+  pubcomp,
+  publish5,
+  pubrec,
+  pubrel,
+  suback5,
+  subscribe5,
+} from './packets.ts'
+
+const FILTER = '$share/g/jobs/#'
+/** CONNECT of a session that lasts a minute beyond the connection; flags 02: clean start. */
+const lasting = (clientId: string, flags = '02'): Buffer => connect5(clientId, '05 11 00 00 00 3c', flags)
+/** CONNACK of a session that was there. */
+const RESUMED_5 = Buffer.from(CONNACK_5)
+RESUMED_5[2] = 1
+
+async function member(broker: MqttUnderTest, connect: Buffer, qos = '01'): Promise<WireClient> {
+  const client = await broker.client()
+  return client.says(connect, subscribe5('00 01', FILTER, qos)).hears(CONNACK_5, suback5('00 01', qos))
+}
+
+async function publishes(broker: MqttUnderTest, from: number, to: number, qos: 0 | 1 | 2 = 1): Promise<void> {
+  for (let n = from; n < to; n++) await broker.core.router.publish(messageTo('jobs/a', `${n}`, { qos }))
+}
+
+const queueOf = (broker: MqttUnderTest) => [...broker.server.groupQueues()][0] ?? expect.fail('there is no group')
+
+describe('a group with a member whose session outlives its connections', () => {
+  test('is there after a restart, with what waited for it and what nobody had answered', async () => {
+    await using first = await MqttUnderTest.start()
+    const client = await member(first, lasting('c1'))
+    await publishes(first, 0, 2)
+    await client.hears(publish5('jobs/a', '0', 0x32, '00 01'), publish5('jobs/a', '1', 0x32, '00 02'))
+    await client.says(puback('00 01'), DISCONNECT).hearsClose()
+    await publishes(first, 2, 3)
+    await using again = await MqttUnderTest.start({ directory: await first.stop() })
+    expect(queueOf(again)).toMatchObject({ isDurable: true, depth: 2 })
+    await publishes(again, 3, 4)
+    const other = await member(again, connect5('c2'))
+    await other.hears(...['1', '2', '3'].map((n, at) => publish5('jobs/a', n, 0x32, `00 0${at + 1}`)))
+    const back = await again.client()
+    await back
+      .says(lasting('c1', '00'))
+      .hears(RESUMED_5)
+      .then(() => back.hearsNothing())
+  })
+
+  test('loses nothing that was acknowledged to a power cut', async () => {
+    await using first = await MqttUnderTest.start()
+    await (await member(first, lasting('c1'))).says(DISCONNECT).hearsClose()
+    await publishes(first, 0, 3)
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
+    const back = await again.client()
+    await back.says(lasting('c1', '00'))
+    await back.hears(RESUMED_5, ...['0', '1', '2'].map((n, at) => publish5('jobs/a', n, 0x32, `00 0${at + 1}`)))
+  })
+
+  test('is durable from then on, with what it had taken before', async () => {
+    await using first = await MqttUnderTest.start()
+    const early = await member(first, connect5('early', '03 21 00 01'))
+    await publishes(first, 0, 3)
+    await early.hears(publish5('jobs/a', '0', 0x32, '00 01'))
+    expect(queueOf(first).isDurable).toBe(false)
+    const late = await member(first, connect5('late', '08 21 00 01 11 00 00 00 3c'))
+    await late.hears(publish5('jobs/a', '1', 0x32, '00 01'))
+    expect(queueOf(first)).toMatchObject({ isDurable: true, depth: 3 })
+    await early.says(puback('00 01')).hears(publish5('jobs/a', '2', 0x32, '00 01'))
+    await publishes(first, 3, 4)
+    expect(queueOf(first).ledger.imbalance).toBe(0)
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
+    const back = await again.client()
+    await back.says(lasting('late', '00')).hears(RESUMED_5)
+    await back.hears(...['1', '2', '3'].map((n, at) => publish5('jobs/a', n, 0x32, `00 0${at + 1}`)))
+    await back.says(puback('00 01'), puback('00 02'), puback('00 03')).hearsNothing()
+    expect(queueOf(again).ledger.figures()).toMatchObject({ accepted: 4, settled: 4, queued: 0, in_flight: 0 })
+  })
+
+  test('completes QoS 2 with the client that had it, over a restart [MQTT-4.8.2-4]', async () => {
+    await using first = await MqttUnderTest.start()
+    const client = await member(first, lasting('c1'), '02')
+    await publishes(first, 0, 1, 2)
+    await client.hears(publish5('jobs/a', '0', 0x34, '00 01'))
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
+    const other = await member(again, connect5('c2'), '02')
+    await other.hearsNothing()
+    const back = await again.client()
+    await back.says(lasting('c1', '00')).hears(RESUMED_5)
+    const heard = await back.hearsPacket()
+    expect([(heard[0] ?? 0) & 0xf6, heard.toString().at(-1)]).toEqual([0x34, '0'])
+    const id = heard.subarray(10, 12).toString('hex')
+    const packetId = `${id.slice(0, 2)} ${id.slice(2)}`
+    await back.says(pubrec(packetId)).hears(pubrel(packetId))
+    await back.says(pubcomp(packetId)).hearsNothing()
+    await other.hearsNothing()
+  })
+
+  test('leaves nothing behind when its last member has ended', async () => {
+    await using first = await MqttUnderTest.start()
+    await (await member(first, lasting('c1'))).says(DISCONNECT).hearsClose()
+    await publishes(first, 0, 3)
+    expect(await first.server.endSession('c1')).toBe(true)
+    await using again = await MqttUnderTest.start({ directory: await first.stop() })
+    expect(again.server.groupCount).toBe(0)
+    expect(again.core.keptSessions.groupNames()).toEqual([])
+  })
+
+  test('ends at a start that finds nobody with a part in it', async () => {
+    await using first = await MqttUnderTest.start()
+    await member(first, connect5('clean'))
+    const kept = await member(first, lasting('c1'))
+    await kept.says(DISCONNECT).hearsClose()
+    // The group goes on with the clean session, and is still kept.
+    expect(await first.server.endSession('c1')).toBe(true)
+    await publishes(first, 0, 2)
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
+    expect([again.server.groupCount, again.core.keptSessions.groupNames()]).toEqual([0, []])
+    const next = await member(again, lasting('c1'))
+    await next.hearsNothing()
+    await publishes(again, 2, 3)
+    await next.hears(publish5('jobs/a', '2', 0x32, '00 01'))
+    await eventually(() => queueOf(again).ledger.inFlight === 1)
+  })
+})
+
+test('a group of clean sessions leaves nothing on the disk', async () => {
+  await using first = await MqttUnderTest.start()
+  await member(first, connect5('c1', '03 21 00 01'))
+  await publishes(first, 0, 3)
+  await using again = await MqttUnderTest.start({ directory: await first.stop() })
+  expect([again.server.groupCount, again.core.keptSessions.groupNames()]).toEqual([0, []])
+})
