@@ -93,7 +93,9 @@ export class Deliveries {
   attach(attachment: Attachment): void {
     this.#attachment = attachment
     this.#hasGained = true
-    for (const id of this.#ids.unreleased()) this.#release(id) // [MQTT-4.4.0-1]
+    if (this.#unsent.length > 0) this.#kept?.changed()
+    // The disk knows these: CONNACK came after the commit that has them.
+    for (const id of this.#ids.unreleased()) attachment.output.acknowledge(PUBREL, id) // [MQTT-4.4.0-1]
   }
 
   /** The connection is over. The source `own` stays, and what it has unanswered is sent again over the next connection; the others will be removed. */
@@ -101,6 +103,7 @@ export class Deliveries {
     this.#attachment?.heldBack?.packets.close()
     this.#attachment = null
     this.#unsent = this.#ids.unansweredOf(own)
+    if (this.#unsent.length > 0) this.#kept?.changed()
   }
 
   // ---- packet ids on disk
@@ -114,13 +117,17 @@ export class Deliveries {
     this.#unsent = this.#ids.unansweredOf(own)
   }
 
-  /** What of the ids must be known after a crash. Of a message of another source than `own` only that the client may have it: it goes elsewhere then. */
+  /**
+   * What of the ids must be known after a crash. Of a message of another source than `own` only that the client may have it: it goes elsewhere then. Those of QoS 1
+   * need not be known, and are only once their connection is over: they cost nothing while it lasts.
+   */
   idsToKeep(own: number): Pick<PacketIdRecord, 'sent' | 'released'> {
     this.#attachment?.heldBack?.packets.prepare()
     const unreceived = this.#ids.unreceived()
     const isOwn = (id: number): boolean => this.#ids.sourceOf(id) === own
+    const sent = this.#attachment === null ? this.#unsent : unreceived.filter(isOwn)
     return {
-      sent: unreceived.filter(isOwn).map(id => ({ id, position: this.#ids.positionOf(id) })),
+      sent: sent.map(id => ({ id, position: this.#ids.positionOf(id) })),
       released: [...this.#ids.unreleased(), ...unreceived.filter(id => !isOwn(id))],
     }
   }
@@ -197,7 +204,8 @@ export class Deliveries {
     if (this.#attachment === null) throw new TypeError('a message is delivered to a session without a connection')
     const known = this.#unsent.length === 0 ? 0 : this.#takeUnsent(source, position)
     const packetId = qos === 0 ? 0 : known || this.#ids.next
-    const heldBack = qos === 2 ? this.#attachment.heldBack : null
+    // One that an earlier connection has sent the disk knows, too.
+    const heldBack = qos === 2 && known === 0 ? this.#attachment.heldBack : null
     const { writer } = heldBack ?? this.#attachment
     // An earlier connection has sent it, or may have: [MQTT-3.3.1-1]. Else [MQTT-4.3.2-2], [MQTT-4.3.3-2].
     const first = publishFirst(qos, known === 0 ? flags : flags | PUBLISH_DUP)
@@ -206,6 +214,7 @@ export class Deliveries {
       if (known !== 0) this.#abandon(known)
       return unsendable
     }
+    if (qos !== 0 && known !== 0) this.#ids.resend(known, qos)
     if (qos !== 0 && known === 0) this.#ids.take(source, position, qos) // [MQTT-2.2.1-4], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
     if (heldBack !== null) this.#kept?.due()
     this.#share--

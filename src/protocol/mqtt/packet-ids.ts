@@ -51,7 +51,10 @@ export class PacketIds {
     return this.#ring[this.#head] ?? 0
   }
 
-  /** Takes ids that are in use since before the process began; nothing has been taken since. `own` is the source of those sent. */
+  /**
+   * Takes ids that are in use since before the process began; nothing has been taken since. `own` is the source of those sent, which count as sent at QoS 2 until
+   * they are sent again.
+   */
   restore({ sent, released }: Pick<PacketIdRecord, 'sent' | 'released'>, own: number): void {
     for (const { id, position } of sent) {
       this.#awaited[id] = AwaitedAnswer.pubrec
@@ -71,6 +74,11 @@ export class PacketIds {
     this.#awaited[id] = qos
     this.#positions[id] = position
     this.#sources[id] = source
+  }
+
+  /** The message behind this id goes out again: what it waits for is known by its QoS. */
+  resend(id: number, qos: 1 | 2): void {
+    this.#awaited[id] = qos
   }
 
   awaited(id: number): AwaitedAnswer {

@@ -10,8 +10,11 @@ import {
   connect311,
   DISCONNECT,
   puback,
+  pubcomp,
   publish5,
   publish311,
+  pubrec,
+  pubrel,
   RESUMED_311,
   suback311,
   subscribe311,
@@ -106,17 +109,33 @@ describe('a session that outlives its connection outlives the gateway', () => {
     await back.hearsNothing()
   })
 
-  test('what it left unanswered comes again with DUP after a restart', async () => {
+  test('what it left unanswered comes again after a restart, under the old packet ids and with DUP: 3.1.1 [MQTT-4.4.0-1]', async () => {
     const first = await MqttUnderTest.start()
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
-    for (const payload of ['1', '2', '3']) await send(first, 'a', payload)
-    for (let n = 1; n <= 3; n++) await client.hears(publish311('a', `${n}`, 0x32, `00 0${n}`))
+    await client.says(KEPT, subscribe311('00 01', 'a', '02')).hears(CONNACK_311, suback311('00 01', '02'))
+    for (const [payload, qos] of [
+      ['1', 1],
+      ['2', 1],
+      ['3', 2],
+      ['4', 1],
+    ] as const) {
+      await first.core.router.publish(messageTo('a', payload, { qos }))
+      await client.hears(publish311('a', payload, qos === 1 ? 0x32 : 0x34, `00 0${payload}`))
+    }
     await client.says(puback('00 02')).hearsNothing()
     await using again = await MqttUnderTest.start({ directory: await first.stop() })
+    await send(again, 'a', '5')
     const back = await again.client()
     await back.says(KEPT).hears(RESUMED_311)
-    await back.hears(publish311('a', '1', 0x3a, '00 01'), publish311('a', '3', 0x3a, '00 02'))
+    await back.hears(
+      publish311('a', '1', 0x3a, '00 01'),
+      publish311('a', '3', 0x3c, '00 03'),
+      publish311('a', '4', 0x3a, '00 04'),
+      publish311('a', '5', 0x32, '00 02'),
+    )
+    await back.says(puback('00 01'), puback('00 04'), puback('00 02'), pubrec('00 03')).hears(pubrel('00 03'))
+    await back.says(pubcomp('00 03')).hearsNothing()
+    expect(again.server.client('c1')).toMatchObject({ inFlight: 0, queued: 0 })
   })
 
   test('its queue is in no list and keeps its limits', async () => {
