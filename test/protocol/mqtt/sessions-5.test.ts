@@ -78,13 +78,13 @@ describe('a 5.0 session', () => {
   })
 
   transcript('does not end while its connection lasts [MQTT-4.1.0-1]', async ({ client, another, broker }) => {
-    await client.says(expiring('00 00 00 01'), subscribe5('00 01', 'a', '01')).hears(CONNACK_5, suback5('00 01', '01'))
+    await client.says(expiring('00 00 00 02'), subscribe5('00 01', 'a', '01')).hears(CONNACK_5, suback5('00 01', '01'))
     await client.says(DISCONNECT).hearsClose()
     const again = await another()
-    await again.says(expiring('00 00 00 01')).hears(RESUMED_5)
-    // Another one's second begins later.
+    await again.says(expiring('00 00 00 02')).hears(RESUMED_5)
+    // Another one's time begins later.
     const other = await another()
-    await other.says(connect5('c2', '05 11 00 00 00 01')).hears(CONNACK_5)
+    await other.says(connect5('c2', '05 11 00 00 00 02')).hears(CONNACK_5)
     await other.says(DISCONNECT).hearsClose()
     await eventually(() => broker.server.sessionCount === 1)
     await send(broker, 'a', '1')
