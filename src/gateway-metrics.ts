@@ -65,6 +65,11 @@ export function gatewayMetrics({
       { labels: { client: 'connected' }, value: mqtt.sessionCount - mqtt.awaySessionCount },
       { labels: { client: 'away' }, value: mqtt.awaySessionCount },
     ]),
+    counter(
+      'sluice_session_messages_dropped_total',
+      'Messages that waited for sessions and groups and were dropped, or expired, by reason.',
+      () => [...topology.unlistedDropped].map(([reason, value]) => ({ labels: { reason }, value })),
+    ),
     gauge('sluice_shared_groups', 'Groups that share an MQTT subscription.', () => mqtt.groupCount),
     counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
     counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),

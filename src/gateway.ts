@@ -79,6 +79,7 @@ export class RunningGateway implements Gateway {
     let dropped = mqtt.counters.dropped
     for (const queue of topology.queues()) dropped += queue.ledger.droppedTotal
     for (const stream of streams.all()) dropped += stream.ledger.droppedTotal
+    for (const [reason, count] of topology.unlistedDropped) if (reason !== 'expired') dropped += count
     let forwarded = 0
     for (const upstream of upstreams) forwarded += upstream.status().confirmed
     return {

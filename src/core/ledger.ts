@@ -68,8 +68,17 @@ export class Ledger {
   readonly dropped = new Map<string, number>()
   readonly deadLettered = new Map<string, number>()
 
+  /** Several ledgers count here together what they drop, by reason, and what expires; null: this one doesn't. */
+  totals: Map<DropReason | 'expired', number> | null = null
+
   drop(reason: DropReason, count: number): void {
     this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + count)
+    this.totals?.set(reason, (this.totals.get(reason) ?? 0) + count)
+  }
+
+  expire(count: number): void {
+    this.expired += count
+    this.totals?.set('expired', (this.totals.get('expired') ?? 0) + count)
   }
 
   deadLetter(reason: DeadLetterReason, count: number): void {

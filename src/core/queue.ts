@@ -471,7 +471,7 @@ export class Queue implements Keeper, LaneOwner {
       return true
     }
     if (outcome !== 'no-target') this.ledger.drop(outcome, 1)
-    else if (reason === 'expired') this.ledger.expired++
+    else if (reason === 'expired') this.ledger.expire(1)
     else this.ledger.drop(reason === 'maxlen' ? 'overflow' : reason, 1)
     lane.end(segment, index)
     return true

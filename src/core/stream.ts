@@ -481,7 +481,7 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
     this.#damaged.delete(id)
     this.#first = Math.max(this.#first, end)
     this.ledger.queued -= unsettled
-    this.ledger.expired += unsettled
+    this.ledger.expire(unsettled)
     this.#lane.forget(unsettled, bytes)
     this.marksChanged()
     return true

@@ -8,7 +8,7 @@ import { DeadLetters } from './dead-letter.ts'
 import { encodeDefinitionRecord } from './definition-record.ts'
 import { type GetOptions, type GetVisitor, getMessages } from './get.ts'
 import type { StoredLane } from './lane.ts'
-import { EMPTY_FIGURES, withQueued } from './ledger.ts'
+import { type DropReason, EMPTY_FIGURES, withQueued } from './ledger.ts'
 import {
   decodeLedgerRecord,
   type LaneRecord,
@@ -51,6 +51,8 @@ export class Topology {
   readonly #queues: Registry<Queue, QueueDefinition>
   /** All queues with messages that expire, sessions' own among them. */
   readonly #expiring = new Set<Queue>()
+  /** What queues that no list has, those of sessions, have dropped since this start, by reason; `expired` beside. */
+  readonly unlistedDropped = new Map<DropReason | 'expired', number>()
   /** Names of streams. */
   readonly #reserved = new Set<string>()
   /** Moves dead letters and replays. */
@@ -270,7 +272,7 @@ export class Topology {
   }
 
   #createInMemory(spec: QueueSpec): Queue {
-    const queue = this.memoryQueue(spec.name, spec.limits, spec.policy)
+    const queue = this.#memoryQueue(spec.name, spec.limits, spec.policy)
     queue.qos0 = spec.qos0
     this.#add(queue, defineQueue(spec, []))
     return queue
@@ -346,7 +348,16 @@ export class Topology {
   }
 
   /** A queue that dies with the process; its owner ends it with `delete`. */
-  memoryQueue(name: string, limits: QueueLimits, policy: Partial<QueuePolicy> = {}): Queue {
+  memoryQueue(name: string, limits: QueueLimits): Queue {
+    return this.#unlisted(this.#memoryQueue(name, limits))
+  }
+
+  #unlisted(queue: Queue): Queue {
+    queue.ledger.totals = this.unlistedDropped
+    return queue
+  }
+
+  #memoryQueue(name: string, limits: QueueLimits, policy: Partial<QueuePolicy> = {}): Queue {
     return new Queue({
       name,
       limits,
@@ -373,13 +384,13 @@ export class Topology {
   async openClaimed(number: number, name: string, limits: QueueLimits): Promise<Queue> {
     const stored = await this.#stored([number], this.#claimed.get(number))
     this.#claimed.delete(number)
-    return this.#durableQueue(claimedQueue(number, name, limits), stored)
+    return this.#unlisted(this.#durableQueue(claimedQueue(number, name, limits), stored))
   }
 
   /** A new one; its owner keeps the number. */
   newClaimed(name: string, limits: QueueLimits): { readonly number: number; readonly queue: Queue } {
     const number = this.newNumber()
-    const queue = this.#durableQueue(claimedQueue(number, name, limits), null)
+    const queue = this.#unlisted(this.#durableQueue(claimedQueue(number, name, limits), null))
     // With its number goes a ledger: where there is none, a start takes it for lost, and counts.
     this.#schedule.touch(queue)
     return { number, queue }

@@ -251,6 +251,7 @@ describe('$share/GROUP/FILTER', () => {
       await client.hears(publish5('jobs/a', '0', 0x32, '00 01'))
       await client.says(puback('00 01')).hears(publish5('jobs/a', '4', 0x32, '00 01'))
       await client.says(puback('00 01')).hears(publish5('jobs/a', '5', 0x32, '00 01'))
+      expect([...broker.core.topology.unlistedDropped]).toEqual([['overflow', 3]])
     },
     { limits: { sessionQueue: { messages: 3, bytes: 2 ** 20, onFull: 'drop_oldest' } } },
   )
