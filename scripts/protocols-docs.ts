@@ -6,7 +6,7 @@
  * Behind them stands where other brokers do otherwise, from the data of the differential test.
  *
  *   node scripts/protocols-docs.ts            write them
- *   node scripts/protocols-docs.ts --check    write nothing
+ *   node scripts/protocols-docs.ts --check    fail if the document differs from what would be written
  *
  * Both fail on a tag that names no statement, and on a statement that binds the server and is not satisfied or not shown.
  */
@@ -177,8 +177,10 @@ if (import.meta.main) {
   const written = readFileSync(path, 'utf8')
   const text = `${(written.split(TABLES)[0] ?? '').trimEnd()}\n\n${renderTables(tags)}`
   const isCheck = process.argv.includes('--check')
+  if (isCheck && written !== text)
+    faults.push(`${DOCUMENT} is not what the tags say: run \`npm run docs\` and commit it`)
   for (const fault of faults) console.error(fault)
   if (!isCheck) writeFileSync(path, text)
   if (faults.length > 0) process.exitCode = 1
-  else console.log(`protocols docs: ${tags.length} tags, ${isCheck ? 'all shown' : 'written'}`)
+  else console.log(`protocols docs: ${tags.length} tags, ${isCheck ? 'up to date' : 'written'}`)
 }

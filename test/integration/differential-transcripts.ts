@@ -430,6 +430,7 @@ const SESSIONS: readonly Transcript[] = [
       hears(a, 3),
       answers(a, 0x40),
       answers(a, 0x50),
+      hears(a, 4),
       drops(a),
       opens(a, s.connect('a', '00', kept)),
       hears(a, 2),
