@@ -26,6 +26,7 @@ import { Reason } from './protocol-error.ts'
 import { PUBLISH_DUP, type PublishWriter, publishFirst } from './publish-frame.ts'
 import { FIRST_FAILURE } from './reply-code.ts'
 
+const PACKET_ID_MAX = 65_535
 /** First byte of PUBREL: its reserved flags are 0010 [MQTT-3.6.1-1]. */
 const PUBREL = (PacketType.pubrel << 4) | 2
 
@@ -110,9 +111,9 @@ export class Deliveries {
 
   /** Goes on with the ids that were in use before the process began; `own` is the source of those that were sent. */
   restore({ sent, released }: PacketIdRecord, own: number): void {
-    // There may have been more of them, by another configuration.
-    const most = Math.max(this.#ids.free, ...sent.map(({ id }) => id), ...released)
-    this.#ids = new PacketIds(most)
+    // By another configuration there may have been more of them than now; and messages of QoS 1 may come before those sent.
+    const most = this.#ids.free + sent.length + released.length
+    this.#ids = new PacketIds(Math.min(PACKET_ID_MAX, Math.max(most, ...sent.map(({ id }) => id), ...released)))
     this.#ids.restore({ sent, released }, own)
     this.#unsent = this.#ids.unansweredOf(own)
   }

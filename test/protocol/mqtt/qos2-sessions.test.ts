@@ -1,9 +1,9 @@
-import { describe, expect } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { decodePacketIds, PACKET_IDS, type PacketIdRecord } from '../../../src/core/session-ids.ts'
 import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { eventually } from '../../support/eventually.ts'
 import { messageTo } from '../../support/messages.ts'
-import type { MqttUnderTest, WireClient } from '../../support/wire.ts'
+import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
 import {
   CONNACK_311,
   connect311,
@@ -303,5 +303,65 @@ describe('QoS 2 to a client whose session outlives its connection', () => {
     await client.says(publish311('a', 'x', QOS2, '00 07')).hears(publish311('a', 'x', QOS2, '00 01'), pubrec('00 07'))
     await client.says(pubrec('00 01'), pubrel('00 07')).hears(pubrel('00 01'), pubcomp('00 07'))
     broker.core.gate.releaseCommits()
+  })
+})
+
+describe('QoS 2 of a session that outlives its connection, after a power cut', () => {
+  test('what the client has published and not released is not published again [MQTT-4.3.3-10], 3.1.1 [MQTT-4.3.3-2]', async () => {
+    await using first = await MqttUnderTest.start()
+    await first.core.queue('keep', 'a')
+    const client = await first.client()
+    await client.says(KEPT).hears(CONNACK_311)
+    await client.says(publish311('a', '1', QOS2, '00 07'), publish311('a', '2', QOS2, '00 08'))
+    await client.hears(pubrec('00 07'), pubrec('00 08'))
+    await client.says(pubrel('00 08')).hears(pubcomp('00 08'))
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
+    const queue = await again.core.queue('keep', 'a')
+    const back = await again.client()
+    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(publish311('a', '1', QOS2_DUP, '00 07')).hears(pubrec('00 07'))
+    expect(queue.depth).toBe(2)
+    // Released before, so it is a new message.
+    await back.says(publish311('a', '3', QOS2, '00 08')).hears(pubrec('00 08'))
+    expect(queue.depth).toBe(3)
+    await back.says(pubrel('00 07')).hears(pubcomp('00 07'))
+  })
+
+  test('what it has received is released, what it may have is sent again under its id, and no id is used twice [MQTT-4.4.0-1]', async () => {
+    await using first = await MqttUnderTest.start({ limits: { inflight: 4 } })
+    const client = await subscriber(await first.client())
+    for (const payload of ['1', '2', '3']) await send(first, payload)
+    for (const n of [1, 2, 3]) await client.hears(publish311('a', `${n}`, QOS2, hex(n)))
+    await client.says(pubrec('00 02')).hears(pubrel('00 02'))
+    await send(first, '4')
+    await client.hears(publish311('a', '4', QOS2, '00 04'))
+    await send(first, '5')
+    // Fewer than are in use: they stay in use all the same.
+    await using again = await MqttUnderTest.start({ directory: await first.powerCut(), limits: { inflight: 2 } })
+    const back = await again.client()
+    await back.says(KEPT).hears(RESUMED_311, pubrel('00 02'))
+    await back.hears(publish311('a', '1', QOS2_DUP, '00 01'))
+    await back.hearsNothing()
+    await back.says(pubcomp('00 02')).hears(publish311('a', '3', QOS2_DUP, '00 03'))
+    await back.says(pubrec('00 01')).hears(pubrel('00 01'))
+    await back.says(pubcomp('00 01')).hears(publish311('a', '4', QOS2_DUP, '00 04'))
+    await back.says(pubrec('00 03'), pubrec('00 04')).hears(pubrel('00 03'), pubrel('00 04'))
+    await back.says(pubcomp('00 03'), pubcomp('00 04'))
+    const last = await back.hearsPacket()
+    expect(last.subarray(-1).toString()).toBe('5')
+    expect(last[0]).toBe(QOS2)
+  })
+
+  test('what is gone from its queue, and the client may have, is released before its id is used again', async () => {
+    await using first = await MqttUnderTest.start()
+    const client = await subscriber(await first.client())
+    await send(first, '1')
+    await client.hears(publish311('a', '1', QOS2, '00 01'))
+    const directory = await first.powerCut()
+    const sessionQueue = { messages: 1, bytes: 1024 ** 2, onFull: 'drop_oldest', qos0: false } as const
+    await using again = await MqttUnderTest.start({ directory, limits: { sessionQueue } })
+    await send(again, '2')
+    const back = await again.client()
+    await back.says(KEPT).hears(RESUMED_311, pubrel('00 01'), publish311('a', '2', QOS2, '00 02'))
   })
 })
