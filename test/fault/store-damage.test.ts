@@ -1,8 +1,10 @@
 import { copyFile, cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { HighWater } from '../../src/store/high-water.ts'
 import { StatePrefix } from '../../src/store/keys.ts'
 import type { Store } from '../../src/store/store.ts'
+import { eventually } from '../support/eventually.ts'
 import { bitmapOf, commitOf, numbers, openStore, readQueue, recordOf, segmentOf } from '../support/store-kit.ts'
 import { type TempDir, tempDir } from '../support/temp-dir.ts'
 
@@ -90,10 +92,19 @@ async function build({ isClosed, settles }: { isClosed: boolean; settles: boolea
   const store = await openStore(source.path)
   await fill(store, 60)
   if (isClosed) await store.close()
+  // The mark may lag by ten milliseconds, and the figures below are to be exact.
+  else await eventually(() => isMarked(source.path, store.nextCommit - 1), { what: 'the mark of the last commit' })
   const directory = await tempDir()
   await cp(source.path, directory.path, { recursive: true })
   await store.close()
   return { directory, unsettled, written }
+}
+
+/** Whether the high-water mark says so. */
+async function isMarked(directory: string, commit: number): Promise<boolean> {
+  const highWater = await HighWater.open(join(directory, 'store/high-water'))
+  await highWater.close()
+  return highWater.mark?.commit === commit
 }
 
 /** Fills the payload behind its seq with noise. */
