@@ -12,7 +12,7 @@ import { eventually } from '../../support/eventually.ts'
 import { sayInProcess } from '../../support/in-process-client.ts'
 import { type Conversation, conversation } from '../../support/mqtt-frames.ts'
 import { mutate, seededRandom, split } from '../../support/mutation.ts'
-import { bytes, MqttUnderTest, packet, text, type WireClient } from '../../support/wire.ts'
+import { bytes, MqttUnderTest, packet, text, WireClient } from '../../support/wire.ts'
 
 export interface FuzzResult {
   readonly frames: number
@@ -85,7 +85,7 @@ export async function fuzz({
     conversations++
     if (random(SOCKET_IN) === 0) {
       overSocket++
-      await sayOverSocket(await broker.client(), split(Buffer.concat(wrong), random))
+      await sayOverSocket(await WireClient.connect(broker.port), split(Buffer.concat(wrong), random))
       return
     }
     const mine = ++port
