@@ -19,6 +19,8 @@ export interface Supply {
   readonly isAsPublished: boolean
   /** Something waits to be delivered. */
   readonly hasWaiting: boolean
+  /** Whether what is passed on would be sent now, and not wait there. */
+  readonly isPassageFree: boolean
   /** @throws BrokerError if it is not there, or takes no further consumer. */
   attach(consumer: Consumer): void
   detach(consumer: Consumer): void
@@ -75,7 +77,8 @@ export class NamedSubscription implements Source {
   }
 
   get credit(): number {
-    return this.#state === 'consuming' ? this.#deliveries.credit(this.#number, this.#qos) : 0
+    if (this.#state !== 'consuming' || (this.#qos === 2 && !this.#supply.isPassageFree)) return 0
+    return this.#deliveries.credit(this.#number, this.#qos)
   }
 
   get hasWaiting(): boolean {

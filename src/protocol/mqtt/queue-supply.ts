@@ -11,6 +11,7 @@ import { Reason } from './protocol-error.ts'
  */
 export class QueueSupply implements Supply {
   readonly isAsPublished = false
+  readonly isPassageFree = true
   readonly #topology: Topology
   readonly #name: string
   /** null: not attached. */

@@ -445,6 +445,10 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     return this.kept !== null
   }
 
+  get isCaughtUp(): boolean {
+    return this.queue?.isCaughtUp !== false
+  }
+
   get hasRoom(): boolean {
     return this.#attachment?.output.isFull === false
   }

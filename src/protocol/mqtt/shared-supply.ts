@@ -23,6 +23,11 @@ export class SharedSupply implements Supply {
     return !this.#group.queue.isCaughtUp
   }
 
+  /** A member with a backlog of its own would else take what the others have time for, and lose both to the limit of its queue. */
+  get isPassageFree(): boolean {
+    return this.#member.isCaughtUp
+  }
+
   attach(consumer: Consumer): void {
     this.#group.attach(this.#member, consumer)
   }

@@ -10,6 +10,7 @@ import type { Supply } from './named-subscription.ts'
  */
 export class StreamSupply implements Supply {
   readonly isAsPublished = false
+  readonly isPassageFree = true
   readonly #streams: Streams
   readonly #name: string
   readonly #from: ReadFrom

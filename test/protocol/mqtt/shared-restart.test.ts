@@ -102,6 +102,32 @@ describe('a group with a member whose session outlives its connections', () => {
     await other.hearsNothing()
   })
 
+  test('leaves to the others what a member could not be sent yet: its own messages were lost to the limit of its queue', async () => {
+    const COUNT = 60
+    const sessionQueue = { messages: COUNT, bytes: 8 * 1024 ** 2, onFull: 'drop_oldest' } as const
+    // No output is ever full: what is not sent is still on the disk.
+    const limits = { sessionQueue, outputPerClientBytes: 64 * 1024 ** 2 }
+    await using broker = await MqttUnderTest.start({ limits })
+    const client = await member(broker, lasting('c1'), '02')
+    await client.says(subscribe5('00 02', 'own', '01')).hears(suback5('00 02', '01'))
+    await client.says(DISCONNECT).hearsClose()
+    for (let n = 0; n < COUNT; n++) {
+      await broker.core.router.publish(messageTo('own', `${n}`.padEnd(40_000)))
+      await broker.core.router.publish(messageTo('jobs/a', `${n}`, { qos: 2 }))
+    }
+    const back = await broker.client()
+    await back.says(lasting('c1', '00')).hears(RESUMED_5)
+    for (let n = 0; n < COUNT; n++) {
+      const packet = await back.hearsPacket()
+      expect([packet[0], packet.toString('utf8', 12).trim()]).toEqual([0x32, `${n}`])
+      back.says(puback(`00 ${packet.toString('hex', 10, 11)}`))
+    }
+    for (let n = 0; n < COUNT; n++) {
+      const packet = await back.hearsPacket()
+      expect([packet[0], packet.toString('utf8', 13)]).toEqual([0x34, `${n}`])
+    }
+  })
+
   test('leaves nothing behind when its last member has ended', async () => {
     await using first = await MqttUnderTest.start()
     await (await member(first, lasting('c1'))).says(DISCONNECT).hearsClose()
