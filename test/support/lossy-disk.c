@@ -190,8 +190,10 @@ static ssize_t write_watched(int fd, const void *bytes, size_t count, off_t at) 
   ssize_t written = at < 0 ? syscall(SYS_write, fd, bytes, count) : syscall(SYS_pwrite64, fd, bytes, count, at);
   int error = errno;
   if (written > 0) {
-    if (at < 0) at = lseek(fd, 0, SEEK_CUR) - written;
-    note((struct entry){ .kind = WRITE, .fd = fd, .number = (uint64_t)at, .data_bytes = (uint32_t)written }, "", bytes);
+    off_t end = at < 0 ? lseek(fd, 0, SEEK_CUR) : at + written;
+    /* No file: the one that was open was closed in a way not seen here, and its number given to a pipe or socket. */
+    if (end < 0) watched_fds[fd] = 0;
+    else note((struct entry){ .kind = WRITE, .fd = fd, .number = (uint64_t)(end - written), .data_bytes = (uint32_t)written }, "", bytes);
   }
   pthread_mutex_unlock(&lock);
   errno = error;
