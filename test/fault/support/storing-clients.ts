@@ -17,17 +17,29 @@ class Connection {
     this.isPresent = isPresent
   }
 
-  /** Resolves with CONNACK; rejects if the connection ends before it. */
-  static async open(port: number, clientId: string, onPacket: (packet: Packet) => void): Promise<Connection> {
+  /**
+   * Resolves with CONNACK; rejects if the connection ends before it. `onOpen` is called at once with the connection: the packets behind CONNACK may lie in the same
+   * piece of bytes, and their answers belong to this connection.
+   */
+  static open(
+    port: number,
+    clientId: string,
+    { onOpen, onPacket }: { onOpen: (connection: Connection) => void; onPacket: (packet: Packet) => void },
+  ): Promise<Connection> {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true })
     // Its end is what the gateway is killed for.
     socket.on('error', () => undefined)
     const parser = mqttPacket.parser({ protocolVersion: 4 })
-    const connack = new Promise<boolean>((resolve, reject) => {
+    const opened = new Promise<Connection>((resolve, reject) => {
       socket.once('close', () => reject(new Error(`${clientId} was not let in`)))
       parser.on('packet', packet => {
-        if (packet.cmd === 'connack') resolve(packet.sessionPresent)
-        else onPacket(packet)
+        if (packet.cmd !== 'connack') {
+          onPacket(packet)
+          return
+        }
+        const connection = new Connection(socket, packet.sessionPresent)
+        onOpen(connection)
+        resolve(connection)
       })
     })
     socket.on('data', chunk => parser.parse(chunk))
@@ -43,7 +55,7 @@ class Connection {
         }),
       ),
     )
-    return new Connection(socket, await connack)
+    return opened
   }
 
   send(packet: Packet): void {
@@ -83,8 +95,7 @@ export class StoringPublisher {
 
   /** Connects, sends what is unacknowledged again, and publishes until `pause`. Resolves with session present. */
   async run(port: number): Promise<boolean> {
-    const connection = await Connection.open(port, this.#clientId, packet => this.#take(packet))
-    this.#connection = connection
+    const connection = await this.#openConnection(port)
     for (const [id, { number, isReceived }] of this.#open) {
       if (isReceived) connection.send({ cmd: 'pubrel', messageId: id })
       else this.#publish(id, number, true)
@@ -92,6 +103,15 @@ export class StoringPublisher {
     this.#isPublishing = true
     this.#fill()
     return connection.isPresent
+  }
+
+  #openConnection(port: number): Promise<Connection> {
+    return Connection.open(port, this.#clientId, {
+      onOpen: connection => {
+        this.#connection = connection
+      },
+      onPacket: packet => this.#take(packet),
+    })
   }
 
   /** Begins nothing new. */
@@ -157,14 +177,23 @@ export class StoringSubscriber {
 
   /** Connects, and subscribes if the session is new. Resolves with session present. */
   async run(port: number): Promise<boolean> {
-    this.#connection = await Connection.open(port, this.#clientId, packet => this.#take(packet))
-    if (this.#connection.isPresent) return true
+    const connection = await this.#openConnection(port)
+    if (connection.isPresent) return true
     const subscribed = new Promise<void>(resolve => {
       this.#subscribed = resolve
     })
-    this.#connection.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
+    connection.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] })
     await subscribed
     return false
+  }
+
+  #openConnection(port: number): Promise<Connection> {
+    return Connection.open(port, this.#clientId, {
+      onOpen: connection => {
+        this.#connection = connection
+      },
+      onPacket: packet => this.#take(packet),
+    })
   }
 
   async disconnect(): Promise<void> {
