@@ -276,6 +276,11 @@ export class Queue implements Keeper, LaneOwner {
     return oldest
   }
 
+  /** One message more exceeds none of its limits. */
+  get hasRoom(): boolean {
+    return this.depth < this.limits.messages && this.limitedBytes < this.limits.bytes
+  }
+
   /** Nothing is ready that the pump has not handed out. */
   get isCaughtUp(): boolean {
     return this.ledger.queued === this.waitingCount

@@ -445,8 +445,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     return this.kept !== null
   }
 
-  get isCaughtUp(): boolean {
-    return this.queue?.isCaughtUp !== false
+  get canTakeOver(): boolean {
+    return this.queue === null || (this.queue.isCaughtUp && this.queue.hasRoom)
   }
 
   get hasRoom(): boolean {

@@ -14,8 +14,8 @@ export interface SharedMember {
   readonly hasRoom: boolean
   /** It outlives its connections, and the gateway. */
   readonly isKept: boolean
-  /** Nothing waits for it in its own queue. */
-  readonly isCaughtUp: boolean
+  /** Nothing waits for it in its own queue, and that has room for one message more. */
+  readonly canTakeOver: boolean
   /** Sends it a run at QoS 0, as its membership says. */
   deliverShared(run: Run, topic: string, membership: Membership): void
   /** Sends it a message of QoS 2 from its own queue, whose entry has this note. */

@@ -25,7 +25,7 @@ export class SharedSupply implements Supply {
 
   /** A member with a backlog of its own would else take what the others have time for, and lose both to the limit of its queue. */
   get isPassageFree(): boolean {
-    return this.#member.isCaughtUp
+    return this.#member.canTakeOver
   }
 
   attach(consumer: Consumer): void {
