@@ -20,7 +20,7 @@ import type { Queue, QueueLimits } from './core/queue.ts'
 import { Retained } from './core/retained.ts'
 import { Router } from './core/router.ts'
 import { isReservedTopic, RoutingTable } from './core/routing-table.ts'
-import { KeptSessions } from './core/sessions.ts'
+import { KeptSessions, sessionQueueLimits } from './core/sessions.ts'
 import { Streams } from './core/streams.ts'
 import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
@@ -179,7 +179,7 @@ async function compose(
     configured: config.streams.map(({ name }) => name),
   })
   onStop(async () => streams.settleUp())
-  const queueLimits = { ...config.limits.sessionQueue, ageMs: Number.POSITIVE_INFINITY }
+  const queueLimits = sessionQueueLimits(config.limits.sessionQueue)
   const keptSessions = new KeptSessions({ store, schedule, tickets, topology, identities, clock, queueLimits })
   await keptSessions.load()
   await streams.load()

@@ -278,7 +278,7 @@ export class Queue implements Keeper, LaneOwner {
 
   /** One message more exceeds none of its limits. */
   get hasRoom(): boolean {
-    return this.depth < this.limits.messages && this.limitedBytes < this.limits.bytes
+    return this.#fits(1, 1)
   }
 
   /** Nothing is ready that the pump has not handed out. */
@@ -331,8 +331,13 @@ export class Queue implements Keeper, LaneOwner {
       return this.#isRefused && this.#isOver() ? 'refuse' : 'take'
     }
     if (this.limits.onFull === 'drop_oldest') return 'take'
-    if (this.depth + count <= this.limits.messages && this.limitedBytes + bytes <= this.limits.bytes) return 'take'
+    if (this.#fits(count, bytes)) return 'take'
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
+  }
+
+  /** So many messages more, of so many bytes in all, exceed none of its limits. */
+  #fits(count: number, bytes: number): boolean {
+    return this.depth + count <= this.limits.messages && this.limitedBytes + bytes <= this.limits.bytes
   }
 
   /** Books messages that this queue's own policy turned away after acceptance. */
@@ -435,7 +440,7 @@ export class Queue implements Keeper, LaneOwner {
   }
 
   #isOver(): boolean {
-    return this.depth > this.limits.messages || this.limitedBytes > this.limits.bytes
+    return !this.#fits(0, 0)
   }
 
   /** Of the lowest priority there is first. */
@@ -851,11 +856,8 @@ export class Queue implements Keeper, LaneOwner {
   /** The consumer is done with it. A position that is not in flight is ignored: it was settled, or requeued meanwhile. */
   settle(position: number): void {
     const lane = this.#laneAt(position)
-    const segment = lane.inFlightAt(position - lane.base)
+    const segment = this.#settled(lane, position)
     if (segment === null) return
-    this.#settleTime.settled(position, this.#monotonicMs)
-    this.ledger.inFlight--
-    this.ledger.settled++
     const index = position - lane.base - segment.first
     lane.confirm(segment, index)
     lane.end(segment, index)
@@ -864,12 +866,18 @@ export class Queue implements Keeper, LaneOwner {
   /** Another queue has taken it over in this turn of the event loop: settled here, and written there by the commit that marks it here. */
   handOver(position: number): void {
     const lane = this.#laneAt(position)
+    const segment = this.#settled(lane, position)
+    if (segment !== null) this.#moved(lane, segment, position - lane.base - segment.first)
+  }
+
+  /** Books what was in flight as settled; null: it was not. */
+  #settled(lane: Lane, position: number): Segment | null {
     const segment = lane.inFlightAt(position - lane.base)
-    if (segment === null) return
+    if (segment === null) return null
     this.#settleTime.settled(position, this.#monotonicMs)
     this.ledger.inFlight--
     this.ledger.settled++
-    this.#moved(lane, segment, position - lane.base - segment.first)
+    return segment
   }
 
   /** Back to its place, and no attempt; the caller pumps when it wants it again. */

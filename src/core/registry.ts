@@ -27,6 +27,16 @@ export class Registry<Kept extends Keeper, Definition extends { readonly name: s
     this.show(kept)
   }
 
+  /** @throws BrokerError DECLARATION_MISMATCH: one of the other kind has this name. */
+  refuseTaken(name: string): never {
+    const other = this.#kind === 'queue' ? 'stream' : 'queue'
+    throw new BrokerError(
+      'DECLARATION_MISMATCH',
+      `there is a ${other} ${name}, perhaps of an earlier configuration; delete it, or give the ${this.#kind} another name`,
+      { facts: { [this.#kind]: name } },
+    )
+  }
+
   /** Somebody has named it since the start: it is no orphan. */
   noteDeclared(name: string): void {
     this.#declared.add(name)

@@ -104,7 +104,14 @@ const willKey = (clientId: string): Buffer => Buffer.concat([WILLS, Buffer.from(
 const groupKey = (name: string): Buffer => key('g', Buffer.from(name))
 const endedQueueKey = (number: number): Buffer => key('e', numberBytes(number))
 
-const queueName = (clientId: string): string => `session:${clientId}`
+/** The queue of a session, whether or not that outlives its connections. */
+export const sessionQueueName = (clientId: string): string => `session:${clientId}`
+
+/** Of the queue of a session, or of a group that shares a subscription: `limits.session_queue`. */
+export const sessionQueueLimits = (limits: Omit<QueueLimits, 'ageMs'>): QueueLimits => ({
+  ...limits,
+  ageMs: Number.POSITIVE_INFINITY,
+})
 
 function encodeWill({ delayMs, message }: Will): Buffer {
   const [properties, payload] = [message.properties, message.payload].map(bytes => bytes.toString('base64'))
@@ -224,7 +231,7 @@ export class KeptSessions {
   keepGroup(name: string, queue: Queue): void {
     const number = this.#parts.topology.keepClaimed(queue)
     this.#groups.set(name, { number, queue })
-    this.#change(groupKey(name), encodeDefinitionRecord({ queue: number } satisfies GroupRecord))
+    void this.change(groupKey(name), encodeDefinitionRecord({ queue: number } satisfies GroupRecord))
   }
 
   /** Nobody has a part in the group any more: its queue goes with what is in it. False: it is not kept. */
@@ -232,15 +239,16 @@ export class KeptSessions {
     const group = this.#groups.get(name)
     if (group === undefined || group.queue === null) return false
     this.#groups.delete(name)
-    this.#change(endedQueueKey(group.number), Buffer.from(name))
     this.ended(group.number, group.queue)
-    this.#change(groupKey(name), null)
+    void this.change(groupKey(name), null)
     return true
   }
 
-  #change(key: Buffer, value: Buffer | null): void {
-    // Whoever was promised something waits for a later change; a rejection says no more than that the gateway stops.
-    this.#parts.schedule.change({ key, value }).catch(() => undefined)
+  /** Writes one record, or deletes it. Who waits for that is told; a rejection nobody waits for says no more than that the gateway stops. */
+  change(key: Buffer, value: Buffer | null): Promise<void> {
+    const done = this.#parts.schedule.change({ key, value })
+    done.catch(() => undefined)
+    return done
   }
 
   // ---- queues to be emptied
@@ -252,6 +260,7 @@ export class KeptSessions {
 
   /** The session or the group of this queue has ended in the commit that is being gathered. */
   ended(number: number, queue: Queue): void {
+    void this.change(endedQueueKey(number), Buffer.from(queue.name))
     this.#ended.set(number, queue)
     this.#empty(number, queue)
   }
@@ -308,7 +317,7 @@ export class KeptSession {
   /** A connection has come. */
   connected({ user, expiryMs, will }: { user: string | null; expiryMs: number; will: Will | null }): Promise<void> {
     if (will === null) this.endWill()
-    else void this.#change(willKey(this.clientId), encodeWill(will)) // [MQTT-3.1.2-7]
+    else void this.#sessions.change(willKey(this.clientId), encodeWill(will)) // [MQTT-3.1.2-7]
     this.hasWill = will !== null
     return this.#write({ ...this.#record, user, expiryMs, awaySince: null })
   }
@@ -317,7 +326,7 @@ export class KeptSession {
   endWill(): void {
     if (!this.hasWill) return
     this.hasWill = false
-    void this.#change(willKey(this.clientId), null) // [MQTT-3.1.2-10]
+    void this.#sessions.change(willKey(this.clientId), null) // [MQTT-3.1.2-10]
     const { schedule, tickets } = this.#parts
     schedule.due(tickets.last)
   }
@@ -329,18 +338,18 @@ export class KeptSession {
   }
 
   subscribed({ filter, ...subscription }: KeptSubscription): Promise<void> {
-    return this.#change(subscriptionKey(this.clientId, filter), encodeDefinitionRecord(subscription))
+    return this.#sessions.change(subscriptionKey(this.clientId, filter), encodeDefinitionRecord(subscription))
   }
 
   unsubscribed(filter: string): Promise<void> {
-    return this.#change(subscriptionKey(this.clientId, filter), null)
+    return this.#sessions.change(subscriptionKey(this.clientId, filter), null)
   }
 
   /** Its queue, made if there is none yet. */
   takeQueue(): Queue {
     if (this.queue !== null) return this.queue
     const { topology, queueLimits } = this.#parts
-    const { number, queue } = topology.newClaimed(queueName(this.clientId), queueLimits)
+    const { number, queue } = topology.newClaimed(sessionQueueName(this.clientId), queueLimits)
     this.queue = queue
     void this.#write({ ...this.#record, queue: number })
     return queue
@@ -356,18 +365,15 @@ export class KeptSession {
     this.endWill()
     for (const filter of filters) void this.unsubscribed(filter)
     const { queue } = this.#record
-    if (queue !== null && this.queue !== null) {
-      void this.#change(endedQueueKey(queue), Buffer.from(this.queue.name))
-      this.#sessions.ended(queue, this.queue)
-    }
-    return this.#change(sessionKey(this.clientId), null)
+    if (queue !== null && this.queue !== null) this.#sessions.ended(queue, this.queue)
+    return this.#sessions.change(sessionKey(this.clientId), null)
   }
 
   /** For a start: opens its queue. */
   async restore(): Promise<void> {
     const { topology, queueLimits } = this.#parts
     const { queue, awaySince } = this.#record
-    if (queue !== null) this.queue = await topology.openClaimed(queue, queueName(this.clientId), queueLimits)
+    if (queue !== null) this.queue = await topology.openClaimed(queue, sessionQueueName(this.clientId), queueLimits)
     if (awaySince === null) void this.#write({ ...this.#record, awaySince: this.#now() })
   }
 
@@ -377,13 +383,6 @@ export class KeptSession {
 
   #write(record: SessionRecord): Promise<void> {
     this.#record = record
-    return this.#change(sessionKey(this.clientId), encodeDefinitionRecord(record))
-  }
-
-  #change(key: Buffer, value: Buffer | null): Promise<void> {
-    const done = this.#parts.schedule.change({ key, value })
-    // Who waits for it is told; a rejection nobody waits for says no more than that the gateway stops.
-    done.catch(() => undefined)
-    return done
+    return this.#sessions.change(sessionKey(this.clientId), encodeDefinitionRecord(record))
   }
 }

@@ -108,12 +108,7 @@ export class Streams {
 
   /** @throws BrokerError DECLARATION_MISMATCH if a queue has this name. */
   checkName(name: string): void {
-    if (!this.#topology.has(name)) return
-    throw new BrokerError(
-      'DECLARATION_MISMATCH',
-      `there is a queue ${name}, perhaps of an earlier configuration; delete it, or give the stream another name`,
-      { facts: { stream: name } },
-    )
+    if (this.#topology.has(name)) this.#streams.refuseTaken(name)
   }
 
   /** Segments name their queue: so a stream whose definition was lost with state/ finds its messages again. */

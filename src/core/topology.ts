@@ -250,12 +250,7 @@ export class Topology {
 
   /** @throws BrokerError DECLARATION_MISMATCH if a stream has this name. */
   checkName(name: string): void {
-    if (!this.#reserved.has(name)) return
-    throw new BrokerError(
-      'DECLARATION_MISMATCH',
-      `there is a stream ${name}, perhaps of an earlier configuration; delete it, or give the queue another name`,
-      { facts: { queue: name } },
-    )
+    if (this.#reserved.has(name)) this.#queues.refuseTaken(name)
   }
 
   async #create(spec: QueueSpec): Promise<Queue> {

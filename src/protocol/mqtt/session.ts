@@ -15,7 +15,13 @@ import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
 import type { Run } from '../../core/run.ts'
 import { NO_PACKET_IDS, type PacketIdOwner, type PacketIdRecord, type SessionIds } from '../../core/session-ids.ts'
-import type { KeptSession, KeptSubscription, Will } from '../../core/sessions.ts'
+import {
+  type KeptSession,
+  type KeptSubscription,
+  sessionQueueLimits,
+  sessionQueueName,
+  type Will,
+} from '../../core/sessions.ts'
 import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
@@ -413,8 +419,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   #makeQueue(): void {
     const { topology, limits } = this.#host
-    const queueLimits = { ...limits.sessionQueue, ageMs: Number.POSITIVE_INFINITY }
-    this.#takeQueue(this.kept?.takeQueue() ?? topology.memoryQueue(`session:${this.clientId}`, queueLimits))
+    const name = sessionQueueName(this.clientId)
+    this.#takeQueue(this.kept?.takeQueue() ?? topology.memoryQueue(name, sessionQueueLimits(limits.sessionQueue)))
   }
 
   #takeQueue(queue: Queue): void {

@@ -1,6 +1,6 @@
 import type { Queue } from '../../core/queue.ts'
 import type { Router } from '../../core/router.ts'
-import type { KeptSessions } from '../../core/sessions.ts'
+import { type KeptSessions, sessionQueueLimits } from '../../core/sessions.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
 import type { MqttCounters } from './counters.ts'
@@ -85,9 +85,7 @@ export class SharedGroups {
     const group = new SharedGroup({
       name,
       filter,
-      queue:
-        this.#kept.groupQueue(name) ??
-        this.#topology.memoryQueue(name, { ...sessionQueue, ageMs: Number.POSITIVE_INFINITY }),
+      queue: this.#kept.groupQueue(name) ?? this.#topology.memoryQueue(name, sessionQueueLimits(sessionQueue)),
       router: this.#router,
       counters: this.#counters,
       onKept: queue => this.#kept.keepGroup(name, queue),

@@ -11,6 +11,7 @@ import {
   CONNECT_311,
   connect311,
   disconnect5,
+  hex16,
   puback,
   publish5,
   publish311,
@@ -20,9 +21,6 @@ import {
 import { transcript } from './transcript.ts'
 
 const ONE_MESSAGE = { ...WIDE_LIMITS, messages: 1 }
-const id = (n: number): string =>
-  `${n >> 8 === 0 ? '00' : (n >> 8).toString(16).padStart(2, '0')} ${(n & 255).toString(16).padStart(2, '0')}`
-
 describe('acknowledgement of what must be kept', () => {
   transcript('PUBACK leaves only after the message is stored', async ({ client, broker }) => {
     await broker.core.queue('keep', 'keep/#')
@@ -87,9 +85,9 @@ describe('acknowledgement of what must be kept', () => {
       const connack = await client.says(CONNECT_5).hearsPacket()
       expect(connack.includes(bytes('21 00 04'))).toBe(true)
       broker.core.gate.holdCommits()
-      for (let n = 1; n <= 4; n++) client.says(publish5('keep/a', 'x', 0x32, id(n)))
+      for (let n = 1; n <= 4; n++) client.says(publish5('keep/a', 'x', 0x32, hex16(n)))
       await client.hearsNothing()
-      await client.says(publish5('keep/a', 'x', 0x32, id(5))).hears(disconnect5('93'))
+      await client.says(publish5('keep/a', 'x', 0x32, hex16(5))).hears(disconnect5('93'))
       await client.hearsClose()
       broker.core.gate.releaseCommits()
     },
@@ -102,12 +100,12 @@ describe('acknowledgement of what must be kept', () => {
       const queue = await broker.core.queue('keep', 'keep/#')
       await client.says(CONNECT_311).hears(CONNACK_311)
       broker.core.gate.holdCommits()
-      for (let n = 1; n <= 10; n++) client.says(publish311('keep/a', 'x', 0x32, id(n)))
+      for (let n = 1; n <= 10; n++) client.says(publish311('keep/a', 'x', 0x32, hex16(n)))
       await eventually(() => queue.depth === 4)
       await (await another()).says(connect311('c2')).hears(CONNACK_311)
       expect(queue.depth).toBe(4)
       broker.core.gate.releaseCommits()
-      for (let n = 1; n <= 10; n++) await client.hears(puback(id(n)))
+      for (let n = 1; n <= 10; n++) await client.hears(puback(hex16(n)))
       await client.hearsNothing()
       expect(queue.depth).toBe(10)
     },
@@ -122,8 +120,8 @@ describe('acknowledgement of what must be kept', () => {
       const said: Buffer[] = []
       const answers: Buffer[] = []
       for (let n = 1; n <= 1000; n++) {
-        said.push(publish311(n % 3 === 0 ? 'a' : 'keep/a', `${n}`, 0x32, id(n)))
-        answers.push(puback(id(n)))
+        said.push(publish311(n % 3 === 0 ? 'a' : 'keep/a', `${n}`, 0x32, hex16(n)))
+        answers.push(puback(hex16(n)))
       }
       await client.says(...said).hears(...answers)
       expect(queue.depth).toBe(667)
@@ -232,7 +230,7 @@ describe('refusal before the acknowledgement', () => {
       await client.says(CONNECT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
       const publisher = await another()
       await publisher.says(connect311('p')).hears(CONNACK_311)
-      for (let n = 1; n <= 5; n++) await publisher.says(publish311('a', `${n}`, 0x32, id(n))).hears(puback(id(n)))
+      for (let n = 1; n <= 5; n++) await publisher.says(publish311('a', `${n}`, 0x32, hex16(n))).hears(puback(hex16(n)))
       await client.hears(publish311('a', '1', 0x32, '00 01'))
       expect(broker.server.client('c1')).toMatchObject({ inFlight: 1, queued: 2 })
       await client.says(puback('00 01')).hears(publish311('a', '4', 0x32, '00 01'))

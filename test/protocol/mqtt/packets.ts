@@ -14,6 +14,8 @@ export const CONNECT_311 = connect311('c1')
 export const CONNACK_311 = bytes('20 02 00 00')
 /** CONNACK of 3.1.1 with session present. */
 export const RESUMED_311 = bytes('20 02 01 00')
+/** CONNECT of 3.1.1 without clean session. */
+export const KEPT_311 = connect311('c1', '00')
 export const CONNECT_5 = connect5('c1')
 /** Receive maximum 64, retain, 1 MiB packets, 16 topic aliases, wildcards, subscription identifiers, shared subscriptions. */
 export const CONNACK_5 = packet(
@@ -27,6 +29,9 @@ export const CONNACK_5 = packet(
   '29 01',
   '2a 01',
 )
+/** CONNACK of 5.0 with session present. */
+export const RESUMED_5 = Buffer.from(CONNACK_5)
+RESUMED_5[2] = 1
 export const DISCONNECT = bytes('e0 00')
 
 export const subscribe311 = (packetId: string, filter: string, qos: string): Buffer =>
@@ -82,3 +87,6 @@ export async function hearsRefusedConnack(client: WireClient, reason: number, wh
   expect([heard[0], heard[2], heard[3]], what).toEqual([0x20, 0, reason])
   await client.hearsClose()
 }
+
+/** Two bytes as they are written in packets: `00 07`. */
+export const hex16 = (n: number): string => [n >> 8, n & 255].map(byte => byte.toString(16).padStart(2, '0')).join(' ')

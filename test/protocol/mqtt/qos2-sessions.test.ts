@@ -7,6 +7,8 @@ import { MqttUnderTest, type WireClient } from '../../support/wire.ts'
 import {
   CONNACK_311,
   connect311,
+  hex16,
+  KEPT_311,
   pubcomp,
   publish311,
   pubrec,
@@ -19,10 +21,6 @@ import { transcript } from './transcript.ts'
 
 const QOS2 = 0x34
 const QOS2_DUP = 0x3c
-/** CONNECT of a session that outlives its connection. */
-const KEPT = connect311('c1', '00')
-const hex = (n: number): string => [n >> 8, n & 255].map(byte => byte.toString(16).padStart(2, '0')).join(' ')
-
 /** What the disk knows of the packet ids of c1. */
 async function onDisk({ core }: MqttUnderTest): Promise<PacketIdRecord | null> {
   const value = await core.store.getState(Buffer.concat([PACKET_IDS, Buffer.from('c1')]))
@@ -34,14 +32,14 @@ const send = ({ core }: MqttUnderTest, payload: string, qos: 1 | 2 = 2) =>
   core.router.publish(messageTo('a', payload, { qos }))
 
 async function subscriber(client: WireClient): Promise<WireClient> {
-  return client.says(KEPT, subscribe311('00 01', 'a', '02')).hears(CONNACK_311, suback311('00 01', '02'))
+  return client.says(KEPT_311, subscribe311('00 01', 'a', '02')).hears(CONNACK_311, suback311('00 01', '02'))
 }
 
 describe('QoS 2 from a client whose session outlives its connection', () => {
   transcript(
     'PUBREC and PUBCOMP leave when the disk knows the id, and no longer, though the message itself needs no disk',
     async ({ client, broker }) => {
-      await client.says(KEPT).hears(CONNACK_311)
+      await client.says(KEPT_311).hears(CONNACK_311)
       broker.core.gate.holdCommits()
       await client.says(publish311('a', 'x', QOS2, '00 07'), publish311('a', 'y', QOS2, '00 08')).hearsNothing()
       broker.core.gate.releaseCommits()
@@ -58,10 +56,10 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
   )
 
   transcript('one commit keeps the ids of all that come during the last one', async ({ client, broker }) => {
-    await client.says(KEPT).hears(CONNACK_311)
+    await client.says(KEPT_311).hears(CONNACK_311)
     broker.core.gate.holdCommits()
     await client.says(publish311('a', 'x', QOS2, '00 01')).hearsNothing()
-    const ids = Array.from({ length: 60 }, (_, n) => hex(n + 2))
+    const ids = Array.from({ length: 60 }, (_, n) => hex16(n + 2))
     await client.says(...ids.map(id => publish311('a', 'x', QOS2, id))).hearsNothing()
     const before = broker.core.store.nextCommit
     broker.core.gate.releaseCommits()
@@ -74,11 +72,11 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
     async ({ client, another }) => {
       const other = await another()
       await other.says(connect311('s'), subscribe311('00 01', 'a', '00')).hears(CONNACK_311, suback311('00 01', '00'))
-      await client.says(KEPT, publish311('a', '1', QOS2, '00 07')).hears(CONNACK_311, pubrec('00 07'))
+      await client.says(KEPT_311, publish311('a', '1', QOS2, '00 07')).hears(CONNACK_311, pubrec('00 07'))
       await other.hears(publish311('a', '1'))
       client.close()
       const again = await another()
-      await again.says(KEPT).hears(RESUMED_311)
+      await again.says(KEPT_311).hears(RESUMED_311)
       await again.says(publish311('a', '1', QOS2_DUP, '00 07')).hears(pubrec('00 07'))
       await again.says(pubrel('00 07')).hears(pubcomp('00 07'))
       await again.says(publish311('a', '2', QOS2, '00 07')).hears(pubrec('00 07'))
@@ -90,13 +88,13 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
     'sent again on a new connection it is not acknowledged before the disk knows it either',
     async ({ client, another, broker }) => {
       const queue = await broker.core.queue('keep', 'keep')
-      await client.says(KEPT).hears(CONNACK_311)
+      await client.says(KEPT_311).hears(CONNACK_311)
       broker.core.gate.holdCommits()
       await client.says(publish311('keep', 'x', QOS2, '00 07')).hearsNothing()
       client.close()
       await gone(broker)
       const again = await another()
-      again.says(KEPT, publish311('keep', 'x', QOS2_DUP, '00 07'))
+      again.says(KEPT_311, publish311('keep', 'x', QOS2_DUP, '00 07'))
       await (await another()).says(connect311('other')).hears(CONNACK_311)
       expect(again.heardBytes).toBe(0)
       broker.core.gate.releaseCommits()
@@ -107,7 +105,7 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
   )
 
   transcript('a clean session forgets the ids, on disk too', async ({ client, another, broker }) => {
-    await client.says(KEPT, publish311('a', '1', QOS2, '00 07')).hears(CONNACK_311, pubrec('00 07'))
+    await client.says(KEPT_311, publish311('a', '1', QOS2, '00 07')).hears(CONNACK_311, pubrec('00 07'))
     client.close()
     await gone(broker)
     const again = await another()
@@ -121,8 +119,8 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
   transcript(
     'more releases than may wait for the disk at once are all answered, in order',
     async ({ client, broker }) => {
-      await client.says(KEPT).hears(CONNACK_311)
-      const ids = Array.from({ length: 20 }, (_, n) => hex(n + 1))
+      await client.says(KEPT_311).hears(CONNACK_311)
+      const ids = Array.from({ length: 20 }, (_, n) => hex16(n + 1))
       await client.says(...ids.map(id => publish311('a', 'x', QOS2, id))).hears(...ids.map(id => pubrec(id)))
       client.says(...ids.map(id => pubrel(id)), ...ids.map(id => pubrel(id)))
       await client.hears(...ids.map(id => pubcomp(id)), ...ids.map(id => pubcomp(id)))
@@ -142,7 +140,7 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
         queue.policy = upstream
         const taken: number[] = []
         queue.attach({ credit: 10, deliver: (_bytes, _at, position) => taken.push(position) })
-        await client.says(KEPT, publish311('control', 'x', QOS2, '00 07')).hears(CONNACK_311)
+        await client.says(KEPT_311, publish311('control', 'x', QOS2, '00 07')).hears(CONNACK_311)
         await broker.core.schedule.flush()
         await client.hearsNothing()
         // The message is nowhere on disk: with its id there, a crash now would lose it.
@@ -159,12 +157,12 @@ describe('QoS 2 from a client whose session outlives its connection', () => {
         const queue = await broker.core.queue('control', 'control')
         queue.policy = { ...upstream, ackTimeoutMs: 100 }
         queue.attach({ credit: 0, deliver: () => undefined })
-        await client.says(KEPT, publish311('control', 'x', QOS2, '00 07')).hears(CONNACK_311)
+        await client.says(KEPT_311, publish311('control', 'x', QOS2, '00 07')).hears(CONNACK_311)
         await eventually(() => queue.depth === 1)
         client.close()
         await gone(broker)
         const again = await another()
-        await again.says(KEPT).hears(RESUMED_311)
+        await again.says(KEPT_311).hears(RESUMED_311)
         again.says(publish311('control', 'x', QOS2_DUP, '00 07'))
         await eventually(() => queue.ledger.accepted === 2)
         expect(queue.ledger.figures().dropped).toEqual({ ack_timeout: 1 })
@@ -211,13 +209,13 @@ describe('QoS 2 to a client whose session outlives its connection', () => {
     async ({ client, another, broker }) => {
       await subscriber(client)
       for (const payload of ['1', '2', '3', '4']) await send(broker, payload)
-      for (const n of [1, 2, 3, 4]) await client.hears(publish311('a', `${n}`, QOS2, hex(n)))
+      for (const n of [1, 2, 3, 4]) await client.hears(publish311('a', `${n}`, QOS2, hex16(n)))
       await client.says(pubrec('00 03'), pubrec('00 01')).hears(pubrel('00 03'), pubrel('00 01'))
       client.close()
       await gone(broker)
       for (let n = 0; n < 2; n++) {
         const again = await another()
-        await again.says(KEPT).hears(RESUMED_311)
+        await again.says(KEPT_311).hears(RESUMED_311)
         await again.hears(
           pubrel('00 03'),
           pubrel('00 01'),
@@ -243,7 +241,7 @@ describe('QoS 2 to a client whose session outlives its connection', () => {
       broker.core.gate.releaseCommits()
       await sent
       const again = await another()
-      await again.says(KEPT).hears(RESUMED_311, publish311('a', 'x', QOS2_DUP, '00 01'))
+      await again.says(KEPT_311).hears(RESUMED_311, publish311('a', 'x', QOS2_DUP, '00 01'))
     },
   )
 
@@ -291,7 +289,7 @@ describe('QoS 2 to a client whose session outlives its connection', () => {
       await broker.core.queue('jobs', 'jobs')
       await broker.core.router.publish(messageTo('jobs', 'x'))
       await client
-        .says(KEPT, subscribe311('00 01', '$queue/jobs', '02'))
+        .says(KEPT_311, subscribe311('00 01', '$queue/jobs', '02'))
         .hears(CONNACK_311, suback311('00 01', '02'), publish311('jobs', 'x', QOS2, '00 01'))
       expect(await onDisk(broker)).toEqual({ held: [], sent: [], released: [1] })
     },
@@ -311,14 +309,14 @@ describe('QoS 2 of a session that outlives its connection, after a power cut', (
     await using first = await MqttUnderTest.start()
     await first.core.queue('keep', 'a')
     const client = await first.client()
-    await client.says(KEPT).hears(CONNACK_311)
+    await client.says(KEPT_311).hears(CONNACK_311)
     await client.says(publish311('a', '1', QOS2, '00 07'), publish311('a', '2', QOS2, '00 08'))
     await client.hears(pubrec('00 07'), pubrec('00 08'))
     await client.says(pubrel('00 08')).hears(pubcomp('00 08'))
     await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
     const queue = await again.core.queue('keep', 'a')
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(KEPT_311).hears(RESUMED_311)
     await back.says(publish311('a', '1', QOS2_DUP, '00 07')).hears(pubrec('00 07'))
     expect(queue.depth).toBe(2)
     // Released before, so it is a new message.
@@ -331,7 +329,7 @@ describe('QoS 2 of a session that outlives its connection, after a power cut', (
     await using first = await MqttUnderTest.start({ limits: { inflight: 4 } })
     const client = await subscriber(await first.client())
     for (const payload of ['1', '2', '3']) await send(first, payload)
-    for (const n of [1, 2, 3]) await client.hears(publish311('a', `${n}`, QOS2, hex(n)))
+    for (const n of [1, 2, 3]) await client.hears(publish311('a', `${n}`, QOS2, hex16(n)))
     await client.says(pubrec('00 02')).hears(pubrel('00 02'))
     await send(first, '4')
     await client.hears(publish311('a', '4', QOS2, '00 04'))
@@ -339,7 +337,7 @@ describe('QoS 2 of a session that outlives its connection, after a power cut', (
     // Fewer than are in use: they stay in use all the same.
     await using again = await MqttUnderTest.start({ directory: await first.powerCut(), limits: { inflight: 2 } })
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311, pubrel('00 02'))
+    await back.says(KEPT_311).hears(RESUMED_311, pubrel('00 02'))
     await back.hears(publish311('a', '1', QOS2_DUP, '00 01'))
     await back.hearsNothing()
     await back.says(pubcomp('00 02')).hears(publish311('a', '3', QOS2_DUP, '00 03'))
@@ -362,6 +360,6 @@ describe('QoS 2 of a session that outlives its connection, after a power cut', (
     await using again = await MqttUnderTest.start({ directory, limits: { sessionQueue } })
     await send(again, '2')
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311, pubrel('00 01'), publish311('a', '2', QOS2, '00 02'))
+    await back.says(KEPT_311).hears(RESUMED_311, pubrel('00 01'), publish311('a', '2', QOS2, '00 02'))
   })
 })

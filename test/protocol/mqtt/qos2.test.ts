@@ -11,6 +11,7 @@ import {
   connect5,
   connect311,
   disconnect5,
+  hex16,
   puback,
   pubcomp,
   publish5,
@@ -26,8 +27,6 @@ import { transcript } from './transcript.ts'
 
 const QOS2 = 0x34
 const QOS2_DUP = 0x3c
-const hex = (n: number): string => [n >> 8, n & 255].map(byte => byte.toString(16).padStart(2, '0')).join(' ')
-
 /** A subscriber of 3.1.1 at this QoS. */
 async function subscriber(client: WireClient, filter: string, qos = '02', clientId = 's'): Promise<WireClient> {
   return client
@@ -160,8 +159,8 @@ describe('QoS 2 from a client', () => {
     async ({ client }) => {
       await client.says(CONNECT_5).hearsPacket()
       await client
-        .says(...[1, 2, 3].map(n => publish5('a', 'x', QOS2, hex(n))))
-        .hears(...[1, 2, 3].map(n => pubrec(hex(n), '10')))
+        .says(...[1, 2, 3].map(n => publish5('a', 'x', QOS2, hex16(n))))
+        .hears(...[1, 2, 3].map(n => pubrec(hex16(n), '10')))
       // Three are open: one of them again is none too many, a PUBREL makes room, and so does a PUBACK.
       await client.says(publish5('a', 'x', QOS2_DUP, '00 02')).hears(pubrec('00 02'))
       await client.says(pubrel('00 01')).hears(pubcomp('00 01'))
@@ -178,7 +177,7 @@ describe('QoS 2 from a client', () => {
     async ({ client, another }) => {
       const other = await subscriber(await another(), 'a', '00')
       await client.says(CONNECT_311).hears(CONNACK_311)
-      const ids = Array.from({ length: 1000 }, (_, n) => hex(n + 1))
+      const ids = Array.from({ length: 1000 }, (_, n) => hex16(n + 1))
       client.says(...ids.map(id => publish311('a', 'x', QOS2, id)))
       await client.hears(...ids.map(id => pubrec(id)))
       await client.says(...ids.map(id => pubrel(id))).hears(...ids.map(id => pubcomp(id)))
@@ -236,7 +235,7 @@ describe('QoS 2 that is refused', () => {
       const queue = await broker.core.queue('small', 'small', ONE_MESSAGE)
       await client.says(connect5('c1', '02 17 00')).hears(CONNACK_5)
       await client
-        .says(...[1, 2, 3].map(n => publish5('small', `${n}`, QOS2, hex(n))))
+        .says(...[1, 2, 3].map(n => publish5('small', `${n}`, QOS2, hex16(n))))
         .hears(pubrec('00 01'), pubrec('00 02', '97'), pubrec('00 03', '97'))
       await client.says(pubrel('00 02')).hears(pubcomp('00 02', '92'))
       await queue.purge()
@@ -250,7 +249,7 @@ describe('QoS 2 that is refused', () => {
     const queue = await broker.core.queue('small', 'small', ONE_MESSAGE)
     await client.says(connect5('c1', '02 17 00')).hears(CONNACK_5)
     await client
-      .says(...[1, 2, 2].map(n => publish5('small', `${n}`, QOS2, hex(n))))
+      .says(...[1, 2, 2].map(n => publish5('small', `${n}`, QOS2, hex16(n))))
       .hears(pubrec('00 01'), pubrec('00 02', '97'), pubrec('00 02', '97'))
     expect(queue.ledger.accepted).toBe(1)
   })
@@ -342,8 +341,8 @@ describe('QoS 2 to a client', () => {
     await subscriber(client, 'a')
     const publisher = await another()
     await publisher.says(connect311('p')).hears(CONNACK_311)
-    for (const n of [1, 2, 3]) await publisher.says(publish311('a', `${n}`, QOS2, hex(n))).hears(pubrec(hex(n)))
-    for (const n of [1, 2, 3]) await client.hears(publish311('a', `${n}`, QOS2, hex(n)))
+    for (const n of [1, 2, 3]) await publisher.says(publish311('a', `${n}`, QOS2, hex16(n))).hears(pubrec(hex16(n)))
+    for (const n of [1, 2, 3]) await client.hears(publish311('a', `${n}`, QOS2, hex16(n)))
     await client
       .says(pubrec('00 03'), pubrec('00 01'), pubrec('00 02'))
       .hears(pubrel('00 03'), pubrel('00 01'), pubrel('00 02'))
@@ -378,7 +377,7 @@ describe('QoS 2 to a client', () => {
       .hears(CONNACK_5, suback5('00 01', '02'))
     const publisher = await another()
     await publisher.says(connect311('p')).hears(CONNACK_311)
-    for (const n of [1, 2]) await publisher.says(publish311('a', `${n}`, QOS2, hex(n))).hears(pubrec(hex(n)))
+    for (const n of [1, 2]) await publisher.says(publish311('a', `${n}`, QOS2, hex16(n))).hears(pubrec(hex16(n)))
     await client.hears(publish5('a', '1', QOS2, '00 01'))
     await client.says(pubrec('00 01', '97')).hears(publish5('a', '2', QOS2, '00 01'))
   })
@@ -391,7 +390,7 @@ describe('QoS 2 to a client', () => {
         .hears(CONNACK_5, suback5('00 01', '02'))
       const publisher = await another()
       await publisher.says(connect311('p')).hears(CONNACK_311)
-      for (const n of [1, 2, 3]) await publisher.says(publish311('a', `${n}`, QOS2, hex(n))).hears(pubrec(hex(n)))
+      for (const n of [1, 2, 3]) await publisher.says(publish311('a', `${n}`, QOS2, hex16(n))).hears(pubrec(hex16(n)))
       await client.hears(publish5('a', '1', QOS2, '00 01'), publish5('a', '2', QOS2, '00 02'))
       await client.says(pubrec('00 01'), pubrec('00 02')).hears(pubrel('00 01'), pubrel('00 02'))
       await client.hearsNothing()
@@ -420,7 +419,7 @@ describe('QoS 2 to a client', () => {
       await client.says(CONNECT_5).hears(CONNACK_5)
       client.socket.pause()
       const storm = Buffer.concat(
-        Array.from({ length: 20_000 }, (_, n) => [pubrec(hex(n + 1)), pubrel(hex(n + 1))]).flat(),
+        Array.from({ length: 20_000 }, (_, n) => [pubrec(hex16(n + 1)), pubrel(hex16(n + 1))]).flat(),
       )
       // As long as it takes: sockets take a few megabytes before anything piles up here.
       const flood = setInterval(() => client.says(storm), 1)

@@ -16,6 +16,7 @@ import {
   DISCONNECT,
   disconnect5,
   hearsRefusal,
+  hex16,
   puback,
   publish5,
   publish311,
@@ -26,11 +27,6 @@ import {
 } from './packets.ts'
 import { transcript } from './transcript.ts'
 
-const hex = (n: number): string =>
-  n
-    .toString(16)
-    .padStart(4, '0')
-    .replace(/(..)(..)/, '$1 $2')
 /** PUBACK of 5.0 with a reason code. */
 const answer = (packetId: string, reason: string): Buffer => packet(0x40, packetId, reason)
 const unsubscribe5 = (packetId: string, filter: string): Buffer => packet(0xa2, packetId, '00', text(filter))
@@ -370,7 +366,7 @@ describe('one window for all sources', () => {
         .hears(CONNACK_5, suback5('00 01', '01'))
       await client.says(subscribe5('00 02', '$queue/jobs', '01')).hears(suback5('00 02', '01'))
       await client.says(subscribe5('00 03', '$queue/more', '01'))
-      for (const n of [1, 2, 3]) await client.hears(publish5('jobs/a', `${n - 1}`, 0x32, hex(n)))
+      for (const n of [1, 2, 3]) await client.hears(publish5('jobs/a', `${n - 1}`, 0x32, hex16(n)))
       await client.hears(suback5('00 03', '01'))
       await broker.core.router.publish(messageTo('own', 'x'))
       await client.hearsNothing()
@@ -384,11 +380,11 @@ describe('one window for all sources', () => {
       .hears(CONNACK_5, suback5('00 01', '01'))
     await fill(broker, 1000)
     await client.says(subscribe5('00 02', '$queue/jobs', '01')).hears(suback5('00 02', '01'))
-    for (let n = 0; n < 4; n++) await client.hears(publish5('jobs/a', `${n}`, 0x32, hex(n + 1)))
+    for (let n = 0; n < 4; n++) await client.hears(publish5('jobs/a', `${n}`, 0x32, hex16(n + 1)))
     for (let n = 0; n < 8; n++) await broker.core.router.publish(messageTo('own', `own ${n}`))
     const received = { own: 0, jobs: 0 }
     for (let round = 0; round < 4; round++) {
-      await client.says(...[1, 2, 3, 4].map(n => puback(hex(n))))
+      await client.says(...[1, 2, 3, 4].map(n => puback(hex16(n))))
       for (let n = 0; n < 4; n++) {
         if ((await client.hearsPacket()).includes('own ')) received.own++
         else received.jobs++

@@ -11,6 +11,7 @@ import {
   puback,
   publish5,
   publish311,
+  RESUMED_5,
   RESUMED_311,
   suback5,
   subscribe5,
@@ -20,9 +21,6 @@ import { transcript } from './transcript.ts'
 /** CONNECT of 5.0 with a session expiry in seconds (four bytes in hexadecimal); flags 00: no clean start. */
 const expiring = (seconds: string, flags = '00') => connect5('c1', `05 11 ${seconds}`, flags)
 const MINUTE = '00 00 00 3c'
-/** CONNACK of a session that was there. */
-const RESUMED_5 = Buffer.from(CONNACK_5)
-RESUMED_5[2] = 1
 const send = (broker: MqttUnderTest, topic: string, payload: string) =>
   broker.core.router.publish(messageTo(topic, payload))
 const gone = (broker: MqttUnderTest) => eventually(() => broker.server.clientCount === 0)

@@ -9,6 +9,7 @@ import {
   connect5,
   connect311,
   DISCONNECT,
+  KEPT_311,
   puback,
   pubcomp,
   publish5,
@@ -20,8 +21,6 @@ import {
   subscribe311,
 } from './packets.ts'
 
-/** CONNECT of 3.1.1 without clean session. */
-const KEPT = connect311('c1', '00')
 const send = (broker: MqttUnderTest, topic: string, payload: string) =>
   broker.core.router.publish(messageTo(topic, payload))
 
@@ -52,7 +51,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
   test('nothing acknowledged to a publisher is lost to it by a power cut while it is away', async () => {
     await using first = await MqttUnderTest.start()
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(KEPT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
     await client.says(DISCONNECT).hearsClose()
     const sender = await first.client()
     await sender.says(connect311('s')).hears(CONNACK_311)
@@ -60,28 +59,28 @@ describe('a session that outlives its connection outlives the gateway', () => {
     await sender.hears(puback('00 01'), puback('00 02'))
     await using again = await MqttUnderTest.start({ directory: await first.powerCut() })
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(KEPT_311).hears(RESUMED_311)
     await back.hears(publish311('a', '1', 0x32, '00 01'), publish311('a', '2', 0x32, '00 02'))
   })
 
   test('SUBACK promises what a power cut leaves, and so does UNSUBACK', async () => {
     await using first = await MqttUnderTest.start()
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(KEPT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
     await using subscribed = await MqttUnderTest.start({ directory: await first.powerCut() })
     expect((await send(subscribed, 'a', '1')).isRouted).toBe(true)
     await client.says(packet(0xa2, '00 02', text('a'))).hears(packet(0xb0, '00 02'))
     await using unsubscribed = await MqttUnderTest.start({ directory: await first.powerCut() })
     expect((await send(unsubscribed, 'a', '1')).isRouted).toBe(false)
     const back = await unsubscribed.client()
-    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(KEPT_311).hears(RESUMED_311)
   })
 
   test('what is promised leaves after its commit, and nothing else of the client is looked at before', async () => {
     await using broker = await MqttUnderTest.start()
     const client = await broker.client()
     broker.core.gate.holdCommits()
-    client.says(KEPT, subscribe311('00 01', 'a', '01'), bytes('c0 00'))
+    client.says(KEPT_311, subscribe311('00 01', 'a', '01'), bytes('c0 00'))
     await eventually(() => broker.server.clientCount === 1)
     const clean = await broker.client()
     // A clean session waits for nobody.
@@ -95,7 +94,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
   test('a clean session that ends one says so when the disk has forgotten it', async () => {
     await using first = await MqttUnderTest.start()
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(KEPT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
     await client.says(DISCONNECT).hearsClose()
     for (let n = 0; n < 20; n++) await send(first, 'a', `${n}`)
     const clean = await first.client()
@@ -105,14 +104,14 @@ describe('a session that outlives its connection outlives the gateway', () => {
     expect(again.server.sessionCount).toBe(0)
     expect([...again.core.topology.queues()]).toEqual([])
     const back = await again.client()
-    await back.says(KEPT).hears(CONNACK_311)
+    await back.says(KEPT_311).hears(CONNACK_311)
     await back.hearsNothing()
   })
 
   test('what it left unanswered comes again after a restart, under the old packet ids and with DUP: 3.1.1 [MQTT-4.4.0-1]', async () => {
     const first = await MqttUnderTest.start()
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '02')).hears(CONNACK_311, suback311('00 01', '02'))
+    await client.says(KEPT_311, subscribe311('00 01', 'a', '02')).hears(CONNACK_311, suback311('00 01', '02'))
     for (const [payload, qos] of [
       ['1', 1],
       ['2', 1],
@@ -126,7 +125,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
     await using again = await MqttUnderTest.start({ directory: await first.stop() })
     await send(again, 'a', '5')
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(KEPT_311).hears(RESUMED_311)
     await back.hears(
       publish311('a', '1', 0x3a, '00 01'),
       publish311('a', '3', 0x3c, '00 03'),
@@ -142,7 +141,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
     const sessionQueue = { messages: 3, bytes: 1024 ** 2, onFull: 'drop_oldest' } as const
     const first = await MqttUnderTest.start({ limits: { sessionQueue } })
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(KEPT_311, subscribe311('00 01', 'a', '01')).hears(CONNACK_311, suback311('00 01', '01'))
     await client.says(DISCONNECT).hearsClose()
     for (let n = 0; n < 3; n++) await send(first, 'a', `${n}`)
     await using again = await MqttUnderTest.start({ directory: await first.stop(), limits: { sessionQueue } })
@@ -150,7 +149,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
     expect(again.core.topology.has('session:c1')).toBe(false)
     for (let n = 3; n < 5; n++) await send(again, 'a', `${n}`)
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311)
+    await back.says(KEPT_311).hears(RESUMED_311)
     for (let n = 2; n < 5; n++) await back.hears(publish311('a', `${n}`, 0x32, `00 0${n - 1}`))
     await back.hearsNothing()
   })
@@ -161,7 +160,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
     await first.core.stream('h', 'h')
     for (const payload of ['1', '2']) await send(first, 'h', payload)
     const client = await first.client()
-    await client.says(KEPT, subscribe311('00 01', '$queue/jobs', '01')).hears(CONNACK_311, suback311('00 01', '01'))
+    await client.says(KEPT_311, subscribe311('00 01', '$queue/jobs', '01')).hears(CONNACK_311, suback311('00 01', '01'))
     await client.says(subscribe311('00 02', '$stream/h/first', '01')).hears(suback311('00 02', '01'))
     await client.hears(publish311('h', '1', 0x32, '00 01'), publish311('h', '2', 0x32, '00 02'))
     await client.says(puback('00 01')).hearsNothing()
@@ -169,7 +168,7 @@ describe('a session that outlives its connection outlives the gateway', () => {
     await again.core.queue('jobs', 'jobs')
     await again.core.stream('h', 'h')
     const back = await again.client()
-    await back.says(KEPT).hears(RESUMED_311, publish311('h', '2', 0x32, '00 01'))
+    await back.says(KEPT_311).hears(RESUMED_311, publish311('h', '2', 0x32, '00 01'))
     await send(again, 'jobs', 'job')
     await back.hears(publish311('jobs', 'job', 0x32, '00 02'))
   })

@@ -11,6 +11,7 @@ import {
   publish5,
   pubrec,
   pubrel,
+  RESUMED_5,
   suback5,
   subscribe5,
 } from './packets.ts'
@@ -18,10 +19,6 @@ import {
 const FILTER = '$share/g/jobs/#'
 /** CONNECT of a session that lasts a minute beyond the connection; flags 02: clean start. */
 const lasting = (clientId: string, flags = '02'): Buffer => connect5(clientId, '05 11 00 00 00 3c', flags)
-/** CONNACK of a session that was there. */
-const RESUMED_5 = Buffer.from(CONNACK_5)
-RESUMED_5[2] = 1
-
 async function member(broker: MqttUnderTest, connect: Buffer, qos = '01'): Promise<WireClient> {
   const client = await broker.client()
   return client.says(connect, subscribe5('00 01', FILTER, qos)).hears(CONNACK_5, suback5('00 01', qos))

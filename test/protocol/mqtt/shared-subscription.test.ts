@@ -18,16 +18,13 @@ import {
   publish311,
   pubrec,
   pubrel,
+  RESUMED_5,
   suback5,
   suback311,
   subscribe5,
   subscribe311,
 } from './packets.ts'
 import { transcript } from './transcript.ts'
-
-/** CONNACK of a session that was there. */
-const RESUMED_5 = Buffer.from(CONNACK_5)
-RESUMED_5[2] = 1
 
 const FILTER = '$share/g/jobs/#'
 

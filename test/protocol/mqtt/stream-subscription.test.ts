@@ -13,6 +13,7 @@ import {
   connect5,
   connect311,
   hearsRefusal,
+  KEPT_311,
   puback,
   publish5,
   publish311,
@@ -146,21 +147,18 @@ describe('$stream/NAME/FROM', () => {
 })
 
 describe('the cursor', () => {
-  /** CONNECT of 3.1.1 with a session that is to outlive the connection. */
-  const KEPT = connect311('c1', '00')
-
   transcript(
     'belongs to the session: a later connection goes on reading, and subscribing again ignores FROM',
     async ({ client, another, broker }) => {
       await fill(broker, 4)
-      await client.says(KEPT).hears(CONNACK_311)
+      await client.says(KEPT_311).hears(CONNACK_311)
       await reads(client, 'first', 0, 3)
       // The third is not settled, so it comes again, and what was settled behind it too.
       await client.says(puback('00 01'), puback('00 02'), puback('00 04')).hearsNothing()
       client.close()
       await eventually(() => broker.server.clientCount === 0)
       const again = await another()
-      await again.says(KEPT).hears(RESUMED_311)
+      await again.says(KEPT_311).hears(RESUMED_311)
       await again.hears(publish311('h/a', '2', 0x32, id(5)), publish311('h/a', '3', 0x32, id(6)))
       await again.says(subscribe311('00 01', '$stream/h/first', '01')).hears(suback311('00 01', '01'))
       await again.hearsNothing()
@@ -185,7 +183,7 @@ describe('the cursor', () => {
 
   transcript('ends with a clean session', async ({ client, another, broker }) => {
     await fill(broker, 1)
-    await client.says(KEPT).hears(CONNACK_311)
+    await client.says(KEPT_311).hears(CONNACK_311)
     await reads(client, 'first', 0, 0)
     await client.says(puback('00 01')).hearsNothing()
     for (let n = 0; n < 2; n++) {
@@ -198,7 +196,7 @@ describe('the cursor', () => {
 
   transcript('ends with UNSUBSCRIBE and its last answer', async ({ client, broker }) => {
     const stream = await fill(broker, 2)
-    await client.says(KEPT).hears(CONNACK_311)
+    await client.says(KEPT_311).hears(CONNACK_311)
     await reads(client, 'first', 0, 1)
     await client.says(packet(0xa2, '00 02', text('$stream/h/first'))).hears(packet(0xb0, '00 02'))
     expect(stream.readerCount).toBe(1)

@@ -9,6 +9,7 @@ import {
   connect311,
   DISCONNECT,
   disconnect5,
+  hex16,
   puback,
   publish5,
   publish311,
@@ -19,10 +20,6 @@ import {
 } from './packets.ts'
 import { transcript } from './transcript.ts'
 
-const hex16 = (n: number): string =>
-  Buffer.from([n >> 8, n & 0xff])
-    .toString('hex')
-    .replace(/../, '$& ')
 const alias = (n: number): string => `23 ${hex16(n)}`
 /** PUBLISH of QoS 0 with a topic alias; the topic may be empty. */
 const aliased = (topic: string, n: number, payload: string): Buffer =>
