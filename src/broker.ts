@@ -34,6 +34,7 @@ import { Store, type StoreOptions } from './store/store.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
+import type { Listener } from './transport/listener.ts'
 import { TcpListener } from './transport/tcp.ts'
 
 /** How often queues, streams and retained messages are looked at for those whose time is over. */
@@ -59,7 +60,7 @@ export interface BrokerParts {
  * The whole gateway, composed here and nowhere else: store → core → bridge → listeners → API, and stopped in the other order.
  */
 export class Broker {
-  /** Bound ports by listener: `mqtt`, `http`. */
+  /** Bound ports by listener: those of devices under their names in the configuration, and `http`. */
   readonly addresses: ReadonlyMap<string, Address>
   /** What the API shows, for callers in the same process. */
   readonly gateway: Gateway
@@ -257,9 +258,12 @@ async function compose(
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
   onStop(async () => sys.stop())
   mqtt.restore(await keptSessions.restore())
-  const mqttListener = new TcpListener({ ...config.listeners.mqtt, name: 'listeners.mqtt', log })
-  await mqttListener.start(socket => mqtt.accept(socket))
-  onStop(() => mqttListener.stop())
+  const addresses = new Map<string, Address>()
+  for (const [name, listener] of deviceListeners(config, log)) {
+    await listener.start(socket => mqtt.accept(socket))
+    onStop(() => listener.stop())
+    addresses.set(name, listener.address())
+  }
   // First, so that clients still hear why: the server takes no new ones meanwhile.
   onStop(() => mqtt.stop())
 
@@ -302,15 +306,17 @@ async function compose(
   bootClock.start()
   onStop(async () => bootClock.stop())
 
-  const addresses = new Map([
-    ['mqtt', mqttListener.address()],
-    ['http', api.address()],
-  ])
+  addresses.set('http', api.address())
   log.info(
     { gateway: store.boot.gateway, epoch: store.boot.epoch, ...Object.fromEntries(addresses) },
     'gateway is running',
   )
   return { addresses, gateway }
+}
+
+/** What devices connect to, by name, in the order it is opened. */
+function deviceListeners({ listeners }: Config, log: Logger): Map<string, Listener> {
+  return new Map([['mqtt', new TcpListener({ ...listeners.mqtt, name: 'mqtt', log })]])
 }
 
 function stocks(topology: Topology, store: Store): Stocks {

@@ -1,9 +1,10 @@
 /*
  * Rules between options, checked once each of them is right by itself.
  */
+import { isLoopback } from '../model/address.ts'
 import { formatDuration, formatSize } from '../model/quantity.ts'
 import { nearestWord } from './nearest.ts'
-import { type Config, isLoopback } from './schema.ts'
+import type { Config } from './schema.ts'
 
 type Resolved = Omit<Config, 'effective' | 'warnings'>
 

@@ -7,6 +7,7 @@
  */
 import { resolve } from 'node:path'
 import * as z from 'zod/mini'
+import { isLoopback } from '../model/address.ts'
 import { configuredName, exchangeName, queueName, topicFilter } from '../model/names.ts'
 import { MAX_PRIORITY, PLAIN_POLICY } from '../model/queue-policy.ts'
 import {
@@ -570,11 +571,6 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type NamedQueueConfig = Config['queues'][number]
 export type StreamConfig = Config['streams'][number]
-
-/** Whether an address is reachable from this machine only. */
-export function isLoopback(address: string): boolean {
-  return address === 'localhost' || address === '::1' || /^127(?:\.\d{1,3}){3}$/.test(address)
-}
 
 function queueOrNone(name: string): string | null {
   return name === NO_DEAD_LETTERS ? null : name

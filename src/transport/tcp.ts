@@ -1,7 +1,8 @@
 import { createServer, type Server, Socket } from 'node:net'
+import { isLoopback } from '../model/address.ts'
 import { BrokerError } from '../model/error.ts'
 import type { Logger } from '../telemetry/log.ts'
-import type { AcceptedSocket, Listener } from './listener.ts'
+import type { AcceptedSocket, Listener, ListenerOptions, Peer } from './listener.ts'
 
 /** Connections the kernel holds until they are accepted: after a power cut a whole site comes back in one second. */
 const BACKLOG = 1024
@@ -30,7 +31,11 @@ export class TcpListener implements Listener {
   readonly #host: string
   readonly #port: number
   readonly #log: Logger
+  readonly #admits: (address: string) => boolean
   readonly #maxConnections: number
+  /** Two for all connections: nothing else is known of any of them. */
+  readonly #localPeer: Peer
+  readonly #remotePeer: Peer
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   /** Connections closed at once because there were `maxConnections` already. */
@@ -41,22 +46,21 @@ export class TcpListener implements Listener {
     host,
     port,
     log,
+    admits = () => true,
     maxConnections = Number.POSITIVE_INFINITY,
-  }: {
-    /** Key in the configuration, for messages. */
-    name: string
-    host: string
-    /** 0: any free port. */
-    port: number
-    log: Logger
+  }: ListenerOptions & {
     /** Open connections at most; further ones are closed at once. Protocols limit their clients themselves, and can tell them why. */
-    maxConnections?: number
+    readonly maxConnections?: number
   }) {
     this.#name = name
     this.#host = host
     this.#port = port
     this.#log = log
+    this.#admits = admits
     this.#maxConnections = maxConnections
+    const peer = { listener: name, certificateUser: null, isEncrypted: false }
+    this.#localPeer = { ...peer, isLocal: true }
+    this.#remotePeer = { ...peer, isLocal: false }
     // noDelay: output is gathered before it is written, Nagle would only add latency. pauseOnConnect: nothing is read before `withSharedBuffer`.
     this.#server = createServer({ noDelay: true, pauseOnConnect: true })
   }
@@ -64,12 +68,19 @@ export class TcpListener implements Listener {
   start(accept: (socket: AcceptedSocket) => void): Promise<void> {
     const server = this.#server
     server.on('connection', accepted => {
+      const { remoteAddress } = accepted
+      // Without an address it is gone already.
+      if (remoteAddress === undefined || !this.#admits(remoteAddress)) {
+        accepted.destroy()
+        return
+      }
       if (this.#sockets.size >= this.#maxConnections) {
         this.refused++
         accepted.destroy()
         return
       }
-      const socket = withSharedBuffer(accepted)
+      const peer = isLoopback(remoteAddress) ? this.#localPeer : this.#remotePeer
+      const socket = Object.assign(withSharedBuffer(accepted), { peer })
       this.#sockets.add(socket)
       socket.on('close', () => this.#sockets.delete(socket))
       accept(socket)
@@ -107,14 +118,14 @@ export class TcpListener implements Listener {
     if (error.code === 'EADDRINUSE') {
       return new BrokerError(
         'LISTENER_PORT_IN_USE',
-        `${where} is in use by another process; stop that one or set ${this.#name}.port to a free port`,
+        `${where} is in use by another process; stop that one or set listeners.${this.#name}.port to a free port`,
         { cause: error, facts },
       )
     }
     const hint =
       error.code === 'EACCES'
         ? 'ports below 1024 need privileges; choose a higher one'
-        : `set ${this.#name}.host to an address of this machine`
+        : `set listeners.${this.#name}.host to an address of this machine`
     return new BrokerError('LISTENER_FAILED', `cannot listen on ${where} (${error.code ?? error.message}): ${hint}`, {
       cause: error,
       facts,

@@ -214,7 +214,7 @@ export class MqttUnderTest {
       clock: clock ?? { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
     })
     server.restore(await core.keptSessions.restore())
-    const listener = new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port: 0, log })
+    const listener = new TcpListener({ name: 'mqtt', host: '127.0.0.1', port: 0, log })
     await listener.start(socket => server.accept(socket))
     return new MqttUnderTest(place, core, server, listener)
   }

@@ -48,7 +48,20 @@ import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
 
 /** A byte stream from a client, with its address where there is one. A chunk is valid only during its 'data' event. */
-export type Socket = Duplex & { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined }
+export type Socket = Duplex & {
+  readonly remoteAddress?: string | undefined
+  readonly remotePort?: number | undefined
+  /** What is known of the client before it has said a word; absent: nothing. */
+  readonly peer?: {
+    /** Name of the listener it came to. */
+    readonly listener: string
+    /** It is on this machine. */
+    readonly isLocal: boolean
+    /** The user its TLS certificate names; null: it showed none. */
+    readonly certificateUser: string | null
+    readonly isEncrypted: boolean
+  }
+}
 
 /** What all connections of a server share. */
 export interface ConnectionHost {

@@ -8,7 +8,7 @@ import { eventually } from '../../support/eventually.ts'
 
 const log = pino({ level: 'silent' })
 const listenerOn = (port: number, maxConnections = Number.POSITIVE_INFINITY) =>
-  new TcpListener({ name: 'listeners.mqtt', host: '127.0.0.1', port, log, maxConnections })
+  new TcpListener({ name: 'mqtt', host: '127.0.0.1', port, log, maxConnections })
 
 test('a port in use is an error that says which, and what to do', async () => {
   const first = listenerOn(0)
@@ -25,7 +25,7 @@ test('a port in use is an error that says which, and what to do', async () => {
 })
 
 test('an address of another machine is an error that says so', async () => {
-  const listener = new TcpListener({ name: 'listeners.mqtt', host: '192.0.2.1', port: 0, log })
+  const listener = new TcpListener({ name: 'mqtt', host: '192.0.2.1', port: 0, log })
   await expect(listener.start(() => undefined)).rejects.toMatchObject({ code: 'LISTENER_FAILED' })
 })
 
@@ -87,4 +87,35 @@ test('sockets read into one buffer, so a small message costs no memory of its ow
   await listener.stop()
   expect(chunks.map(({ text }) => text)).toEqual(['one', 'two'])
   expect(chunks[0]?.memory).toBe(chunks[1]?.memory)
+})
+
+test('a connection carries the listener it came to, and that it is local, in the clear and without a certificate', async () => {
+  const listener = listenerOn(0)
+  const peers: unknown[] = []
+  await listener.start(socket => peers.push(socket.peer))
+  const client = connect({ port: listener.address().port, host: '127.0.0.1' }).on('error', () => undefined)
+  await eventually(() => peers.length === 1)
+  client.destroy()
+  await listener.stop()
+  expect(peers).toEqual([{ listener: 'mqtt', isLocal: true, certificateUser: null, isEncrypted: false }])
+})
+
+test('an address that is not admitted is closed before anything is read from it', async () => {
+  const asked: string[] = []
+  const listener = new TcpListener({
+    name: 'mqtt',
+    host: '127.0.0.1',
+    port: 0,
+    log,
+    admits: address => {
+      asked.push(address)
+      return false
+    },
+  })
+  await listener.start(() => expect.unreachable('it was accepted'))
+  const client = connect({ port: listener.address().port, host: '127.0.0.1' }).on('error', () => undefined)
+  client.write('hello')
+  await once(client, 'close')
+  await listener.stop()
+  expect(asked).toEqual(['127.0.0.1'])
 })
