@@ -9,6 +9,7 @@ import {
   type RouteConfig,
   type StreamConfig,
 } from './config/schema.ts'
+import { Access } from './core/access.ts'
 import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
@@ -252,7 +253,7 @@ async function compose(
     log,
     clock,
     identities,
-    allowAnonymous: config.auth.allowAnonymous,
+    authenticator: new Access(config.auth),
   })
   const sys = new SysTopics({ mqtt, router, topology, retained, clock })
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)

@@ -30,11 +30,12 @@ export function findConflicts(config: Resolved): Conflict[] {
 export function findWarnings(config: Resolved): string[] {
   const warnings: string[] = []
   const { host } = config.listeners.mqtt
-  if (!config.auth.allowAnonymous) {
+  const { anonymous } = config.auth
+  if (anonymous === 'nobody') {
     warnings.push(
       'no MQTT client can connect: auth.allow_anonymous is false and users are not built yet; set it to true, or listen on loopback',
     )
-  } else if (!isLoopback(host)) {
+  } else if (anonymous === 'everybody' && !isLoopback(host)) {
     warnings.push(`every host that reaches ${host} may connect without a password: auth.allow_anonymous is true`)
   }
   for (const { name } of config.upstreams) {

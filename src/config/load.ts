@@ -70,12 +70,13 @@ export async function readConfig({
     problems.push({ ...locate(path, 'value'), path: pathText(path), message })
   }
   if (problems.length > 0) return { config: null, problems: sortProblems(problems) }
-  const { allowAnonymous } = parsed.data.auth
+  const { anonymous } = parsed.data.auth
   const config = {
     ...parsed.data,
     // Made when it is asked for, which is seldom.
     get effective() {
-      return { ...showSection(tree, filled), auth: { allow_anonymous: allowAnonymous } }
+      const shown = showSection(tree, filled)
+      return { ...shown, auth: { ...(shown.auth as object), allow_anonymous: anonymous !== 'nobody' } }
     },
     warnings: findWarnings(parsed.data),
   }

@@ -502,9 +502,11 @@ export const configSchema = z.pipe(
     http: section(http, 'API, metrics and health.'),
     auth: section(
       z.strictObject({
-        allow_anonymous: optional(flag, 'Whether clients may connect without a user name.', {
-          absent: 'true only while every listener is on loopback',
-        }),
+        allow_anonymous: optional(
+          flag,
+          'Whether clients may connect without proof of who they are. true: from anywhere; not given: from this machine.',
+          { absent: 'true only while every listener is on loopback, and then for clients on this machine' },
+        ),
       }),
       'Who may connect.',
     ),
@@ -541,7 +543,7 @@ export const configSchema = z.pipe(
     dataDir: resolve(o.data_dir),
     listeners: o.listeners,
     http: o.http,
-    auth: { allowAnonymous: o.auth.allow_anonymous ?? isLoopback(o.listeners.mqtt.host) },
+    auth: { anonymous: anonymousRule(o.auth.allow_anonymous, isLoopback(o.listeners.mqtt.host)) },
     store: o.store,
     limits: o.limits,
     upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),
@@ -571,6 +573,12 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type NamedQueueConfig = Config['queues'][number]
 export type StreamConfig = Config['streams'][number]
+
+/** Who needs no proof. Without a word of the operator that is never more than the machine itself, even if the address of a client is only told by a proxy on it. */
+function anonymousRule(isAllowed: boolean | undefined, isAllLoopback: boolean): 'everybody' | 'local' | 'nobody' {
+  if (isAllowed === undefined) return isAllLoopback ? 'local' : 'nobody'
+  return isAllowed ? 'everybody' : 'nobody'
+}
 
 function queueOrNone(name: string): string | null {
   return name === NO_DEAD_LETTERS ? null : name

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { cp } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
+import { Access, type Authenticator } from '../../src/core/access.ts'
 import type { Clock } from '../../src/core/clock.ts'
 import type { RetainedLimits } from '../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../src/protocol/mqtt/authentication.ts'
@@ -31,6 +32,9 @@ const DEFAULT_LIMITS: MqttLimits = {
   refuseDisconnectAfterMs: 10_000,
   declared: { queues: 5000, exchanges: 1000, bindings: 20_000 },
 }
+
+/** Lets everybody in. */
+const EVERYBODY = new Access({ anonymous: 'everybody' })
 
 const PATIENCE_MS = 10_000
 export const PINGREQ = bytes('c0 00')
@@ -175,7 +179,7 @@ export class MqttUnderTest {
     limits = {},
     memoryBytes = 64 * 1024 ** 2,
     retained,
-    allowAnonymous = true,
+    authenticator = EVERYBODY,
     authenticationMethods = new Map(),
     clock,
     log = pino({ level: 'silent' }),
@@ -185,7 +189,7 @@ export class MqttUnderTest {
     limits?: Partial<MqttLimits>
     memoryBytes?: number
     retained?: RetainedLimits
-    allowAnonymous?: boolean
+    authenticator?: Authenticator
     authenticationMethods?: AuthenticationMethods
     clock?: Clock
     log?: Logger
@@ -207,7 +211,7 @@ export class MqttUnderTest {
       memory,
       identities,
       log,
-      allowAnonymous,
+      authenticator,
       authenticationMethods,
       limits: allLimits,
       keptSessions: core.keptSessions,

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { LoginRefusal } from '../../core/access.ts'
 import { Authentication, type AuthenticationMethods } from './authentication.ts'
 import { type ConnectPacket, encode } from './control-packet.ts'
 import type { MqttLimits } from './limits.ts'
@@ -12,8 +13,19 @@ const RETURN_CODES = new Map<Reason, ConnackReturn>([
   [Reason.clientIdentifierNotValid, ConnackReturn.identifierRejected],
   [Reason.serverUnavailable, ConnackReturn.serverUnavailable],
   [Reason.quotaExceeded, ConnackReturn.serverUnavailable],
+  [Reason.badUserNameOrPassword, ConnackReturn.badUserNameOrPassword],
   [Reason.notAuthorized, ConnackReturn.notAuthorized],
+  [Reason.banned, ConnackReturn.notAuthorized],
+  [Reason.serverBusy, ConnackReturn.serverUnavailable],
 ])
+
+/** How a client hears that it may not come in (5.0 section 3.2.2.2). */
+export const LOGIN_REFUSALS: Record<LoginRefusal, Reason> = {
+  'bad-credentials': Reason.badUserNameOrPassword,
+  anonymous: Reason.notAuthorized,
+  banned: Reason.banned,
+  busy: Reason.serverBusy,
+}
 
 /** What a client is told in CONNACK and held to afterwards. */
 export interface Terms {
@@ -30,14 +42,10 @@ export interface Terms {
 /** A session expiry interval that stands for "never" (5.0 section 3.1.2.11.2). */
 const NEVER_EXPIRES_S = 0xffffffff
 
-/** Judges a CONNECT. Throws ProtocolError with the reason code for CONNACK [MQTT-3.1.4-2]. */
+/** Judges a CONNECT, but for who sent it. Throws ProtocolError with the reason code for CONNACK [MQTT-3.1.4-2]. */
 export function agreeOn(
   connect: ConnectPacket,
-  {
-    limits,
-    allowAnonymous,
-    authenticationMethods,
-  }: { limits: MqttLimits; allowAnonymous: boolean; authenticationMethods: AuthenticationMethods },
+  { limits, authenticationMethods }: { limits: MqttLimits; authenticationMethods: AuthenticationMethods },
 ): Terms {
   const { version } = connect
   if (connect.clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
@@ -46,10 +54,6 @@ export function agreeOn(
   // Whatever it calls itself [MQTT-3.1.3-5]; without a name it gets one, and is as if it had come with that [MQTT-3.1.3-6], [MQTT-3.1.3-7].
   const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId
   const authentication = chosenAuthentication(connect, clientId, authenticationMethods)
-  // Users are not built yet: names and passwords cannot be checked, so either everybody may come in or nobody.
-  if (!allowAnonymous && authentication === null) {
-    throw new ProtocolError(Reason.notAuthorized, 'anonymous clients are not allowed')
-  }
   if (connect.will !== null) checkWill(connect.will, limits.topicLevels)
   const mostS = Math.max(1, Math.floor(limits.keepAliveMaxMs / 1000))
   const asked = connect.keepAliveS

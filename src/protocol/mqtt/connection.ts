@@ -2,20 +2,22 @@
  * One client's socket: CONNECT first, then its packets by type, until it ends.
  *
  *     awaiting-connect ──CONNECT──▶ connected ──▶ closing (last packet on its way) ──▶ closed
- *            │    └──▶ authenticating ──▲ │                ▲
+ *            │    ├──▶ logging-in ──────▲ │                ▲
+ *            │    └──▶ authenticating ──▲ │                │
  *            └──────────────┴─────────────┴────────────────┘
  *
  * The session is attached while `connected` lasts, and the tickets end with it, whatever the socket does after that. An error of the client
  * ends its connection and nothing else.
  */
 import type { Duplex } from 'node:stream'
+import type { Authenticator, Identity, Login } from '../../core/access.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import type { Attachment } from './attachment.ts'
 import type { Authentication, AuthenticationMethods, AuthenticationStep } from './authentication.ts'
-import { agreeOn, connackAccepted, connackRefused, expiryMs, type Terms } from './connect.ts'
+import { agreeOn, connackAccepted, connackRefused, expiryMs, LOGIN_REFUSALS, type Terms } from './connect.ts'
 import {
   type ConnectPacket,
   connectLevel,
@@ -70,7 +72,7 @@ export interface ConnectionHost {
   readonly limits: MqttLimits
   readonly log: Logger
   readonly clock: Clock
-  readonly allowAnonymous: boolean
+  readonly authenticator: Authenticator
   readonly authenticationMethods: AuthenticationMethods
   readonly counters: MqttCounters
   readonly wheel: TimerWheel
@@ -90,22 +92,36 @@ export interface ConnectionHost {
 interface Client {
   readonly connect: ConnectPacket
   readonly terms: Terms
+  readonly identity: Identity
   readonly session: Session
   readonly publishing: Publishing
   readonly connectedAtMs: number
 }
 
-/** A client that has to prove who it is. */
+/** A client that waits to be let in. */
 interface Applicant {
   readonly connect: ConnectPacket
   readonly terms: Terms
+}
+
+/** A client that is let in. */
+interface Admission extends Applicant {
+  readonly identity: Identity
+  /** Data its authentication ended with; null: none. */
+  readonly proof: Buffer | null
+}
+
+/** A client that has to prove who it is, in several steps. */
+interface Examinee extends Applicant {
   readonly authentication: Authentication
 }
 
 type State =
   | { readonly kind: 'awaiting-connect'; readonly sinceMs: number }
+  /** Its name and password are being checked; nothing is read meanwhile. */
+  | ({ readonly kind: 'logging-in' } & Applicant)
   /** The client has to answer with AUTH before CONNACK comes. */
-  | ({ readonly kind: 'authenticating' } & Applicant)
+  | ({ readonly kind: 'authenticating' } & Examinee)
   | { readonly kind: 'connected'; readonly client: Client }
   | { readonly kind: 'closing' }
   | { readonly kind: 'closed' }
@@ -231,7 +247,7 @@ export class Connection implements Timed, OutputOwner {
           if (publishing.isHeld || this.#awaitsDisk) break
         } else if (state.kind === 'awaiting-connect') {
           this.#connect()
-          if (this.#awaitsDisk) break
+          if (this.#isHeld) break
         } else if (state.kind === 'authenticating') {
           this.#authenticate(state)
           if (this.#awaitsDisk) break
@@ -250,13 +266,19 @@ export class Connection implements Timed, OutputOwner {
   }
 
   get #isHeld(): boolean {
-    return this.#awaitsDisk || this.client?.publishing.isHeld === true
+    return this.#awaitsDisk || this.#state.kind === 'logging-in' || this.client?.publishing.isHeld === true
   }
 
   #pause(): void {
+    const { unreadBytes } = this.#frames
+    if (this.client === null && unreadBytes > CONNECT_PACKET_BYTES) {
+      // 5.0 section 3.1.4: a server may close where a client sends too much before it is known.
+      throw new ProtocolError(Reason.quotaExceeded, `${unreadBytes} bytes behind CONNECT before its answer`)
+    }
     this.#socket.pause()
     this.#frames.keep()
-    this.#host.wheel.schedule(this, this.#host.clock.monotonicMs() + RETRY_INTERVAL_MS)
+    // Before CONNACK the deadline for CONNECT goes on.
+    if (this.client !== null) this.#host.wheel.schedule(this, this.#host.clock.monotonicMs() + RETRY_INTERVAL_MS)
   }
 
   /** Tries again what was held back. */
@@ -309,7 +331,7 @@ export class Connection implements Timed, OutputOwner {
       most = connect.maximumPacketSize
       const terms = agreeOn(connect, this.#host)
       const { authentication } = terms
-      if (authentication === null) this.#accept(connect, terms, null)
+      if (authentication === null) this.#login({ connect, terms })
       else this.#judge({ connect, terms, authentication }, authentication.begin(connect.authenticationData))
     } catch (error) {
       if (error instanceof UnsupportedVersion) {
@@ -324,8 +346,45 @@ export class Connection implements Timed, OutputOwner {
     }
   }
 
+  /** Checks name and password. Throws ProtocolError if the answer comes at once and the client is not let in. */
+  #login(applicant: Applicant): void {
+    const { connect, terms } = applicant
+    const { peer, remoteAddress } = this.#socket
+    const login = this.#host.authenticator.login({
+      clientId: terms.clientId,
+      user: connect.user,
+      password: connect.password,
+      certificateUser: peer?.certificateUser ?? null,
+      address: remoteAddress ?? '',
+      isLocal: peer?.isLocal ?? false,
+    })
+    if (!(login instanceof Promise)) {
+      this.#finishLogin(applicant, login)
+      return
+    }
+    const waiting = { kind: 'logging-in', ...applicant } as const
+    this.#state = waiting
+    login.then(found => {
+      // It may have ended meanwhile.
+      if (this.#state !== waiting) return
+      try {
+        this.#finishLogin(applicant, found)
+      } catch (error) {
+        if (!(error instanceof ProtocolError)) throw error
+        this.#refuse(error.reason, { level: connect.version, why: error.message, most: connect.maximumPacketSize })
+      }
+      // What came behind CONNECT counts only now, and not at all if the client was refused: 3.1.1 [MQTT-3.1.4-5], [MQTT-3.1.4-6].
+      if (this.client !== null && !this.#isHeld) this.#readOn()
+    })
+  }
+
+  #finishLogin({ connect, terms }: Applicant, login: Login): void {
+    if (login.kind === 'refused') throw new ProtocolError(LOGIN_REFUSALS[login.reason], login.why) // [MQTT-3.1.4-2]
+    this.#accept({ connect, terms, identity: login.identity, proof: null })
+  }
+
   /** A packet of a client that has not proved yet who it is. */
-  #authenticate(applicant: Applicant): void {
+  #authenticate(applicant: Examinee): void {
     this.#host.counters.controlIn++
     const { connect, authentication } = applicant
     const { bytes, first, body, end } = this.#frames
@@ -345,14 +404,14 @@ export class Connection implements Timed, OutputOwner {
   }
 
   /** Goes on as the authentication says. Throws ProtocolError if the client is not let in. */
-  #judge({ connect, terms, authentication }: Applicant, step: AuthenticationStep): void {
+  #judge({ connect, terms, authentication }: Examinee, step: AuthenticationStep): void {
     switch (step.kind) {
       case 'continue':
         this.#state = { kind: 'authenticating', connect, terms, authentication }
         this.#answer(connect, authentication.packet(Reason.continueAuthentication, step.data))
         return
       case 'accepted':
-        this.#accept(connect, terms, step.data)
+        this.#accept({ connect, terms, identity: { user: connect.user, groups: [] }, proof: step.data })
         return
       case 'refused':
         throw new ProtocolError(Reason.notAuthorized, step.why) // [MQTT-4.12.0-4]
@@ -361,8 +420,10 @@ export class Connection implements Timed, OutputOwner {
     }
   }
 
-  /** Lets the client in; `proof` are the data its authentication ended with. Throws ProtocolError if that can't be. */
-  #accept(connect: ConnectPacket, terms: Terms, proof: Buffer | null): void {
+  /** Lets the client in. Throws ProtocolError if that can't be. */
+  #accept({ connect: said, terms, identity, proof }: Admission): void {
+    // The name that counts is the proved one, and a password is not kept.
+    const connect = { ...said, user: identity.user ?? said.user, password: null }
     const { router, limits, memory, counters, clock, log, gathering } = this.#host
     if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
       // Before it has a session: whoever cannot be told that it is let in is not.
@@ -390,7 +451,7 @@ export class Connection implements Timed, OutputOwner {
     })
     this.#frames.packetBytes = limits.packetBytes
     this.#frames.isMinimal = connect.version === 5
-    const client = { connect, terms, session, publishing, connectedAtMs: clock.wallMs() }
+    const client = { connect, terms, identity, session, publishing, connectedAtMs: clock.wallMs() }
     this.#state = { kind: 'connected', client }
     counters.connected++
     log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
@@ -552,6 +613,11 @@ export class Connection implements Timed, OutputOwner {
       case 'authenticating':
         this.#end({ reason: null, why: 'no CONNECT or no proof in time', isWillDue: false })
         return
+      case 'logging-in': {
+        const { version: level, maximumPacketSize: most } = state.connect
+        this.#refuse(Reason.serverBusy, { level, why: 'too many clients are logging in; try again', most })
+        return
+      }
       case 'connected':
         this.#checkDeadlines(state.client, nowMs)
         return

@@ -34,6 +34,7 @@ export interface ConnectPacket {
   readonly keepAliveS: number
   readonly clientId: string
   readonly user: string | null
+  readonly password: Buffer | null
   readonly will: WillMessage | null
   readonly sessionExpiryS: number
   readonly receiveMaximum: number
@@ -250,7 +251,7 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
   // In 3.1 they may be missing all the same.
   const isThere = (flag: boolean) => flag && !(version === 3 && reader.isAtEnd)
   const user = isThere(hasUser) ? reader.text('user name') : null // [MQTT-3.1.3-12]
-  if (isThere(hasPassword)) reader.binary()
+  const password = isThere(hasPassword) ? reader.binary() : null
   reader.expectEnd()
   return {
     version,
@@ -258,6 +259,7 @@ export function readConnect(bytes: Buffer, at: number, end: number): ConnectPack
     keepAliveS,
     clientId,
     user,
+    password,
     will,
     sessionExpiryS,
     receiveMaximum,

@@ -170,6 +170,11 @@ export class FrameReader {
     this.#filled = unread.length
   }
 
+  /** Bytes of the source and of the chunk behind it that have not been read. */
+  get unreadBytes(): number {
+    return this.#filled - this.#at + (this.#isInRest ? this.#chunk.length - this.#chunkAt : 0)
+  }
+
   /** Gives back what it holds; nothing is read after. */
   close(): void {
     this.#dropRest()

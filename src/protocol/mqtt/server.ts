@@ -1,3 +1,4 @@
+import type { Authenticator } from '../../core/access.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
@@ -46,7 +47,7 @@ export interface SessionInfo {
 
 /** A connected client at the moment of asking. */
 export interface ClientInfo extends SessionInfo {
-  /** As the client calls itself; null: it gave no name. Nobody has checked it. */
+  /** Who it has proved to be; where there is nothing to prove it with, as it calls itself. Null: it gave no name. */
   readonly user: string | null
   /** `3.1`, `3.1.1`, `5.0`. */
   readonly version: string
@@ -87,7 +88,7 @@ export class MqttServer {
     log,
     clock,
     identities,
-    allowAnonymous,
+    authenticator,
     authenticationMethods = new Map(),
   }: {
     router: Router
@@ -100,8 +101,7 @@ export class MqttServer {
     log: Logger
     clock: Clock
     identities: Identities
-    /** Users are not built yet: false lets nobody in. */
-    allowAnonymous: boolean
+    authenticator: Authenticator
     /** Of enhanced authentication. */
     authenticationMethods?: AuthenticationMethods
   }) {
@@ -123,7 +123,7 @@ export class MqttServer {
       limits,
       log,
       clock,
-      allowAnonymous,
+      authenticator,
       authenticationMethods,
       counters,
       wheel: this.#wheel,

@@ -1,5 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { describe, expect } from 'vitest'
+import { Access } from '../../../src/core/access.ts'
 import type { AuthenticationMethod } from '../../../src/protocol/mqtt/authentication.ts'
 import { bytes, packet, text, type WireClient } from '../../support/wire.ts'
 import {
@@ -39,7 +40,7 @@ const polite: AuthenticationMethod = () => data =>
   data?.toString() === 'please' ? { kind: 'accepted', data: null } : { kind: 'refused', why: 'no manners' }
 
 const STAGING: Staging = {
-  allowAnonymous: false,
+  authenticator: new Access({ anonymous: 'nobody' }),
   authenticationMethods: new Map([
     ['CHALLENGE', challengeResponse],
     ['POLITE', polite],
@@ -133,7 +134,7 @@ describe('enhanced authentication', () => {
       await old.says(connect311('old')).hears(CONNACK_311)
       await old.says(auth('18', method('POLITE'))).hearsClose()
     },
-    { ...STAGING, allowAnonymous: true },
+    { ...STAGING, authenticator: new Access({ anonymous: 'everybody' }) },
   )
 
   transcript('no method is known by default', async ({ client }) => {

@@ -1,4 +1,5 @@
 import { describe, expect } from 'vitest'
+import { Access } from '../../../src/core/access.ts'
 import { eventually } from '../../support/eventually.ts'
 import { bytes, PINGREQ, PINGRESP, packet, text } from '../../support/wire.ts'
 import {
@@ -151,7 +152,7 @@ describe('CONNECT', () => {
       await client.hearsClose()
       refusedWith(await (await another()).says(connect5('c2')).hearsPacket(), 0x87)
     },
-    { allowAnonymous: false },
+    { authenticator: new Access({ anonymous: 'nobody' }) },
   )
 
   transcript(

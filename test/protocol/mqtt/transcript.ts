@@ -1,4 +1,5 @@
 import { test } from 'vitest'
+import type { Authenticator } from '../../../src/core/access.ts'
 import type { RetainedLimits } from '../../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../../src/protocol/mqtt/authentication.ts'
 import type { MqttLimits } from '../../../src/protocol/mqtt/limits.ts'
@@ -15,7 +16,7 @@ export interface Staging {
   readonly limits?: Partial<MqttLimits>
   readonly memoryBytes?: number
   readonly retained?: RetainedLimits
-  readonly allowAnonymous?: boolean
+  readonly authenticator?: Authenticator
   readonly authenticationMethods?: AuthenticationMethods
 }
 

@@ -47,7 +47,7 @@ describe('defaults', () => {
       dataDir: join(process.cwd(), 'data'),
       listeners: { mqtt: { host: '127.0.0.1', port: 1883 } },
       http: { host: '127.0.0.1', port: 15_680 },
-      auth: { allowAnonymous: true },
+      auth: { anonymous: 'local' },
       store: {
         commitIntervalMs: 50,
         bufferedIntervalMs: 1000,
@@ -352,7 +352,7 @@ describe('overrides', () => {
   })
 
   test('true and false come as text', async () => {
-    expect((await accept('', { set: ['auth.allow_anonymous=false'] })).auth.allowAnonymous).toBe(false)
+    expect((await accept('', { set: ['auth.allow_anonymous=false'] })).auth.anonymous).toBe('nobody')
     const { routes } = await accept(ROUTED, { env: PW, set: ['routes.telemetry.exchange.declare=false'] })
     expect(routes[0]?.exchange.declare).toBe(false)
   })
@@ -428,14 +428,15 @@ describe('variables and secrets', () => {
 })
 
 describe('who may connect', () => {
-  test('anybody while every listener is on loopback, nobody otherwise, and the log says so', async () => {
+  test('clients on this machine while every listener is on loopback, nobody otherwise unless it is said, and the log says so', async () => {
     for (const host of ['127.0.0.1', 'localhost', '::1']) {
-      expect((await accept(`listeners: { mqtt: { host: "${host}" } }`)).auth.allowAnonymous).toBe(true)
+      expect((await accept(`listeners: { mqtt: { host: "${host}" } }`)).auth.anonymous).toBe('local')
     }
     const open = await accept('listeners: { mqtt: { host: 0.0.0.0 } }')
-    expect(open.auth.allowAnonymous).toBe(false)
+    expect(open.auth.anonymous).toBe('nobody')
     expect(open.warnings).toEqual([expect.stringMatching(/^no MQTT client can connect/)])
     const chosen = await accept('listeners: { mqtt: { host: 0.0.0.0 } }\nauth: { allow_anonymous: true }')
+    expect(chosen.auth.anonymous).toBe('everybody')
     expect(chosen.warnings).toEqual([expect.stringMatching(/^every host that reaches 0\.0\.0\.0/)])
   })
 
