@@ -358,24 +358,25 @@ export class Connection implements Timed, OutputOwner {
       address: remoteAddress ?? '',
       isLocal: peer?.isLocal ?? false,
     })
-    if (!(login instanceof Promise)) {
-      this.#finishLogin(applicant, login)
-      return
-    }
+    if (login instanceof Promise) void this.#awaitLogin(applicant, login)
+    else this.#finishLogin(applicant, login)
+  }
+
+  async #awaitLogin(applicant: Applicant, login: Promise<Login>): Promise<void> {
     const waiting = { kind: 'logging-in', ...applicant } as const
     this.#state = waiting
-    login.then(found => {
-      // It may have ended meanwhile.
-      if (this.#state !== waiting) return
-      try {
-        this.#finishLogin(applicant, found)
-      } catch (error) {
-        if (!(error instanceof ProtocolError)) throw error
-        this.#refuse(error.reason, { level: connect.version, why: error.message, most: connect.maximumPacketSize })
-      }
-      // What came behind CONNECT counts only now, and not at all if the client was refused: 3.1.1 [MQTT-3.1.4-5], [MQTT-3.1.4-6].
-      if (this.client !== null && !this.#isHeld) this.#readOn()
-    })
+    const found = await login
+    // It may have ended meanwhile.
+    if (this.#state !== waiting) return
+    try {
+      this.#finishLogin(applicant, found)
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      const { version: level, maximumPacketSize: most } = applicant.connect
+      this.#refuse(error.reason, { level, why: error.message, most })
+    }
+    // What came behind CONNECT counts only now, and not at all if the client was refused: [MQTT-3.1.4-6], 3.1.1 [MQTT-3.1.4-5].
+    if (this.client !== null && !this.#isHeld) this.#readOn()
   }
 
   #finishLogin({ connect, terms }: Applicant, login: Login): void {
