@@ -260,7 +260,8 @@ async function compose(
   onStop(async () => sys.stop())
   mqtt.restore(await keptSessions.restore())
   const addresses = new Map<string, Address>()
-  for (const [name, listener] of deviceListeners(config, log)) {
+  const listeners = deviceListeners(config, log)
+  for (const [name, listener] of listeners) {
     await listener.start(socket => mqtt.accept(socket))
     onStop(() => listener.stop())
     addresses.set(name, listener.address())
@@ -290,7 +291,7 @@ async function compose(
   const metrics = new Metrics()
   metrics.add(
     ...processMetrics(),
-    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory }),
+    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory, listeners }),
   )
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()

@@ -9,6 +9,7 @@ import type { Topology } from './core/topology.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
 import type { Metric, Sample } from './telemetry/metrics.ts'
+import type { Listener } from './transport/listener.ts'
 
 interface Sources {
   readonly gateway: Gateway
@@ -19,6 +20,8 @@ interface Sources {
   readonly streams: Streams
   readonly retained: Retained
   readonly memory: MemoryBudget
+  /** Of devices, by name. */
+  readonly listeners: ReadonlyMap<string, Listener>
 }
 
 /** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
@@ -31,6 +34,7 @@ export function gatewayMetrics({
   streams,
   retained,
   memory,
+  listeners,
 }: Sources): readonly Metric[] {
   const { counters } = mqtt
   const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
@@ -71,6 +75,26 @@ export function gatewayMetrics({
       () => [...topology.unlistedDropped].map(([reason, value]) => ({ labels: { reason }, value })),
     ),
     gauge('sluice_shared_groups', 'Groups that share an MQTT subscription.', () => mqtt.groupCount),
+    counter('sluice_listener_connections_total', 'Connections that came to a listener and were not refused then.', () =>
+      [...listeners].map(
+        ([
+          listener,
+          {
+            counters: { accepted },
+          },
+        ]) => ({ labels: { listener }, value: accepted }),
+      ),
+    ),
+    counter('sluice_listener_refused_total', 'Connections a listener closed, by reason.', () =>
+      [...listeners].flatMap(
+        ([
+          listener,
+          {
+            counters: { refused },
+          },
+        ]) => Object.entries(refused).map(([reason, value]) => ({ labels: { listener, reason }, value })),
+      ),
+    ),
     counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
     counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),
     counter(

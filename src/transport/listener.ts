@@ -21,24 +21,52 @@ export type AcceptedSocket = Duplex & {
   readonly peer?: Peer
 }
 
-/** A bound port that hands connected streams to a protocol. */
+/** Why a listener closes a connection. */
+export type ListenerRefusal =
+  /** Its address is not admitted. */
+  | 'address'
+  /** There are too many. */
+  | 'connections'
+  /** It should have come through a proxy, and did not, or the proxy's header was wrong. */
+  | 'proxy'
+  /** TLS or the upgrade to WebSocket did not come about. */
+  | 'handshake'
+  /** It broke the framing of WebSocket. */
+  | 'frames'
+
+export interface ListenerCounters {
+  /** Connections that were not refused when they came. */
+  accepted: number
+  readonly refused: Record<ListenerRefusal, number>
+}
+
+/** A bound port, or socket file, that hands connected streams to a protocol. */
 export interface Listener {
+  readonly counters: ListenerCounters
   /** Resolves when the port is bound; rejects with BrokerError LISTENER_PORT_IN_USE or LISTENER_FAILED. */
   start(accept: (socket: AcceptedSocket) => void): Promise<void>
   /** Unbinds the port and closes what is still open; resolves when all is closed. */
   stop(): Promise<void>
-  /** Where it is bound; only while started. */
+  /** Where it is bound; only while started. A socket file is the host, with port 0. */
   address(): { readonly host: string; readonly port: number }
 }
 
-/** What every listener on a port of this machine takes. */
+/** What every listener takes. */
 export interface ListenerOptions {
   /** Key below `listeners` in the configuration. */
   readonly name: string
-  readonly host: string
-  /** 0: any free port. */
-  readonly port: number
   readonly log: Logger
   /** Asked with the address of each connection before anything is read from it; one that is not admitted is closed at once. */
   readonly admits?: (address: string) => boolean
+  /** The proxies that connections come from, each with a PROXY header that tells the address: addresses, or networks as `192.0.2.0/24`; null: none, and no header. */
+  readonly trustedProxies?: readonly string[] | null
+  /** Open connections at most; further ones are closed at once. Protocols limit their clients themselves, and can tell them why. */
+  readonly maxConnections?: number
+}
+
+/** Where a listener on a port is to be bound. */
+export interface PortOptions {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
 }

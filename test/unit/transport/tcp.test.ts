@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import pino from 'pino'
-import { expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { BrokerError } from '../../../src/model/error.ts'
 import { TcpListener } from '../../../src/transport/tcp.ts'
 import { eventually } from '../../support/eventually.ts'
@@ -67,7 +67,7 @@ test('one connection too many is closed at once and counted', async () => {
   const second = connect({ port, host: '127.0.0.1' }).on('error', () => undefined)
   await once(second, 'close')
   expect(accepted).toBe(1)
-  expect(listener.refused).toBe(1)
+  expect(listener.counters).toMatchObject({ accepted: 1, refused: { connections: 1 } })
   first.destroy()
   await listener.stop()
 })
@@ -118,4 +118,140 @@ test('an address that is not admitted is closed before anything is read from it'
   await once(client, 'close')
   await listener.stop()
   expect(asked).toEqual(['127.0.0.1'])
+})
+
+describe('behind a proxy', () => {
+  interface Arrival {
+    readonly address: string | undefined
+    readonly port: number | undefined
+    readonly isLocal: boolean | undefined
+    text: string
+  }
+
+  /** What a listener hands over of a connection that says this, each string in a segment of its own; undefined: nothing, the connection is closed. */
+  async function arrival(
+    sent: readonly string[],
+    { trusted = ['127.0.0.1'], keepsChunks = false }: { trusted?: readonly string[]; keepsChunks?: boolean } = {},
+  ): Promise<{ heard: Arrival | undefined; listener: TcpListener }> {
+    const listener = new TcpListener({
+      ...{ name: 'mqtt', host: '127.0.0.1', port: 0, log },
+      ...{ trustedProxies: trusted, keepsChunks },
+    })
+    let heard: Arrival | undefined
+    await listener.start(socket => {
+      const arrived = {
+        address: socket.remoteAddress,
+        port: socket.remotePort,
+        isLocal: socket.peer?.isLocal,
+        text: '',
+      }
+      heard = arrived
+      socket.on('error', () => undefined)
+      socket.on('data', (chunk: Buffer) => {
+        arrived.text += chunk.toString('latin1')
+      })
+      socket.on('end', () => socket.end())
+    })
+    const client = connect({ port: listener.address().port, host: '127.0.0.1', noDelay: true })
+    client.on('error', () => undefined)
+    const closed = once(client.resume(), 'close')
+    for (const text of sent) {
+      await new Promise(resolve => client.write(Buffer.from(text, 'latin1'), resolve))
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    client.end()
+    await closed
+    await listener.stop()
+    return { heard, listener }
+  }
+
+  const HEADER = 'PROXY TCP4 192.0.2.7 10.0.0.1 54321 1883\r\n'
+  const TOLD = { address: '192.0.2.7', port: 54_321, isLocal: false }
+
+  for (const keepsChunks of [false, true]) {
+    const how = keepsChunks ? 'with chunks of their own' : 'with the shared buffer'
+    test(`the address it tells is that of the connection, and what follows is all there (${how})`, async () => {
+      expect((await arrival([`${HEADER}hello`], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
+      expect((await arrival([HEADER, 'hello'], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
+      expect((await arrival([...HEADER, 'hel', 'lo'], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
+      const long = 'x'.repeat(200_000)
+      expect((await arrival([`${HEADER}${long}`, 'y'], { keepsChunks })).heard?.text).toBe(`${long}y`)
+    })
+  }
+
+  test('a client on the machine of the proxy is local if that is this one', async () => {
+    const { heard } = await arrival(['PROXY TCP4 127.0.0.1 127.0.0.1 5 6\r\n'])
+    expect(heard).toMatchObject({ address: '127.0.0.1', port: 5, isLocal: true })
+  })
+
+  test("the proxy's own connection is its own, one of an unknown client is nobody's", async () => {
+    const signature = '\r\n\r\n\0\r\nQUIT\n'
+    expect((await arrival([`${signature}\x20\0\0\0`])).heard).toMatchObject({ address: '127.0.0.1', isLocal: true })
+    expect((await arrival(['PROXY UNKNOWN\r\n'])).heard).toMatchObject({ address: '127.0.0.1', isLocal: false })
+  })
+
+  test('a network of proxies is trusted as a whole', async () => {
+    expect((await arrival([HEADER], { trusted: ['192.0.2.1', '127.0.0.0/8'] })).heard).toMatchObject(TOLD)
+  })
+
+  for (const [name, sent, trusted] of [
+    ['whoever is no proxy is not heard, whatever it says', HEADER, ['192.0.2.1', '::1', '10.0.0.0/8']],
+    ['what does not begin with a header is closed', 'hello', ['127.0.0.1']],
+    ['half a header is closed with its connection', HEADER.slice(0, 20), ['127.0.0.1']],
+  ] as const) {
+    test(name, async () => {
+      const { heard, listener } = await arrival([sent], { trusted })
+      expect(heard).toBeUndefined()
+      expect(listener.counters).toMatchObject({ accepted: 0, refused: { proxy: 1 } })
+    })
+  }
+
+  test('the address it tells has to be admitted, not that of the proxy', async () => {
+    const asked: string[] = []
+    const admits = (address: string): boolean => {
+      asked.push(address)
+      return false
+    }
+    const listener = new TcpListener({
+      ...{ name: 'mqtt', host: '127.0.0.1', port: 0, log },
+      ...{ admits, trustedProxies: ['127.0.0.1'] },
+    })
+    await listener.start(() => expect.unreachable('it was accepted'))
+    const client = connect({ port: listener.address().port, host: '127.0.0.1' }).on('error', () => undefined)
+    client.write(HEADER)
+    await once(client.resume(), 'close')
+    await listener.stop()
+    expect(asked).toEqual(['192.0.2.7'])
+    expect(listener.counters.refused.address).toBe(1)
+  })
+
+  test('a header that is not whole after five seconds is not waited for any longer', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const listener = new TcpListener({ name: 'mqtt', host: '127.0.0.1', port: 0, log, trustedProxies: ['127.0.0.1'] })
+      await listener.start(() => expect.unreachable('it was accepted'))
+      const client = connect({ port: listener.address().port, host: '127.0.0.1' }).on('error', () => undefined)
+      client.write(HEADER.slice(0, -1))
+      await eventually(() => vi.getTimerCount() === 1)
+      vi.advanceTimersByTime(4_999)
+      expect(listener.counters.refused.proxy).toBe(0)
+      const closed = once(client.resume(), 'close')
+      vi.advanceTimersByTime(1)
+      await closed
+      await eventually(() => listener.counters.refused.proxy === 1)
+      await listener.stop()
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  test('a connection that waits for its header does not keep the listener from stopping', async () => {
+    const listener = new TcpListener({ name: 'mqtt', host: '127.0.0.1', port: 0, log, trustedProxies: ['127.0.0.1'] })
+    await listener.start(() => undefined)
+    const client = connect({ port: listener.address().port, host: '127.0.0.1' }).on('error', () => undefined)
+    await once(client, 'connect')
+    const closed = once(client.resume(), 'close')
+    await listener.stop()
+    await closed
+  })
 })
