@@ -5,6 +5,7 @@
  * and kept, and the result object is used again for each message.
  */
 import { isUtf8 } from 'node:buffer'
+import { NOTE_LIVE } from '../core/consumer.ts'
 import type { Identities } from '../core/identity.ts'
 import { historyOf, originalTopic } from '../model/death-history.ts'
 import {
@@ -45,12 +46,6 @@ export interface Publication {
   expiration: string | undefined
   headers: Headers
 }
-
-/** Bit 0 of a delivery's note: the link was forwarding when the message was accepted (class live, design.md section 2). */
-export const NOTE_LIVE = 1
-
-/** A live message that has waited longer than this is backlog for good. */
-const LIVE_MS = 5000
 
 /**
  * All headers of one message at most, bytes as encoded. AMQP can't split the frame they travel in (131,072 bytes with RabbitMQ), and the client library encodes
@@ -121,7 +116,7 @@ export class Mapping {
     publication.correlationId = undefined
     publication.expiration = expiryMs === 0 ? undefined : String(Math.max(0, Math.ceil(expiryMs - ageMs)))
 
-    const isBacklog = (note & NOTE_LIVE) === 0 || ageMs > LIVE_MS
+    const isBacklog = (note & NOTE_LIVE) === 0
     let headers = isBacklog ? names.backlog : names.live
     headers['x-mqtt-qos'] = qos
     headers['x-sluice-ts-ms'] = wallMs

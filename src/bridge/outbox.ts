@@ -16,7 +16,7 @@
  */
 import type { RouteConfig } from '../config/schema.ts'
 import type { Clock } from '../core/clock.ts'
-import type { Consumer } from '../core/consumer.ts'
+import { type Classes, type Consumer, NOTE_LIVE } from '../core/consumer.ts'
 import type { Identities } from '../core/identity.ts'
 import type { Queue } from '../core/queue.ts'
 import { BrokerError } from '../model/error.ts'
@@ -24,11 +24,13 @@ import { recordBytes, recordPayloadAt } from '../model/message.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { AmqpChannel, AmqpLink, ChannelHandlers } from './amqp-link.ts'
 import { Backoff } from './backoff.ts'
-import { Mapping, NOTE_LIVE } from './mapping.ts'
+import { Mapping } from './mapping.ts'
+import type { Scheduler, Share } from './scheduler.ts'
 import { type Answered, Unconfirmed } from './unconfirmed.ts'
 import type { Watchdog } from './watchdog.ts'
-import type { Sharer, Window } from './window.ts'
 
+/** A live message that has waited longer is backlog for good (design.md section 2, "Order"). */
+const LIVE_MS = 5000
 /** Messages of one route set aside at most. Each keeps its segment in memory (256 KiB at most). */
 const HELD_MESSAGES = 32
 /** A parked route tries one message so often. */
@@ -63,10 +65,10 @@ export interface OutboxStatus {
 }
 
 export interface OutboxOptions {
-  readonly route: Pick<RouteConfig, 'name' | 'exchange' | 'routingKey' | 'codec'>
+  readonly route: Pick<RouteConfig, 'name' | 'exchange' | 'routingKey' | 'codec' | 'order' | 'priority'>
   readonly queue: Queue
   readonly identities: Identities
-  readonly window: Window
+  readonly scheduler: Scheduler
   readonly windowMessages: number
   readonly watchdog: Watchdog
   readonly log: Logger
@@ -76,12 +78,17 @@ export interface OutboxOptions {
   readonly roomFreed: (messages: number) => void
 }
 
-export class Outbox implements Consumer, Sharer {
+export class Outbox implements Consumer, Classes {
   readonly queue: Queue
+  readonly priority: number
+  readonly liveMs = LIVE_MS
+  readonly isStrict: boolean
   readonly #name: string
   readonly #exchange: RouteConfig['exchange']
   readonly #mapping: Mapping
-  readonly #window: Window
+  readonly #scheduler: Scheduler
+  readonly #live: Share
+  readonly #backlog: Share
   readonly #windowMessages: number
   readonly #watchdog: Watchdog
   readonly #log: Logger
@@ -117,12 +124,14 @@ export class Outbox implements Consumer, Sharer {
   #lastFailure: { reason: string; at: number } | null = null
 
   constructor(options: OutboxOptions) {
-    const { route, queue, identities, window, windowMessages, watchdog, log, clock, random, roomFreed } = options
+    const { route, queue, identities, scheduler, windowMessages, watchdog, log, clock, random, roomFreed } = options
     this.queue = queue
+    this.priority = route.priority
+    this.isStrict = route.order === 'strict'
     this.#name = route.name
     this.#exchange = route.exchange
     this.#mapping = new Mapping({ routingKey: route.routingKey, codec: route.codec, identities })
-    this.#window = window
+    this.#scheduler = scheduler
     this.#windowMessages = windowMessages
     this.#watchdog = watchdog
     this.#log = log.child({ route: route.name })
@@ -130,19 +139,14 @@ export class Outbox implements Consumer, Sharer {
     this.#roomFreed = roomFreed
     this.#retryPause = new Backoff({ firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS, random })
     this.#unconfirmed = new Unconfirmed(windowMessages)
-    window.join(this)
+    const { priority } = route
+    this.#live = scheduler.join({ isLive: true, priority, canSend: () => this.#canSend && queue.hasLive })
+    this.#backlog = scheduler.join({ isLive: false, priority, canSend: () => this.#canSend && queue.hasBacklog })
+    queue.classes = this
     this.#tellQueue()
   }
 
-  // ---- what the window and the queue ask
-
-  get unconfirmed(): number {
-    return this.#unconfirmed.count
-  }
-
-  get isWaiting(): boolean {
-    return this.#canSend && this.queue.ledger.queued > 0
-  }
+  // ---- what the queue asks
 
   get #canSend(): boolean {
     return (
@@ -156,7 +160,24 @@ export class Outbox implements Consumer, Sharer {
 
   get credit(): number {
     if (this.#state.kind === 'parked') return this.#probeCredit
-    return this.#canSend ? this.#window.creditOf(this) : 0
+    return this.#canSend && this.#scheduler.hasRoom ? 1 : 0
+  }
+
+  get liveCredit(): number {
+    return this.#creditOf(this.#live)
+  }
+
+  get backlogCredit(): number {
+    return this.#creditOf(this.#backlog)
+  }
+
+  #creditOf(share: Share): number {
+    if (this.#state.kind === 'parked') return this.#probeCredit
+    return this.#canSend ? this.#scheduler.creditOf(share) : 0
+  }
+
+  #shareOf(isLive: boolean): Share {
+    return isLive ? this.#live : this.#backlog
   }
 
   deliver(bytes: Buffer, at: number, position: number, note: number): void {
@@ -180,8 +201,9 @@ export class Outbox implements Consumer, Sharer {
       )
       return
     }
-    this.#unconfirmed.add(position, publication.messageId, length)
-    this.#window.take(length)
+    const isLive = (note & NOTE_LIVE) !== 0
+    this.#unconfirmed.add(position, publication.messageId, length, isLive)
+    this.#scheduler.sent(this.#shareOf(isLive), position, length)
     this.#watchdog.sent()
   }
 
@@ -284,8 +306,8 @@ export class Outbox implements Consumer, Sharer {
     this.#roomFreed(count)
   }
 
-  readonly #onAck = (position: number, bytes: number, isReturned: boolean): void => {
-    this.#window.give(bytes)
+  readonly #onAck = (position: number, bytes: number, isLive: boolean, isReturned: boolean): void => {
+    this.#scheduler.answered(this.#shareOf(isLive), position, bytes)
     if (isReturned) {
       this.#returned++
       this.#failed(position, this.#returnWords)
@@ -298,8 +320,8 @@ export class Outbox implements Consumer, Sharer {
     if (this.#state.kind === 'parked') this.#unpark()
   }
 
-  readonly #onNack = (position: number, bytes: number): void => {
-    this.#window.give(bytes)
+  readonly #onNack = (position: number, bytes: number, isLive: boolean): void => {
+    this.#scheduler.answered(this.#shareOf(isLive), position, bytes)
     this.#nacked++
     this.#failed(position, 'the upstream could not take the message (basic.nack): a queue is full, or failing')
   }
@@ -351,8 +373,8 @@ export class Outbox implements Consumer, Sharer {
   }
 
   #forgetUnconfirmed(each: (position: number) => void): void {
-    const count = this.#unconfirmed.clear((position, bytes) => {
-      this.#window.give(bytes)
+    const count = this.#unconfirmed.clear((position, bytes, isLive) => {
+      this.#scheduler.abandoned(this.#shareOf(isLive), position, bytes)
       each(position)
     })
     if (count === 0) return
@@ -438,8 +460,6 @@ export class Outbox implements Consumer, Sharer {
 
   /** Messages accepted while the route forwards are live, the others backlog. */
   #tellQueue(): void {
-    const isForwarding = this.#state.kind === 'flowing' && this.#link?.isBlocked === false
-    this.queue.noteNow = isForwarding ? this.queue.noteNow | NOTE_LIVE : this.queue.noteNow & ~NOTE_LIVE
-    this.queue.isStalled = !isForwarding
+    this.queue.setForwarding(this.#state.kind === 'flowing' && this.#link?.isBlocked === false)
   }
 }

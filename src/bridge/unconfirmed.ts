@@ -1,9 +1,10 @@
 /** Told of each message an answer covers. */
-export type Answered = (position: number, bytes: number, isReturned: boolean) => void
+export type Answered = (position: number, bytes: number, isLive: boolean, isReturned: boolean) => void
 
-const FREE = 0
+/** Bits of a slot's state; 0: free. */
 const WAITING = 1
 const RETURNED = 2
+const LIVE = 4
 
 /**
  * Messages published on one confirm channel and not yet answered, by delivery tag. Tags are given out by both sides on their own, from 1, one per
@@ -38,11 +39,11 @@ export class Unconfirmed {
   }
 
   /** Notes the message that the channel's next tag stands for. The caller has looked at `hasRoom`. */
-  add(position: number, id: string, bytes: number): void {
+  add(position: number, id: string, bytes: number, isLive: boolean): void {
     const slot = this.#next++ & this.#mask
     this.#positions[slot] = position
     this.#bytes[slot] = bytes
-    this.#states[slot] = WAITING
+    this.#states[slot] = isLive ? WAITING | LIVE : WAITING
     this.#ids[slot] = id
     this.#count++
   }
@@ -51,10 +52,10 @@ export class Unconfirmed {
   markReturned(id: string): void {
     for (let tag = this.#oldest; tag < this.#next; tag++) {
       const slot = tag & this.#mask
-      if (this.#states[slot] === WAITING && this.#ids[slot] === id) {
-        this.#states[slot] = RETURNED
-        return
-      }
+      const state = this.#states[slot] ?? 0
+      if ((state & WAITING) === 0 || (state & RETURNED) !== 0 || this.#ids[slot] !== id) continue
+      this.#states[slot] = state | RETURNED
+      return
     }
   }
 
@@ -79,16 +80,16 @@ export class Unconfirmed {
 
   #takeOut(tag: number, each: Answered): 0 | 1 {
     const slot = tag & this.#mask
-    const state = this.#states[slot]
-    if (state === FREE) return 0
-    this.#states[slot] = FREE
+    const state = this.#states[slot] ?? 0
+    if (state === 0) return 0
+    this.#states[slot] = 0
     this.#ids[slot] = ''
     this.#count--
-    each(this.#positions[slot] ?? 0, this.#bytes[slot] ?? 0, state === RETURNED)
+    each(this.#positions[slot] ?? 0, this.#bytes[slot] ?? 0, (state & LIVE) !== 0, (state & RETURNED) !== 0)
     return 1
   }
 
   #advance(): void {
-    while (this.#oldest < this.#next && this.#states[this.#oldest & this.#mask] === FREE) this.#oldest++
+    while (this.#oldest < this.#next && this.#states[this.#oldest & this.#mask] === 0) this.#oldest++
   }
 }

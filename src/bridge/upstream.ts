@@ -13,9 +13,9 @@ import type { Logger } from '../telemetry/log.ts'
 import { AmqpLink, redactUrl } from './amqp-link.ts'
 import { Backoff } from './backoff.ts'
 import { Outbox, type OutboxOptions, type OutboxStatus } from './outbox.ts'
+import { Scheduler } from './scheduler.ts'
 import { type BridgeEvent, type BridgeState, next } from './state.ts'
 import { Watchdog } from './watchdog.ts'
-import { Window } from './window.ts'
 
 /** Pausing and stopping wait so long for confirms of what is out: a message confirmed now isn't sent twice. */
 const DRAIN_MS = 2000
@@ -26,7 +26,10 @@ const GATHER_MS = 1
 
 export interface UpstreamOptions {
   readonly name: string
-  readonly options: Pick<UpstreamConfig, 'urls' | 'window' | 'heartbeatMs' | 'stallTimeoutMs' | 'reconnect'>
+  readonly options: Pick<
+    UpstreamConfig,
+    'urls' | 'window' | 'share' | 'drain' | 'heartbeatMs' | 'stallTimeoutMs' | 'reconnect'
+  >
   /** Each with its outbox, a queue nobody else consumes from. */
   readonly routes: readonly { readonly route: OutboxOptions['route']; readonly queue: Queue }[]
   readonly identities: Identities
@@ -73,8 +76,10 @@ export class Upstream {
   readonly #clock: Clock
   readonly #backoff: Backoff
   readonly #watchdog: Watchdog
-  readonly #window: Window
+  readonly #scheduler: Scheduler
   readonly #outboxes: readonly Outbox[]
+  /** The same, those of one priority together, the highest first. */
+  readonly #ranks: readonly (readonly Outbox[])[]
 
   #state: BridgeState = { kind: 'paused' }
   #stateSince: number
@@ -108,7 +113,7 @@ export class Upstream {
     this.#clock = clock
     this.#backoff = new Backoff({ firstMs: options.reconnect.firstMs, maxMs: options.reconnect.maxMs, random })
     this.#watchdog = new Watchdog(options.stallTimeoutMs, clock)
-    this.#window = new Window(options.window)
+    this.#scheduler = new Scheduler({ options, monotonicMs: clock.monotonicMs, wake: () => this.#pumpSoon() })
     this.#stateSince = clock.monotonicMs()
     this.#outboxes = routes.map(
       ({ route, queue }) =>
@@ -116,7 +121,7 @@ export class Upstream {
           route,
           queue,
           identities,
-          window: this.#window,
+          scheduler: this.#scheduler,
           windowMessages: options.window,
           watchdog: this.#watchdog,
           log: this.#log,
@@ -125,6 +130,8 @@ export class Upstream {
           roomFreed: messages => this.#roomFreed(messages),
         }),
     )
+    const ranks = Map.groupBy(this.#outboxes, ({ priority }) => priority)
+    this.#ranks = [...ranks].sort(([a], [b]) => b - a).map(([, outboxes]) => outboxes)
   }
 
   /** Connects and forwards, and does so again whenever the link breaks. Once started it does nothing. */
@@ -165,7 +172,7 @@ export class Upstream {
       retryAt: state.kind === 'waiting' ? this.#wallTime(state.until) : null,
       blockedReason: state.kind === 'blocked' ? state.reason : null,
       window: this.#options.window,
-      unconfirmed: this.#window.messages,
+      unconfirmed: this.#scheduler.unconfirmed,
       confirmed: sum(route => route.confirmed),
       returned: sum(route => route.returned),
       nacked: sum(route => route.nacked),
@@ -208,6 +215,7 @@ export class Upstream {
         const link = this.#link
         this.#link = null
         this.#generation++
+        this.#scheduler.stop()
         this.#attempt.abort()
         this.#closing = Promise.all([this.#closing, this.#close(link)]).then(() => undefined)
         break
@@ -318,7 +326,7 @@ export class Upstream {
     if (link === null) return
     for (const outbox of this.#outboxes) outbox.end()
     const deadline = this.#clock.monotonicMs() + DRAIN_MS
-    while (link.isOpen && !link.isBlocked && this.#window.messages > 0 && this.#clock.monotonicMs() < deadline) {
+    while (link.isOpen && !link.isBlocked && this.#scheduler.unconfirmed > 0 && this.#clock.monotonicMs() < deadline) {
       await new Promise(resolve => setTimeout(resolve, 5))
     }
     await link.close(FAREWELL_MS)
@@ -342,15 +350,16 @@ export class Upstream {
     process.nextTick(this.#pump)
   }
 
-  /** The routes take turns in being first. */
+  /** Routes of a higher priority come first; those of the same take turns in it. */
   readonly #pump = (): void => {
     this.#isPumpDue = false
     this.#freed = 0
     if (this.#gatherTimer !== null) clearTimeout(this.#gatherTimer)
     this.#gatherTimer = null
-    const count = this.#outboxes.length
     this.#turn++
-    for (let i = 0; i < count; i++) this.#outboxes[(this.#turn + i) % count]?.queue.pump()
+    for (const rank of this.#ranks) {
+      for (let i = 0; i < rank.length; i++) rank[(this.#turn + i) % rank.length]?.queue.pump()
+    }
   }
 
   /** One line per change that an operator would notice; a retry that ends as the last one did is not. */

@@ -246,6 +246,27 @@ const upstream = z.pipe(
       'Where the AMQP broker is. One for now: failover to further ones is not built yet.',
     ),
     window: setting(count({ min: 1, max: 65_535 }), 256, 'Messages sent and not yet confirmed, at most.'),
+    share: section(
+      z.strictObject({
+        live: setting(count({ min: 1, max: 100 }), 70, 'Weight of what comes in while the link forwards.'),
+        backlog: setting(count({ min: 1, max: 100 }), 30, 'Weight of what had to wait for the link.'),
+      }),
+      'How live messages and backlog share the window while both have messages; each gets its part, and all of it while it is alone.',
+    ),
+    drain: section(
+      z.pipe(
+        z.strictObject({
+          messages_per_s: setting(count({ min: 0, max: 1_000_000 }), 0, 'Messages a second; 0: no limit.'),
+          bytes_per_s: setting(
+            size({ min: '0B', max: '1GiB' }),
+            '0B',
+            'Bytes a second of messages as they are stored, headers of AMQP not counted; 0B: no limit.',
+          ),
+        }),
+        z.transform(o => ({ messagesPerS: o.messages_per_s, bytesPerS: o.bytes_per_s })),
+      ),
+      'How quickly the backlog may leave at most; live messages are not held back.',
+    ),
     heartbeat: setting(duration({ min: '1s', max: '10m' }), '15s', 'AMQP heartbeat asked for, whole seconds.'),
     stall_timeout: setting(
       duration({ min: '100ms', max: '1h' }),
@@ -273,6 +294,8 @@ const upstream = z.pipe(
   z.transform(o => ({
     urls: o.urls,
     window: o.window,
+    share: o.share,
+    drain: o.drain,
     heartbeatMs: o.heartbeat,
     stallTimeoutMs: o.stall_timeout,
     reconnect: o.reconnect,
@@ -454,6 +477,16 @@ const route = z.pipe(
       'QoS 0 messages: buffer like the rest, pass only while connected, or ignore.',
     ),
     ...ackOptions,
+    order: setting(
+      oneOf(['live_first', 'strict']),
+      'live_first',
+      'live_first: after an outage what comes in overtakes the backlog, which is marked as replay; each in its own order. strict: nothing overtakes.',
+    ),
+    priority: setting(
+      count({ min: 0, max: MAX_PRIORITY }),
+      0,
+      'Routes of a higher priority go first, and have twice the part of the window for each priority more; those of a lower one always have at least one message out.',
+    ),
     limits: section(queueLimits, 'Limits of the outbox, the queue that keeps messages while the upstream is away.'),
     dead_letter: optional(
       deadLetter,
@@ -468,6 +501,8 @@ const route = z.pipe(
     routingKey: o.routing_key,
     codec: o.codec,
     qos0: o.qos0,
+    order: o.order,
+    priority: o.priority,
     limits: o.limits,
     deadLetter: o.dead_letter ?? null,
     policy: { ...PLAIN_POLICY, ack: o.ack, ackTimeoutMs: o.ack_timeout },

@@ -1,6 +1,12 @@
 import type { Run } from './run.ts'
 
 /**
+ * Bit 0 of a message's note, its class (design.md section 2, "Order"). In the queue: the link was forwarding when the message was accepted. As delivered by a queue with
+ * classes: it goes out as live, otherwise as backlog.
+ */
+export const NOTE_LIVE = 1
+
+/**
  * Takes messages from a queue while it has credit. A session's pump, the bridge, later AMQP and STOMP consumers.
  * Each delivery is settled exactly once by `queue.settle`, `queue.requeue` or `queue.reject` with its position.
  */
@@ -12,6 +18,21 @@ export interface Consumer {
    * `note` is what the bindings gave (see Binding.note) or-ed with `queue.noteNow` at acceptance; `attempts` how often it was delivered before, 0: never.
    */
   deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void
+}
+
+/**
+ * How the consumer of an outbox takes the two classes of its messages. A live message has NOTE_LIVE and was accepted less than `liveMs` ago; whatever else is ready is
+ * backlog. Each class keeps its own order.
+ */
+export interface Classes {
+  /** A live message that has waited longer is backlog for good, milliseconds. */
+  readonly liveMs: number
+  /** Nothing overtakes: a message of either class waits for all before it. */
+  readonly isStrict: boolean
+  /** How many more live messages it takes now. When this or `backlogCredit` rises from 0, the consumer calls `queue.pump()`. */
+  readonly liveCredit: number
+  /** How many more of the backlog. */
+  readonly backlogCredit: number
 }
 
 /** Receives QoS 0 runs at once, without a queue: an MQTT connection with a live binding. */

@@ -10,13 +10,13 @@ export interface Keeper extends CommitSource {
   readonly isDurable: boolean
   /** `onFull`: what gives way when it is full. */
   readonly limits: Pick<QueueLimits, 'onFull'>
-  /** How QoS 0 messages are treated: kept like others, kept only while noteNow says live, never taken. */
+  /** How QoS 0 messages are treated: kept like others, kept only while noteNow has NOTE_LIVE, never taken. */
   readonly qos0: 'buffer' | 'pass' | 'ignore'
   /** When the publisher of a message is acknowledged, as far as this keeper is concerned. */
   readonly ack: QueuePolicy['ack']
   /** Somebody takes its messages now. */
   readonly isAttended: boolean
-  /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
+  /** Or-ed into the note of every message accepted from now on. NOTE_LIVE: the link its consumer sends over is forwarding. */
   readonly noteNow: number
   /** Nothing waits that has not been handed to a consumer who may settle it before it must be written. */
   readonly isCaughtUp: boolean

@@ -4,6 +4,8 @@
  *
  * Invariants
  * - Entries have contiguous positions, never reused. An entry is ready, in flight, waiting or done. No entry before the cursor is ready.
+ * - Where live messages overtake the backlog there is a second cursor: of what is ready, the backlog is what lies before it. It takes live messages from memory only, and
+ *   memory keeps what lies behind it as far as the window goes; what has to leave is backlog.
  * - In memory there is a row of segments in order of position. A durable lane may have one gap in that row, right behind the `#head`
  *   first segments: what lies in it is on disk only. Unwritten entries are always in memory, behind the gap.
  * - Segments before the cursor of which all that is left waits may be aside: on disk only too, until the first of it is due.
@@ -16,6 +18,7 @@ import { type Acceptance, type RecordPrefix, recordAcceptedAt } from '../model/m
 import type { Store } from '../store/store.ts'
 import { ABSENT, type Commit, type LoadedSegment, type SegmentMarks, type SegmentRef } from '../store/types.ts'
 import { type Aside, AsideSegments } from './aside.ts'
+import { NOTE_LIVE } from './consumer.ts'
 import type { LaneRecord } from './ledger-record.ts'
 import { MemoryBudget } from './memory.ts'
 import {
@@ -113,6 +116,8 @@ export class Lane {
   /** Entries that are not done and that no commit will take. */
   passing = 0
   passingBytes = 0
+  /** Live messages overtake, and are delivered now: they stay in memory for that. */
+  keepsLive = false
 
   /** Part of its queue's positions that stands for this lane: position in the queue = base + position in the lane. */
   readonly base: number
@@ -140,6 +145,13 @@ export class Lane {
   /** Where delivery goes on: index into #segments and entry in it. */
   #cursor = 0
   #entry = 0
+  /** Where delivery of live messages goes on: a position. No ready entry before it is live. */
+  #live: number
+  /** Everything from this position on was accepted since this start. */
+  readonly #started: number
+  /** The entry that was found last, in its segment, and whether as a live one. */
+  #found = 0
+  #isFoundLive = false
 
   /** The newest segment a commit has taken. */
   #last: SegmentRef | null
@@ -184,6 +196,8 @@ export class Lane {
     this.ready = this.live - this.waiting().length
     this.bytes = stored?.bytes ?? 0
     this.#nextPosition = stored?.nextPosition ?? 0
+    this.#started = this.#nextPosition
+    this.#live = this.#nextPosition
     this.#last = stored?.last ?? null
     this.#gapLast = this.#last
     if (this.#gapLast === null && this.live > 0) this.#reconcile()
@@ -303,13 +317,68 @@ export class Lane {
     return segment
   }
 
-  /** Index of the entry found by `nextReady` in its segment. */
+  /** Index of the entry found by `nextReady`, `nextLive` or `nextBacklog`, whichever was asked last, in its segment. */
   get entry(): number {
-    return this.#entry
+    return this.#found
+  }
+
+  /** The first ready entry, which is the oldest. Null: there is none, or it is on disk only and now being read. */
+  nextReady(): Segment | null {
+    const segment = this.#seekReady()
+    this.#found = this.#entry
+    this.#isFoundLive = false
+    return segment
+  }
+
+  /** The first live entry that is ready; `since` as in `isLive`. Null: there is none in memory. */
+  nextLive(since: number): Segment | null {
+    if (this.#live === this.#nextPosition) return null
+    for (let s = this.#indexFrom(this.#live); s < this.#segments.length; s++) {
+      const segment = this.#segments[s]
+      if (segment === undefined) break
+      for (let i = Math.max(0, this.#live - segment.first); i < segment.count; i++) {
+        if ((segment.statusAt(i) & NOT_READY) !== 0 || !this.isLive(segment, i, since)) continue
+        this.#live = segment.first + i
+        this.#found = i
+        this.#isFoundLive = true
+        return segment
+      }
+    }
+    this.#live = this.#nextPosition
+    return null
+  }
+
+  /** Accepted since this start with NOTE_LIVE, at `since` (monotonic milliseconds) or later. */
+  isLive(segment: Segment, index: number, since: number): boolean {
+    return this.#mayBeLive(segment, index) && recordAcceptedAt(segment.bytes, segment.offsetAt(index)) >= since
+  }
+
+  #mayBeLive(segment: Segment, index: number): boolean {
+    return segment.first + index >= this.#started && ((segment.notes[index] ?? 0) & NOTE_LIVE) !== 0
+  }
+
+  /** The first entry of the backlog: as `nextReady`, as far as the live cursor has passed. */
+  nextBacklog(): Segment | null {
+    const segment = this.nextReady()
+    if (segment === null || this.hasBacklog) return segment
+    // All before it has been delivered.
+    this.#delivered = Math.max(this.#delivered, segment.first + this.#entry)
+    return null
+  }
+
+  /** Something of the backlog is ready, and in memory. */
+  get hasBacklog(): boolean {
+    const segment = this.#seekReady()
+    return segment !== null && segment.first + this.#entry < this.#live
+  }
+
+  /** All live messages have been handed out. */
+  get isLiveOut(): boolean {
+    return this.#live === this.#nextPosition
   }
 
   /** Moves the cursor to the first ready entry, which is the oldest. Null: there is none, or it is on disk only and now being read. */
-  nextReady(): Segment | null {
+  #seekReady(): Segment | null {
     if (this.ready === 0) return null
     if (this.#aside.ready > 0) this.#bringBack()
     while (this.#cursor < this.#head) {
@@ -337,15 +406,18 @@ export class Lane {
     if (ahead + next < READ_AHEAD_BYTES) this.#readOn()
   }
 
-  /** Puts the entry that `nextReady` found in flight to the consumer in `slot`; returns its index. */
+  /** Puts the entry that was found last in flight to the consumer in `slot`; returns its index. */
   handOut(segment: Segment, slot: number): number {
-    const index = this.#entry++
+    const index = this.#found
     segment.status[index] = segment.statusAt(index) | IN_FLIGHT
     segment.owners[index] = slot
     segment.inFlight++
     this.ready--
-    const end = segment.first + this.#entry
-    if (end > this.#delivered) {
+    const end = segment.first + index + 1
+    if (this.#isFoundLive) this.#live = end
+    const isOvertaking = this.#isFoundLive && this.ready > 0 && end > this.#delivered + 1
+    // What it overtakes has not been delivered.
+    if (end > this.#delivered && !isOvertaking) {
       this.#delivered = end
       if (segment.ref !== null && !this.#isDeliveredDue) {
         this.#isDeliveredDue = true
@@ -404,6 +476,7 @@ export class Lane {
     this.#returned(segment, index)
     this.ready++
     this.#lookAgainAt(segment, index)
+    if (this.#mayBeLive(segment, index)) this.#live = Math.min(this.#live, segment.first + index)
   }
 
   /** Nobody gets a message, in flight or the one `nextReady` found, before it is woken. */
@@ -623,18 +696,20 @@ export class Lane {
 
   /** The segment in memory that has this position; null: none. */
   segmentOf(position: number): Segment | null {
-    const segments = this.#segments
+    const segment = this.#segments[this.#indexFrom(position)]
+    return segment !== undefined && segment.first <= position ? segment : null
+  }
+
+  /** Index of the first segment in memory that does not end before a position. */
+  #indexFrom(position: number): number {
     let low = 0
-    let high = segments.length - 1
-    while (low <= high) {
+    let high = this.#segments.length
+    while (low < high) {
       const middle = (low + high) >>> 1
-      const segment = segments[middle]
-      if (segment === undefined) return null
-      if (position < segment.first) high = middle - 1
-      else if (position >= segment.end) low = middle + 1
-      else return segment
+      if ((this.#segments[middle]?.end ?? 0) > position) high = middle
+      else low = middle + 1
     }
-    return null
+    return low
   }
 
   /** Shows messages in order until `visit` returns false. Nothing changes. @throws BrokerError STOPPING */
@@ -944,6 +1019,7 @@ export class Lane {
 
   /** Lets go of written segments beyond the window: right behind the gap, or behind the head where a gap may begin. */
   #evictBack(window: number): void {
+    const keptFrom = this.#keptFrom(window)
     if (this.#gapLast === null) {
       let held = 0
       let s = 0
@@ -954,18 +1030,33 @@ export class Lane {
         if (held > window && s > this.#cursor + 1) break
       }
       const first = this.#segments[s]
-      if (first === undefined || !this.#isEvictable(first) || first.ref === null) return
+      if (first === undefined || first.first >= keptFrom || !this.#isEvictable(first) || first.ref === null) return
       this.#head = s
       this.#readAfter = before(first.ref)
       this.#gapLast = first.ref
     }
     for (;;) {
       const segment = this.#segments[this.#head]
-      if (segment === undefined || segment.ref === null || !this.#isEvictable(segment)) return
+      if (segment === undefined || segment.first >= keptFrom || segment.ref === null) return
+      if (!this.#isEvictable(segment)) return
       this.#gapLast = segment.ref
       this.#segments.splice(this.#head, 1)
       segment.release()
     }
+  }
+
+  /** Where the segments begin that are kept because live messages are delivered from them, as far as the window goes: a position; Infinity: there is none. */
+  #keptFrom(window: number): number {
+    let from = Number.POSITIVE_INFINITY
+    let held = 0
+    for (let s = this.#segments.length - 1; this.keepsLive && s >= 0; s--) {
+      const segment = this.#segments[s]
+      if (segment === undefined || segment.end <= this.#live) break
+      held += segment.heldBytes
+      if (held > window) break
+      from = segment.first
+    }
+    return from
   }
 
   #isEvictable(segment: Segment): boolean {

@@ -25,7 +25,7 @@ import {
 import { PLAIN_POLICY, type QueuePolicy } from '../model/queue-policy.ts'
 import type { Commit } from '../store/types.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
-import type { Consumer } from './consumer.ts'
+import { type Classes, type Consumer, NOTE_LIVE } from './consumer.ts'
 import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import type { Keeper } from './keeper.ts'
@@ -88,14 +88,12 @@ export class Queue implements Keeper, LaneOwner {
   /** May be changed while running; what is over a lowered limit stays. */
   limits: QueueLimits
   readonly ledger: Ledger
-  /** How QoS 0 messages are treated: kept like others, kept only while noteNow says live, never taken. */
+  /** How QoS 0 messages are treated: kept like others, kept only while noteNow has NOTE_LIVE, never taken. */
   qos0: 'buffer' | 'pass' | 'ignore'
-  /** Its consumers take nothing for now: the link they send over is blocked, or refuses everything. */
-  isStalled = false
+  /** How the consumer of an outbox takes live messages and backlog; null: what comes first, first. */
+  classes: Classes | null = null
   /** Messages acknowledged before they were written (ack: buffered) that the end of the last run may have cost, at most; 0 after an orderly stop. */
   readonly lostAtMost: number
-  /** Or-ed into the note of every message accepted from now on. Bit 0: the consumer is forwarding (class live). */
-  noteNow = 0
   /** What was delivered once has no message expiry any more while it waits to be delivered again [MQTT-4.3.3-7]. */
   keepsSent = false
   /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
@@ -122,6 +120,14 @@ export class Queue implements Keeper, LaneOwner {
   #isSweeping = false
   /** The dead-letter target had no room for the last message it was offered. */
   #isRefused = false
+  /** Or-ed into the note of every message accepted from now on. */
+  #noteNow = 0
+  /** Its consumers take nothing for now: the link they send over is blocked, or refuses everything. */
+  #isStalled = false
+  /** With classes: what is delivered now goes out as backlog. */
+  #isBacklogTurn = false
+  /** With classes: monotonic milliseconds before which no message was accepted that is live still, as of the last pump. */
+  #liveSince = Number.POSITIVE_INFINITY
   /** Of the message that the dead-letter target is just being offered. */
   #leavingBytes = 0
 
@@ -223,6 +229,17 @@ export class Queue implements Keeper, LaneOwner {
     return this.#durability !== null
   }
 
+  get noteNow(): number {
+    return this.#noteNow
+  }
+
+  /** Whether the link that its consumer sends over forwards, from now on; before the first call nothing is known of one. */
+  setForwarding(isForwarding: boolean): void {
+    this.#noteNow = isForwarding ? NOTE_LIVE : 0
+    this.#isStalled = !isForwarding
+    for (const lane of this.#lanes) lane.keepsLive = isForwarding && this.classes?.isStrict === false
+  }
+
   /** Messages waiting or in flight. */
   get depth(): number {
     return this.ledger.queued + this.ledger.inFlight
@@ -255,7 +272,7 @@ export class Queue implements Keeper, LaneOwner {
 
   /** Somebody takes its messages now. */
   get isAttended(): boolean {
-    return this.consumerCount > 0 && !this.isStalled
+    return this.consumerCount > 0 && !this.#isStalled
   }
 
   get isDeleted(): boolean {
@@ -281,9 +298,28 @@ export class Queue implements Keeper, LaneOwner {
     return this.#fits(1, 1)
   }
 
-  /** Nothing is ready that the pump has not handed out. */
+  /** Nothing is ready that the pump has not handed out, or nothing but a backlog that live messages overtake. */
   get isCaughtUp(): boolean {
-    return this.ledger.queued === this.waitingCount
+    if (this.ledger.queued === this.waitingCount) return true
+    return this.#noteNow === NOTE_LIVE && this.classes?.isStrict === false && this.#first.isLiveOut
+  }
+
+  /** With classes: a live message is ready. */
+  get hasLive(): boolean {
+    return this.classes?.isStrict === true ? this.#frontClass === 'live' : !this.#first.isLiveOut
+  }
+
+  /** With classes: something of the backlog is ready, and in memory. */
+  get hasBacklog(): boolean {
+    return this.classes?.isStrict === true ? this.#frontClass === 'backlog' : this.#highestReady().hasBacklog
+  }
+
+  /** Of the first message that is ready; null: there is none in memory. */
+  get #frontClass(): 'live' | 'backlog' | null {
+    const lane = this.#highestReady()
+    const segment = lane.nextReady()
+    if (segment === null) return null
+    return lane.isLive(segment, lane.entry, this.#liveSince) ? 'live' : 'backlog'
   }
 
   /** The next message to deliver is on disk only. */
@@ -373,7 +409,7 @@ export class Queue implements Keeper, LaneOwner {
       from,
       to,
       propertiesBytes,
-      note | this.noteNow,
+      note | this.#noteNow,
       ticket,
       status,
     )
@@ -506,10 +542,10 @@ export class Queue implements Keeper, LaneOwner {
     this.pump()
   }
 
-  /** The next message of a lane that may be delivered; null: there is none, or it is not in memory, or the turn is over. */
-  #front(lane: Lane, ttlMs: number): Segment | null {
+  /** The next message of a lane, or of one class in it, that may be delivered; null: there is none, or it is not in memory, or the turn is over. */
+  #front(lane: Lane, ttlMs: number, part: 'all' | 'live' | 'backlog' = 'all'): Segment | null {
     let left = TURN_MESSAGES
-    for (let segment = lane.nextReady(); segment !== null; segment = lane.nextReady()) {
+    for (let segment = this.#nextOf(lane, part); segment !== null; segment = this.#nextOf(lane, part)) {
       if (lane.isWithdrawn(segment, lane.entry)) {
         this.ledger.queued--
         this.ledger.drop('ack_timeout', 1)
@@ -527,6 +563,11 @@ export class Queue implements Keeper, LaneOwner {
       this.#offerAgain(lane, segment, lane.entry, reason)
     }
     return null
+  }
+
+  #nextOf(lane: Lane, part: 'all' | 'live' | 'backlog'): Segment | null {
+    if (part === 'live') return lane.nextLive(this.#liveSince)
+    return part === 'backlog' ? lane.nextBacklog() : lane.nextReady()
   }
 
   #expiresAt(monotonicMs: number): void {
@@ -798,6 +839,7 @@ export class Queue implements Keeper, LaneOwner {
       return
     }
     this.#isPumping = true
+    if (this.classes !== null) this.#liveSince = this.#monotonicMs() - this.classes.liveMs
     try {
       do {
         this.#pumpAgain = false
@@ -817,7 +859,7 @@ export class Queue implements Keeper, LaneOwner {
       if (consumer === null) return
       const lane = this.#lanes.length === 1 ? this.#first : this.#highestReady()
       // limits.age is looked after by the clock alone: to ask for the age of each message delivered would cost more than delivering it late.
-      const segment = this.#front(lane, this.#policy.ttlMs)
+      const segment = this.classes === null ? this.#front(lane, this.#policy.ttlMs) : this.#frontOf(lane, this.classes)
       if (segment === null) {
         // What was at the front may have been all of this lane.
         if (lane !== this.#first && lane.ready === 0) continue
@@ -829,14 +871,31 @@ export class Queue implements Keeper, LaneOwner {
       this.ledger.queued--
       this.ledger.inFlight++
       this.#settleTime.delivered(position, this.#monotonicMs)
+      const note = segment.notes[index] ?? 0
       consumer.deliver(
         segment.bytes,
         segment.offsetAt(index),
         position,
-        segment.notes[index] ?? 0,
+        this.#isBacklogTurn ? note & ~NOTE_LIVE : note,
         lane.attemptsAt(segment, index),
       )
     }
+  }
+
+  /** The next message of the class whose turn it is; null: there is none, or its consumer takes none now. */
+  #frontOf(lane: Lane, classes: Classes): Segment | null {
+    const { ttlMs } = this.#policy
+    if (classes.isStrict) {
+      const segment = this.#front(lane, ttlMs)
+      if (segment === null) return null
+      this.#isBacklogTurn = !lane.isLive(segment, lane.entry, this.#liveSince)
+      return (this.#isBacklogTurn ? classes.backlogCredit : classes.liveCredit) > 0 ? segment : null
+    }
+    this.#isBacklogTurn = false
+    const live = this.#front(lane, ttlMs, 'live')
+    if (live !== null && classes.liveCredit > 0) return live
+    this.#isBacklogTurn = true
+    return classes.backlogCredit > 0 ? this.#front(lane, ttlMs, 'backlog') : null
   }
 
   #highestReady(): Lane {

@@ -16,7 +16,7 @@ import {
 import type { Binding } from './binding.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
-import type { Publisher } from './consumer.ts'
+import { NOTE_LIVE, type Publisher } from './consumer.ts'
 import type { Keeper } from './keeper.ts'
 import type { MemoryBudget } from './memory.ts'
 import { messageHeaders } from './message-headers.ts'
@@ -383,7 +383,7 @@ export class Router {
     const refusal = this.#refusal()
     for (const target of route.queues0) {
       const { queue } = target
-      if (queue.qos0 === 'pass' && (queue.noteNow & 1) === 0) {
+      if (queue.qos0 === 'pass' && (queue.noteNow & NOTE_LIVE) === 0) {
         queue.bookDropped(run.count, 'not_connected')
       } else if (refusal !== null && queue.isDurable) {
         queue.bookDropped(run.count, refusal === 'DISK_FULL' ? 'disk_full' : 'store_unavailable')

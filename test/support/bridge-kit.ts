@@ -15,6 +15,8 @@ import { CoreUnderTest } from './with-core.ts'
 /** Pauses short enough for tests; each test overrides what it is about. */
 const QUICK: Omit<UpstreamConfig, 'name' | 'urls'> = {
   window: 64,
+  share: { live: 70, backlog: 30 },
+  drain: { messagesPerS: 0, bytesPerS: 0 },
   heartbeatMs: 15_000,
   stallTimeoutMs: 1000,
   reconnect: { firstMs: 50, maxMs: 400, connectTimeoutMs: 1000, handshakeTimeoutMs: 2000 },
@@ -28,6 +30,8 @@ export interface RouteUnderTest {
     readonly declare: RouteConfig['exchange']['declare']
   }
   readonly codec?: RouteConfig['codec']
+  readonly order?: RouteConfig['order']
+  readonly priority?: number
 }
 
 /** Store, core and one upstream with its routes, as the gateway composes them. Outboxes are named as their routes. */
@@ -73,13 +77,12 @@ export class BridgeUnderTest implements AsyncDisposable {
     const upstream = new Upstream({
       name: 'central',
       options: { ...QUICK, ...options, urls: [url] },
-      routes: Object.entries(routes).map(([name, { exchange, codec = 'escaped' }]) => {
+      routes: Object.entries(routes).map(([name, route]) => {
         const queue = queues.get(name)
         if (queue === undefined) throw new TypeError(name)
-        return {
-          route: { name, exchange: { ...exchange, name: exchangeName(exchange.name) }, codec, routingKey: '{topic}' },
-          queue,
-        }
+        const { codec = 'escaped', order = 'live_first', priority = 0 } = route
+        const exchange = { ...route.exchange, name: exchangeName(route.exchange.name) }
+        return { route: { name, exchange, codec, order, priority, routingKey: '{topic}' }, queue }
       }),
       identities: core.identities,
       log: pino({ level: 'info' }, sink),
@@ -90,11 +93,11 @@ export class BridgeUnderTest implements AsyncDisposable {
     return new BridgeUnderTest(core, upstream, queues, lines, directory)
   }
 
-  /** Publishes so many messages, payloads counting on from the last call; resolves when all are safe. */
-  async publish(count: number, topic: string, changes: Partial<Message> = {}): Promise<void> {
+  /** Publishes so many messages, payloads counting on from the last call and padded to a size; resolves when all are safe. */
+  async publish(count: number, topic: string, changes: Partial<Message> = {}, bytes = 0): Promise<void> {
     const receipts: Promise<unknown>[] = []
     for (let i = 0; i < count; i++) {
-      receipts.push(this.core.router.publish(messageTo(topic, String(this.#published++), changes)))
+      receipts.push(this.core.router.publish(messageTo(topic, String(this.#published++).padEnd(bytes), changes)))
     }
     await Promise.all(receipts)
   }

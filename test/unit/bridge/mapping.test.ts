@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { HEADERS_BYTES, type Headers, Mapping, NOTE_LIVE } from '../../../src/bridge/mapping.ts'
+import { HEADERS_BYTES, type Headers, Mapping } from '../../../src/bridge/mapping.ts'
+import { NOTE_LIVE } from '../../../src/core/consumer.ts'
 import { type Boot, Identities } from '../../../src/core/identity.ts'
 import { Clock, encodeRecord, type Message, PropertiesTag } from '../../../src/model/message.ts'
 import { messageTo } from '../../support/messages.ts'
@@ -140,14 +141,6 @@ describe('a late message', () => {
       'x-sluice-replay': true,
       'x-sluice-buffered-ms': 70,
     })
-  })
-
-  test('that was live and waited more than five seconds is marked too', () => {
-    expect(publish({}, { waitedMs: 5001 }).headers).toMatchObject({
-      'x-sluice-replay': true,
-      'x-sluice-buffered-ms': 5001,
-    })
-    expect(publish({}, { waitedMs: 5000 }).headers).not.toHaveProperty('x-sluice-replay')
   })
 
   test('leaves no mark on the next live one of the same topic', () => {

@@ -5,13 +5,13 @@ import { Unconfirmed } from '../../../src/bridge/unconfirmed.ts'
 /** Positions 100, 101, … with tags 1, 2, … */
 function filled(count: number, window = 8): Unconfirmed {
   const unconfirmed = new Unconfirmed(window)
-  for (let i = 0; i < count; i++) unconfirmed.add(100 + i, `id-${i}`, 10)
+  for (let i = 0; i < count; i++) unconfirmed.add(100 + i, `id-${i}`, 10, i % 2 === 0)
   return unconfirmed
 }
 
 function answer(unconfirmed: Unconfirmed, tag: number, isMultiple: boolean): [number, boolean][] {
   const found: [number, boolean][] = []
-  const count = unconfirmed.answer(tag, isMultiple, (position, _bytes, isReturned) =>
+  const count = unconfirmed.answer(tag, isMultiple, (position, _bytes, _isLive, isReturned) =>
     found.push([position, isReturned]),
   )
   expect(count).toBe(found.length)
@@ -50,7 +50,7 @@ test.each([
 test('a multiple confirm beyond the youngest tag settles what is out and nothing that comes later', () => {
   const unconfirmed = filled(2)
   expect(answer(unconfirmed, 1_000_000_000, true)).toHaveLength(2)
-  unconfirmed.add(200, 'later', 10)
+  unconfirmed.add(200, 'later', 10, true)
   expect(unconfirmed.count).toBe(1)
 })
 
@@ -65,6 +65,20 @@ test('a return marks the message with that id, and the confirm that follows tell
   ])
 })
 
+test('what a message was sent as, live or backlog, is told with its answer, returned or not', () => {
+  const unconfirmed = filled(4)
+  unconfirmed.markReturned('id-0')
+  unconfirmed.markReturned('id-1')
+  const told: [boolean, boolean][] = []
+  unconfirmed.answer(0, true, (_position, _bytes, isLive, isReturned) => told.push([isLive, isReturned]))
+  expect(told).toEqual([
+    [true, true],
+    [false, true],
+    [true, false],
+    [false, false],
+  ])
+})
+
 test('a message confirmed out of turn is not found again by its id', () => {
   const unconfirmed = filled(3)
   answer(unconfirmed, 2, false)
@@ -74,10 +88,10 @@ test('a message confirmed out of turn is not found again by its id', () => {
 
 test('confirms may run ahead of one that is missing by three windows, then there is no room until it comes', () => {
   const unconfirmed = new Unconfirmed(8)
-  unconfirmed.add(0, '', 1)
+  unconfirmed.add(0, '', 1, true)
   let tag = 1
   while (unconfirmed.hasRoom) {
-    unconfirmed.add(tag, '', 1)
+    unconfirmed.add(tag, '', 1, true)
     answer(unconfirmed, ++tag, false)
   }
   expect(tag).toBe(32)
@@ -87,7 +101,7 @@ test('confirms may run ahead of one that is missing by three windows, then there
 
 test('a consumer may add messages while it is told of answers', () => {
   const unconfirmed = filled(4)
-  expect(unconfirmed.answer(4, true, position => unconfirmed.add(position + 100, '', 1))).toBe(4)
+  expect(unconfirmed.answer(4, true, position => unconfirmed.add(position + 100, '', 1, false))).toBe(4)
   expect(unconfirmed.count).toBe(4)
 })
 
@@ -99,7 +113,7 @@ test('whatever order confirms come in, each message is told once', () => {
       const told: number[] = []
       let added = 0
       for (const { tag, isMultiple } of confirms) {
-        while (unconfirmed.hasRoom && unconfirmed.count < 16) unconfirmed.add(added++, '', 1)
+        while (unconfirmed.hasRoom && unconfirmed.count < 16) unconfirmed.add(added++, '', 1, false)
         unconfirmed.answer(tag, isMultiple, position => told.push(position))
       }
       unconfirmed.clear(position => told.push(position))

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { WINDOW_BYTES, Window } from '../../../src/bridge/window.ts'
 
 class Route {
+  weight = 1
   unconfirmed = 0
   isWaiting = false
   readonly #window: Window
@@ -64,6 +65,33 @@ test('a route that held the whole window gives way until the newcomer has its pa
   }
   first.confirm()
   expect(first.send()).toBe(1)
+})
+
+test('what waits shares the window by weight', () => {
+  const window = new Window(100)
+  const [live, backlog] = routesOn(window, 2)
+  if (live === undefined || backlog === undefined) throw new TypeError('two of them')
+  live.weight = 70
+  backlog.weight = 30
+  expect([live.send(), backlog.send()]).toEqual([70, 30])
+  backlog.confirm(10)
+  expect([live.send(), backlog.send()]).toEqual([0, 10])
+})
+
+test('whoever has next to no weight still gets one message out, while others of all weight have more to send', () => {
+  const window = new Window(8)
+  const [heavy, light] = routesOn(window, 2)
+  if (heavy === undefined || light === undefined) throw new TypeError('two of them')
+  heavy.weight = 70 * 2 ** 9
+  light.isWaiting = false
+  heavy.send()
+  light.isWaiting = true
+  heavy.confirm()
+  expect([heavy.send(), light.send()]).toEqual([0, 1])
+  light.confirm()
+  expect([heavy.send(), light.send()]).toEqual([0, 1])
+  heavy.confirm(4)
+  expect([light.send(), heavy.send()]).toEqual([0, 4])
 })
 
 test('no more than WINDOW_BYTES are out, whatever the number of messages, and one large message always passes', () => {

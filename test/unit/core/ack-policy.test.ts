@@ -71,7 +71,7 @@ describe('ack: upstream', () => {
       control.policy = UPSTREAM
       await expect(core.router.publish(messageTo('a', 'x'))).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' })
       control.attach(new Collector(control))
-      control.isStalled = true
+      control.setForwarding(false)
       await expect(core.router.publish(messageTo('a', 'x'))).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' })
       expect([kept.ledger.accepted, control.ledger.accepted]).toEqual([0, 0])
     }))

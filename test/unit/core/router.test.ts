@@ -170,7 +170,7 @@ describe('Router', () => {
         router.bind(MQTT_EXCHANGE, { pattern: '#', destination: { live: null, queue }, maxQos: 2, note: 0 })
       }
       await router.publish(messageTo('a', 'away', { qos: 0 }))
-      pass.noteNow = 1
+      pass.setForwarding(true)
       await router.publish(messageTo('a', 'live', { qos: 0 }))
       expect(pass.ledger.figures()).toMatchObject({ accepted: 2, queued: 1, dropped: { not_connected: 1 } })
       expect(ignore.ledger.figures()).toMatchObject({ accepted: 0 })
