@@ -747,12 +747,14 @@ export class Lane {
     }
     for (const segment of this.#segments.slice(0, this.#head)) show(segment)
     let after = this.#readAfter
-    let isMore = this.#gapLast !== null
-    while (isMore && isWanted) {
+    for (;;) {
+      const last = this.#gapLast
+      if (!isWanted || last === null || (after !== null && !isAfter(last, after))) break
       const loaded = await this.#read(after, READ_BYTES)
-      for (const found of loaded) showLoaded(found)
-      after = loaded.at(-1)?.ref ?? after
-      isMore = loaded.length > 0
+      // What left memory while this was read lies behind `last`, and is perhaps not in it: its turn comes next.
+      const inGap = loaded.filter(({ ref }) => !isAfter(ref, last))
+      for (const found of inGap) showLoaded(found)
+      after = inGap.at(-1)?.ref ?? last
     }
     // What is unwritten is in memory only.
     for (const segment of this.#segments) show(segment)

@@ -130,6 +130,8 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
   /** One page is brought after the other, so that any number of readers takes no more memory than one. */
   #turn: Promise<unknown> = Promise.resolve()
   #isRetaining = false
+  /** More may have come, perhaps while it retains. */
+  #isRetainDue = false
   /** Nothing of it is written any more. */
   #isEmptied = false
   /** Nothing is over age before then, monotonic milliseconds. */
@@ -371,10 +373,11 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
     const { number, store } = this.#parts
     let after = this.#pages.endingAt(position) ?? (await store.seekPosition(number, position))
     for (;;) {
+      const { heldFrom } = this.#lane
       const loaded = await store.segments(number, after, PAGE_BYTES)
       const last = loaded.at(-1)
-      // All from here up to what is in memory has been forgotten, or lost.
-      if (last === undefined) return Math.max(position, this.#lane.heldFrom)
+      // All from here up to what was in memory has been forgotten, or lost. What has left memory meanwhile is on disk now.
+      if (last === undefined) return Math.max(position, heldFrom)
       this.#bookDamage(loaded)
       if (last.first + last.count > position) {
         this.#pages.add(position, loaded)
@@ -422,20 +425,20 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
 
   /** Forgets what is over age or bytes, part by part, each with a commit. Called from time to time, and after each commit that may leave more to do. */
   retain(): void {
+    this.#isRetainDue = true
     if (this.#isRetaining) return
-    this.#isRetaining = true
-    this.#retain().then(
-      () => {
-        this.#isRetaining = false
-      },
-      // The store is closed.
-      () => undefined,
-    )
+    // It rejects when the store is closed.
+    this.#retain().catch(() => undefined)
   }
 
   async #retain(): Promise<void> {
-    await this.#retainBytes()
-    if (this.#parts.monotonicMs() >= this.#nextAgeCheckMs) await this.#retainAge()
+    this.#isRetaining = true
+    while (this.#isRetainDue) {
+      this.#isRetainDue = false
+      await this.#retainBytes()
+      if (this.#parts.monotonicMs() >= this.#nextAgeCheckMs) await this.#retainAge()
+    }
+    this.#isRetaining = false
   }
 
   async #retainBytes(): Promise<void> {

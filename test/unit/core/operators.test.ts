@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Queue } from '../../../src/core/queue.ts'
 import { decodeRecord } from '../../../src/model/message.ts'
+import { afterRead } from '../../support/after-read.ts'
 import { Collector } from '../../support/collector.ts'
 import { messageTo } from '../../support/messages.ts'
 import { tempDir } from '../../support/temp-dir.ts'
@@ -72,6 +73,29 @@ describe('a look into a queue', () => {
     expect(await peeked(queue, 1000)).toEqual(numbers(0, 405))
     core.gate.releaseCommits()
     await published
+  })
+
+  it('shows what is written, and leaves memory, while it reads', async () => {
+    for (const nth of [1, 2, 3]) {
+      await using directory = await tempDir()
+      {
+        await using core = await CoreUnderTest.open(directory.path)
+        await core.queue('jobs', '#')
+        await publish(core, 0, 400)
+      }
+      await using core = await CoreUnderTest.open(directory.path)
+      const queue = await core.queue('jobs', '#')
+      core.gate.holdCommits()
+      const published = publish(core, 400, 405)
+      // What lies behind messages on disk leaves memory as soon as it is written.
+      afterRead(core.store, nth, () => {
+        core.gate.releaseCommits()
+        return published
+      })
+      expect(await peeked(queue, 1000)).toEqual(numbers(0, 405))
+      core.gate.releaseCommits()
+      await published
+    }
   })
 
   it('shows each message once although they are written while it looks', async () => {

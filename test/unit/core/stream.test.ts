@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/core/clock.ts'
 import type { Stream } from '../../../src/core/stream.ts'
 import { historyOf } from '../../../src/model/death-history.ts'
+import { afterRead } from '../../support/after-read.ts'
 import { Collector } from '../../support/collector.ts'
 import { eventually, eventuallyPasses } from '../../support/eventually.ts'
 import { FaultyDisk } from '../../support/faulty-level.ts'
@@ -151,6 +152,23 @@ describe('reading a stream', () => {
     expect(reader.positions).toEqual([0, 1, 2, 3])
     expect(stream.cursors.get('r')).toBe(1)
     expect(stream.readerCount).toBe(0)
+  })
+})
+
+describe('a page that turns out to hold nothing', () => {
+  test('leads on to what was in memory when it was read, not to what is there by then', async () => {
+    await using directory = await tempDir()
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      const stream = await core.stream('history', '#', { ...KEPT, bytes: 1 })
+      await publish(core, 0, 10)
+      await eventuallyPasses(() => expect(kept(stream)).toEqual([10, 10]))
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    const stream = await core.stream('history', '#', KEPT)
+    afterRead(core.store, 1, () => publish(core, 10, 1010))
+    expect(await stream.bring(0)).toBe(10)
+    expect(stream.find(10)).toBeNull()
   })
 })
 
@@ -479,6 +497,26 @@ describe('retention', () => {
     await eventuallyPasses(() => expect(reader.payloads).toEqual(payloads(stream.first, 3000)))
     expect(stream.ledger.imbalance).toBe(0)
     expect(core.store.isDamaged).toBe(false)
+  })
+
+  test('by bytes goes on with what came while ages were looked at', async () => {
+    await using directory = await tempDir()
+    const disk = new FaultyDisk()
+    await using core = await CoreUnderTest.open(directory.path, { disk: disk.create })
+    const stream = await core.stream('history', '#', { ...KEPT, bytes: 1024 ** 2 })
+    await publish(core, 0, 100)
+    const reading = Promise.withResolvers<void>()
+    const released = Promise.withResolvers<void>()
+    disk.beforeRead = () => {
+      reading.resolve()
+      return released.promise
+    }
+    stream.retain()
+    await reading.promise
+    await publish(core, 100, 1000)
+    expect(stream.bytes).toBeGreaterThan(1024 ** 2)
+    released.resolve()
+    await eventuallyPasses(() => expect(stream.bytes).toBeLessThanOrEqual(1024 ** 2))
   })
 
   test('by age forgets what is over it and nothing else, without reading it', async () => {
