@@ -145,6 +145,7 @@ const LAYERS: readonly Layer[] = [
       'src/gateway-sessions.ts',
       'src/gateway-streams.ts',
       'src/gateway-message.ts',
+      'src/gateway-users.ts',
       'src/gateway-metrics.ts',
     ),
     may: ['src/'],

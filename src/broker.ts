@@ -10,6 +10,7 @@ import {
   type StreamConfig,
 } from './config/schema.ts'
 import { Access } from './core/access.ts'
+import { AddressGate } from './core/address-gate.ts'
 import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
 import { CommitSchedule } from './core/commit-schedule.ts'
@@ -29,6 +30,7 @@ import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { SysTopics } from './gateway-sys.ts'
+import type { WatchedUsers } from './gateway-users.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { type CreateLevel, createLevel } from './store/level.ts'
 import { Store, type StoreOptions } from './store/store.ts'
@@ -237,6 +239,15 @@ async function compose(
   }, EXPIRY_INTERVAL_MS)
   onStop(async () => clearInterval(expiry))
 
+  const gate = new AddressGate(config.limits.addresses, clock.monotonicMs)
+  const watchedUsers = config.auth.usersFile === null ? null : await openUsers(config.auth.usersFile, log)
+  const access = new Access({
+    anonymous: config.auth.anonymous,
+    users: watchedUsers?.users ?? null,
+    gate,
+    loginQueue: config.limits.loginQueue,
+    wallMs: clock.wallMs,
+  })
   const mqtt = new MqttServer({
     router,
     topology,
@@ -253,14 +264,18 @@ async function compose(
     log,
     clock,
     identities,
-    authenticator: new Access(config.auth),
+    authenticator: access,
   })
+  if (watchedUsers !== null) {
+    watchedUsers.onChange = () => mqtt.review(identity => access.review(identity))
+    onStop(() => watchedUsers.stop())
+  }
   const sys = new SysTopics({ mqtt, router, topology, retained, clock })
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
   onStop(async () => sys.stop())
   mqtt.restore(await keptSessions.restore())
   const addresses = new Map<string, Address>()
-  const listeners = deviceListeners(config, log)
+  const listeners = deviceListeners(config, log, address => gate.admits(address))
   for (const [name, listener] of listeners) {
     await listener.start(socket => mqtt.accept(socket))
     onStop(() => listener.stop())
@@ -287,11 +302,13 @@ async function compose(
     mqtt,
     upstreams,
     clock,
+    gate,
+    watchedUsers,
   })
   const metrics = new Metrics()
   metrics.add(
     ...processMetrics(),
-    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory, listeners }),
+    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory, listeners, access, gate }),
   )
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
@@ -316,9 +333,18 @@ async function compose(
   return { addresses, gateway }
 }
 
+async function openUsers(file: string, log: Logger): Promise<WatchedUsers> {
+  const { WatchedUsers } = await import('./gateway-users.ts')
+  return WatchedUsers.open(file, log)
+}
+
 /** What devices connect to, by name, in the order it is opened. */
-function deviceListeners({ listeners }: Config, log: Logger): Map<string, Listener> {
-  return new Map([['mqtt', new TcpListener({ ...listeners.mqtt, name: 'mqtt', log })]])
+function deviceListeners(
+  { listeners }: Config,
+  log: Logger,
+  admits: (address: string) => boolean,
+): Map<string, Listener> {
+  return new Map([['mqtt', new TcpListener({ ...listeners.mqtt, name: 'mqtt', log, admits })]])
 }
 
 function stocks(topology: Topology, store: Store): Stocks {

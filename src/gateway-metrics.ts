@@ -1,4 +1,6 @@
 import type { Gateway } from './api/gateway.ts'
+import type { Access } from './core/access.ts'
+import type { AddressGate } from './core/address-gate.ts'
 import type { MemoryBudget } from './core/memory.ts'
 import type { Queue } from './core/queue.ts'
 import type { Retained } from './core/retained.ts'
@@ -22,6 +24,8 @@ interface Sources {
   readonly memory: MemoryBudget
   /** Of devices, by name. */
   readonly listeners: ReadonlyMap<string, Listener>
+  readonly access: Access
+  readonly gate: AddressGate
 }
 
 /** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
@@ -35,6 +39,8 @@ export function gatewayMetrics({
   retained,
   memory,
   listeners,
+  access,
+  gate,
 }: Sources): readonly Metric[] {
   const { counters } = mqtt
   const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
@@ -97,6 +103,20 @@ export function gatewayMetrics({
     ),
     counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
     counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),
+    counter('sluice_logins_accepted_total', 'Clients let in, without proof or with it.', () => access.accepted),
+    counter('sluice_logins_refused_total', 'Clients not let in, by reason.', () =>
+      Object.entries(access.refused).map(([reason, value]) => ({ labels: { reason }, value })),
+    ),
+    gauge(
+      'sluice_logins_waiting',
+      'Passwords waiting to be checked, against limits.login_queue.',
+      () => access.waiting,
+    ),
+    counter('sluice_connections_refused_total', 'Connections closed before anything was read, by reason.', () =>
+      Object.entries(gate.refused).map(([reason, value]) => ({ labels: { reason }, value })),
+    ),
+    counter('sluice_bans_total', 'Addresses banned for wrong passwords.', () => gate.banned),
+    gauge('sluice_banned_addresses', 'Addresses banned now.', () => [...gate.bans()].length),
     counter(
       'sluice_mqtt_protocol_errors_total',
       'Connections closed for a breach of the protocol.',

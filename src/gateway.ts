@@ -12,6 +12,7 @@ import type { Gateway, PublishedMessage } from './api/gateway.ts'
 import { readBuild } from './assets.ts'
 import type { Upstream } from './bridge/upstream.ts'
 import type { Config } from './config/schema.ts'
+import type { AddressGate } from './core/address-gate.ts'
 import type { Clock } from './core/clock.ts'
 import type { CommitSchedule } from './core/commit-schedule.ts'
 import type { Declarations } from './core/declarations.ts'
@@ -28,6 +29,7 @@ import { RunningModel } from './gateway-model.ts'
 import { RunningRetained } from './gateway-retained.ts'
 import { clientDetail, clientSummary, sessionDetail, sessionSummary } from './gateway-sessions.ts'
 import { RunningStreams } from './gateway-streams.ts'
+import type { WatchedUsers } from './gateway-users.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
@@ -48,6 +50,9 @@ export interface GatewayParts {
   readonly mqtt: MqttServer
   readonly upstreams: readonly Upstream[]
   readonly clock: Clock
+  readonly gate: AddressGate
+  /** Null: there is no users file. */
+  readonly watchedUsers: WatchedUsers | null
 }
 
 const LOST_UNWRITTEN = 'acknowledged before they were written were lost when the gateway ended last (ack: buffered)'
@@ -122,7 +127,7 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, streams, retained, upstreams, memory } = this.#parts
+    const { store, topology, streams, retained, upstreams, memory, watchedUsers } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -166,6 +171,9 @@ export class RunningGateway implements Gateway {
     }
     if (retained.isFull)
       reasons.push('retained: limits.retained is reached, retained publishes to further topics are refused')
+    if (watchedUsers?.problem) {
+      reasons.push(`users: the file is not taken, users are as they were before; ${watchedUsers.problem}`)
+    }
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'
     return { status, reasons: [...blocking, ...reasons] }

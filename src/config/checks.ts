@@ -30,10 +30,10 @@ export function findConflicts(config: Resolved): Conflict[] {
 export function findWarnings(config: Resolved): string[] {
   const warnings: string[] = []
   const { host } = config.listeners.mqtt
-  const { anonymous } = config.auth
-  if (anonymous === 'nobody') {
+  const { anonymous, usersFile } = config.auth
+  if (anonymous === 'nobody' && usersFile === null) {
     warnings.push(
-      'no MQTT client can connect: auth.allow_anonymous is false and users are not built yet; set it to true, or listen on loopback',
+      'no MQTT client can connect: auth.allow_anonymous is false and there are no users; set auth.users_file, or listen on loopback',
     )
   } else if (anonymous === 'everybody' && !isLoopback(host)) {
     warnings.push(`every host that reaches ${host} may connect without a password: auth.allow_anonymous is true`)

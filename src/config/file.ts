@@ -3,7 +3,7 @@ import type { LineCounter, Node, Scalar } from 'yaml'
 import { BrokerError } from '../model/error.ts'
 import { type ConfigProblem, formatProblems, type Position } from './problem.ts'
 
-/** A configuration file read: its values, and where in the text each of them stands. */
+/** A YAML file read: its values, and where in the text each of them stands. */
 export interface ConfigFile {
   readonly values: unknown
   readonly problems: readonly ConfigProblem[]
@@ -14,12 +14,15 @@ export interface ConfigFile {
 /**
  * Reads a YAML file and puts in variables of the environment for `${NAME}`; `$${` stands for a plain `${`. Rejects with CONFIG_NOT_FOUND if it
  * can't be read and CONFIG_INVALID if it is not YAML. The parser is loaded here and only here: a gateway without a file never pays for it.
+ * `whenMissing` makes a sentence of the reason why it can't be read.
  */
 export async function readConfigFile(
   file: string,
   env: Readonly<Record<string, string | undefined>>,
+  whenMissing = (reason: string) =>
+    `The configuration ${file} can't be read: ${reason}. Name another with --config FILE.`,
 ): Promise<ConfigFile> {
-  const text = await readText(file)
+  const text = await readText(file, whenMissing)
   const yaml = await import('yaml')
   const lines = new yaml.LineCounter()
   const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true })
@@ -77,19 +80,12 @@ export async function readConfigFile(
   }
 }
 
-async function readText(file: string): Promise<string> {
+async function readText(file: string, whenMissing: (reason: string) => string): Promise<string> {
   try {
     return await readFile(file, 'utf8')
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new BrokerError(
-      'CONFIG_NOT_FOUND',
-      `The configuration ${file} can't be read: ${reason}. Name another with --config FILE.`,
-      {
-        cause,
-        facts: { file },
-      },
-    )
+    throw new BrokerError('CONFIG_NOT_FOUND', whenMissing(reason), { cause, facts: { file } })
   }
 }
 

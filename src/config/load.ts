@@ -56,7 +56,7 @@ export async function readConfig({
     }
   }
   const locate = (path: readonly PropertyKey[], what: 'key' | 'value') => locateIn({ source, origins, path, what })
-  const filled = readSecrets(tree, values, {
+  const filled = readFiles(tree, values, {
     folder: file === null ? '.' : dirname(file),
     report: (path, message) => problems.push({ ...locate(path, 'value'), path: pathText(path), message }),
   })
@@ -83,7 +83,8 @@ export async function readConfig({
   return { config, problems: [] }
 }
 
-function describeIssue(
+/** What zod found, as problems with places and words of the option concerned. */
+export function describeIssue(
   tree: OptionNode,
   issue: z.core.$ZodIssue,
   locate: (path: readonly PropertyKey[], what: 'key' | 'value') => Position,
@@ -153,21 +154,24 @@ function locateIn({
   return source?.locate(path, what) ?? { origin: 'the configuration', line: null, column: null }
 }
 
-/** Replaces `file:PATH` by the first line of that file, for options that hold secrets. Paths start at the folder of the configuration. */
-function readSecrets(
+/** Replaces `file:PATH` by the first line of that file, for options that hold secrets, and paths of files by absolute ones. Paths start at the folder of the configuration. */
+function readFiles(
   node: OptionNode,
   value: unknown,
   context: { folder: string; report: (path: readonly PropertyKey[], message: string) => void },
   path: readonly PropertyKey[] = [],
 ): unknown {
-  if (Array.isArray(value)) return value.map((item, index) => readSecrets(node, item, context, [...path, index]))
+  if (Array.isArray(value)) return value.map((item, index) => readFiles(node, item, context, [...path, index]))
   if (isRecord(value)) {
     return Object.fromEntries(
       Object.entries(value).map(([key, inner]) => {
         const child = nodeAt(node, [key])
-        return [key, child === undefined ? inner : readSecrets(child, inner, context, [...path, key])]
+        return [key, child === undefined ? inner : readFiles(child, inner, context, [...path, key])]
       }),
     )
+  }
+  if (node.kind === 'value' && node.about.type === 'file' && typeof value === 'string') {
+    return value === '' ? value : resolve(context.folder, value)
   }
   const isSecret = (node.kind === 'list' || node.kind === 'value') && node.about.secrecy !== 'public'
   if (!isSecret || typeof value !== 'string' || !value.startsWith('file:')) return value
@@ -195,6 +199,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function sortProblems(problems: readonly ConfigProblem[]): ConfigProblem[] {
+/** In the order of the file. */
+export function sortProblems(problems: readonly ConfigProblem[]): ConfigProblem[] {
   return problems.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0))
 }

@@ -15,8 +15,8 @@ export interface About {
   readonly accepts: string
   /** Version that introduced it. */
   readonly since: string
-  /** How `GET /api/v1/config` shows it: as it is, without passwords in URLs. */
-  readonly secrecy: 'public' | 'url'
+  /** How it is shown: as it is, without passwords in URLs, never. */
+  readonly secrecy: 'public' | 'url' | 'secret'
   /** What happens without it, where that is not a plain default. */
   readonly absent: string | null
 }

@@ -67,6 +67,12 @@ const upstreamUrl = text(
   'url',
 )
 
+const file = text(
+  'file',
+  'a file; a relative path starts at the folder of the configuration file',
+  words(/^[^\0]+$/, 'is not a path'),
+)
+
 const listener = z.strictObject({
   host: setting(host, '127.0.0.1', 'Address to listen on; 0.0.0.0 or :: for all.'),
   port: setting(port, 1883, `TCP port; ${PORT_HELP}.`),
@@ -208,6 +214,26 @@ const limits = z.pipe(
       20_000,
       'Bindings of queues and exchanges; further ones are not made. Subscriptions are not counted.',
     ),
+    login_queue: setting(
+      count({ min: 1, max: 100_000 }),
+      1000,
+      'Passwords waiting to be checked, which happens one at a time; further logins are refused (5.0: 0x89). Those that were right before do not wait.',
+    ),
+    login_failures: setting(
+      count({ min: 0, max: 1000 }),
+      10,
+      'Different wrong passwords of one address, without ten minutes of rest, after which it is banned (5.0: 0x8A; new connections are closed at once); 0: never. Before that each makes the answer to the next wait longer. IPv6 counts by /64; clients on this machine are slowed, not banned.',
+    ),
+    ban: setting(
+      duration({ min: '1s', max: '1d' }),
+      '1m',
+      'How long an address is banned the first time; each further time twice as long, up to 64 times this.',
+    ),
+    connections_per_s: setting(
+      count({ min: 0, max: 100_000 }),
+      0,
+      'New connections of one address a second, and so many at once; further ones are closed before anything is read. 0: no limit.',
+    ),
     refuse_disconnect_after: setting(
       duration({ min: '100ms', max: '1h' }),
       '10s',
@@ -235,6 +261,8 @@ const limits = z.pipe(
     sessionQueueQos0: o.session_queue.qos0,
     retained: { messages: o.retained.messages, bytes: Math.min(o.retained.bytes, o.memory / 2) },
     declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },
+    loginQueue: o.login_queue,
+    addresses: { connectionsPerS: o.connections_per_s, loginFailures: o.login_failures, banMs: o.ban },
     refuseDisconnectAfterMs: o.refuse_disconnect_after,
   })),
 )
@@ -542,6 +570,11 @@ export const configSchema = z.pipe(
           'Whether clients may connect without proof of who they are. true: from anywhere; not given: from this machine.',
           { absent: 'true only while every listener is on loopback, and then for clients on this machine' },
         ),
+        users_file: optional(
+          file,
+          'Who may log in with a password: a file that `sluice passwd` writes. Whoever gives a name must prove it from then on. Read again when it changes; one with mistakes is not taken.',
+          { absent: 'there are no users, and names are not checked' },
+        ),
       }),
       'Who may connect.',
     ),
@@ -578,7 +611,10 @@ export const configSchema = z.pipe(
     dataDir: resolve(o.data_dir),
     listeners: o.listeners,
     http: o.http,
-    auth: { anonymous: anonymousRule(o.auth.allow_anonymous, isLoopback(o.listeners.mqtt.host)) },
+    auth: {
+      anonymous: anonymousRule(o.auth.allow_anonymous, isLoopback(o.listeners.mqtt.host)),
+      usersFile: o.auth.users_file ?? null,
+    },
     store: o.store,
     limits: o.limits,
     upstreams: Object.entries(o.upstreams).map(([key, value]) => ({ name: key, ...value })),

@@ -14,6 +14,7 @@ export type TopicFilter = Name<'filter'>
 export type ClientId = Name<'client'>
 export type QueueName = Name<'queue'>
 export type ExchangeName = Name<'exchange'>
+export type UserName = Name<'user'>
 export type RoutingKey = Name<'routing key'>
 /** Name the operator gives to an upstream or a route in the configuration. */
 export type ConfiguredName = Name<'configured'>
@@ -67,6 +68,12 @@ export function queueName(text: string): QueueName {
 export function exchangeName(text: string): ExchangeName {
   checkShortString(text, 'exchange name')
   return text as ExchangeName
+}
+
+/** Who logs in: up to 255 bytes, no control characters. */
+export function userName(text: string): UserName {
+  checkShortString(text, 'user name')
+  return text as UserName
 }
 
 /** A routing key or a pattern of them, as in AMQP: up to 255 bytes, may be empty. */

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { cp } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
-import { Access, type Authenticator } from '../../src/core/access.ts'
+import type { Authenticator } from '../../src/core/access.ts'
 import type { Clock } from '../../src/core/clock.ts'
 import type { RetainedLimits } from '../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../src/protocol/mqtt/authentication.ts'
@@ -12,6 +12,7 @@ import type { Logger } from '../../src/telemetry/log.ts'
 import { TcpListener } from '../../src/transport/tcp.ts'
 import { eventually } from './eventually.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
+import { accessWith } from './users.ts'
 import { CoreUnderTest } from './with-core.ts'
 
 /** The defaults of `limits` in the configuration. */
@@ -34,7 +35,7 @@ const DEFAULT_LIMITS: MqttLimits = {
 }
 
 /** Lets everybody in. */
-const EVERYBODY = new Access({ anonymous: 'everybody' })
+const EVERYBODY = accessWith({ anonymous: 'everybody' })
 
 const PATIENCE_MS = 10_000
 export const PINGREQ = bytes('c0 00')

@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { findConfigFile, readConfig } from '../../config/load.ts'
 import { formatProblems } from '../../config/problem.ts'
+import { examineUsersFile } from '../../config/users-file.ts'
 import { Failure } from '../failure.ts'
 import { collect, dressCommand, examples } from '../options.ts'
 import { printJson } from '../print.ts'
@@ -25,14 +26,17 @@ export function command(): Command {
 
 async function check(given: string | undefined, { set, json }: CheckOptions): Promise<void> {
   const file = given ?? findConfigFile()
-  const { config, problems } = await readConfig({ file, env: process.env, set })
+  const { config, problems: found } = await readConfig({ file, env: process.env, set })
+  const usersFile = config?.auth.usersFile ?? null
+  const problems = usersFile === null ? found : (await examineUsersFile(usersFile)).problems
   const name = file ?? 'the default configuration'
   if (json) {
-    printJson({ file, valid: config !== null, problems, warnings: config?.warnings ?? [] })
-    if (config === null) process.exitCode = 1
+    const valid = problems.length === 0
+    printJson({ file, valid, problems, warnings: config?.warnings ?? [] })
+    if (!valid) process.exitCode = 1
     return
   }
-  if (config === null) throw new Failure(formatProblems(name, problems))
+  if (config === null || problems.length > 0) throw new Failure(formatProblems(name, problems))
   for (const warning of config.warnings) console.log(`warning: ${warning}`)
   const { routes, upstreams, queues, streams } = config
   console.log(

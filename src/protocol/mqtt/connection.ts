@@ -92,7 +92,8 @@ export interface ConnectionHost {
 interface Client {
   readonly connect: ConnectPacket
   readonly terms: Terms
-  readonly identity: Identity
+  /** May change while it lasts: see `review`. */
+  identity: Identity
   readonly session: Session
   readonly publishing: Publishing
   readonly connectedAtMs: number
@@ -682,6 +683,15 @@ export class Connection implements Timed, OutputOwner {
   takenOver(): void {
     this.#host.counters.takenOver++
     this.#end({ reason: Reason.sessionTakenOver, why: 'taken over by a new connection', isWillDue: true })
+  }
+
+  /** The users have changed: ends if this one is none of them any more; `review` says who it is by now, null: nobody. */
+  review(review: (identity: Identity) => Identity | null): void {
+    const { client } = this
+    if (client === null) return
+    const identity = review(client.identity)
+    if (identity !== null) client.identity = identity
+    else this.#end({ reason: Reason.notAuthorized, why: 'the user is gone or has another password', isWillDue: true })
   }
 
   /** An operator wants it gone. */

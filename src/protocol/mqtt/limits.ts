@@ -1,7 +1,7 @@
 import type { Config } from '../../config/schema.ts'
 
 /** The part of `limits` in the configuration that MQTT clients are held to; each key's answer is documented there. */
-export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained'>
+export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained' | 'loginQueue' | 'addresses'>
 
 /** A connection that has not sent a whole CONNECT by then is closed. */
 export const CONNECT_DEADLINE_MS = 10_000

@@ -1,4 +1,4 @@
-import type { Authenticator } from '../../core/access.ts'
+import type { Authenticator, Identity } from '../../core/access.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
@@ -138,6 +138,11 @@ export class MqttServer {
 
   get clientCount(): number {
     return this.#clients.size
+  }
+
+  /** The users have changed: every client is looked at again, and those that are nobody any more (null) are disconnected. */
+  review(review: (identity: Identity) => Identity | null): void {
+    for (const connection of this.#connections) connection.review(review)
   }
 
   /** Sessions of clients that are connected, and of those that may come back. */

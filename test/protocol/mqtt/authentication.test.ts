@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { describe, expect } from 'vitest'
-import { Access } from '../../../src/core/access.ts'
 import type { AuthenticationMethod } from '../../../src/protocol/mqtt/authentication.ts'
+import { accessWith } from '../../support/users.ts'
 import { bytes, packet, text, type WireClient } from '../../support/wire.ts'
 import {
   CONNACK_5,
@@ -40,7 +40,7 @@ const polite: AuthenticationMethod = () => data =>
   data?.toString() === 'please' ? { kind: 'accepted', data: null } : { kind: 'refused', why: 'no manners' }
 
 const STAGING: Staging = {
-  authenticator: new Access({ anonymous: 'nobody' }),
+  authenticator: accessWith(),
   authenticationMethods: new Map([
     ['CHALLENGE', challengeResponse],
     ['POLITE', polite],
@@ -134,7 +134,7 @@ describe('enhanced authentication', () => {
       await old.says(connect311('old')).hears(CONNACK_311)
       await old.says(auth('18', method('POLITE'))).hearsClose()
     },
-    { ...STAGING, authenticator: new Access({ anonymous: 'everybody' }) },
+    { ...STAGING, authenticator: accessWith({ anonymous: 'everybody' }) },
   )
 
   transcript('no method is known by default', async ({ client }) => {

@@ -1,6 +1,6 @@
 import { describe, expect } from 'vitest'
-import { Access } from '../../../src/core/access.ts'
 import { eventually } from '../../support/eventually.ts'
+import { accessWith } from '../../support/users.ts'
 import { bytes, PINGREQ, PINGRESP, packet, text } from '../../support/wire.ts'
 import {
   CONNACK_5,
@@ -152,7 +152,7 @@ describe('CONNECT', () => {
       await client.hearsClose()
       refusedWith(await (await another()).says(connect5('c2')).hearsPacket(), 0x87)
     },
-    { authenticator: new Access({ anonymous: 'nobody' }) },
+    { authenticator: accessWith() },
   )
 
   transcript(

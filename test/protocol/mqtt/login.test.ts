@@ -1,6 +1,7 @@
 import { describe, expect } from 'vitest'
-import { Access, type Authenticator, type Credentials, type Login } from '../../../src/core/access.ts'
+import type { Authenticator, Credentials, Login } from '../../../src/core/access.ts'
 import { eventually } from '../../support/eventually.ts'
+import { accessWith } from '../../support/users.ts'
 import { bytes, packet, text } from '../../support/wire.ts'
 import {
   CONNACK_5,
@@ -176,6 +177,6 @@ describe('clients without proof', () => {
     async ({ client }) => {
       await client.says(connect5('c1')).hears(CONNACK_5)
     },
-    { authenticator: new Access({ anonymous: 'local' }) },
+    { authenticator: accessWith({ anonymous: 'local' }) },
   )
 })
