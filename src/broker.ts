@@ -34,6 +34,7 @@ import type { WatchedUsers } from './gateway-users.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { type CreateLevel, createLevel } from './store/level.ts'
 import { Store, type StoreOptions } from './store/store.ts'
+import { LimitedLog } from './telemetry/limited-log.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
@@ -262,6 +263,7 @@ async function compose(
     memory,
     limits: config.limits,
     log,
+    clientLog: new LimitedLog(log, clock.monotonicMs),
     clock,
     identities,
     authenticator: access,

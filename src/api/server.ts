@@ -1,5 +1,6 @@
 import { createServer, type RequestListener, type Server } from 'node:http'
 import { BrokerError } from '../model/error.ts'
+import { LimitedLog } from '../telemetry/limited-log.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { Gateway } from './gateway.ts'
@@ -38,14 +39,17 @@ export class ApiServer {
 
   /** Resolves when the port is open; rejects with LISTENER_PORT_IN_USE or LISTENER_FAILED. */
   start(): Promise<void> {
-    const { host, port, log } = this.#parts
+    const { host, port, log, monotonicMs } = this.#parts
+    const limitedLog = new LimitedLog(log, monotonicMs)
     return new Promise((resolve, reject) => {
       const refuse = (cause: Error): void => reject(listenError(cause, host, port))
       this.#server.once('error', refuse)
       this.#server.listen(port, host, () => {
         this.#server.off('error', refuse)
         // Such as too many open files: this connection is lost, the next may succeed.
-        this.#server.on('error', error => log.warn({ err: error }, 'an HTTP connection could not be accepted'))
+        this.#server.on('error', error =>
+          limitedLog.write('warn', { err: error }, 'an HTTP connection could not be accepted'),
+        )
         this.#rates.samples.start()
         resolve()
       })

@@ -234,6 +234,11 @@ const limits = z.pipe(
       0,
       'New connections of one address a second, and so many at once; further ones are closed before anything is read. 0: no limit.',
     ),
+    connect_timeout: setting(
+      duration({ min: '100ms', max: '1m' }),
+      '10s',
+      'How long a connection may take until its CONNECT is here and answered; then it is closed.',
+    ),
     refuse_disconnect_after: setting(
       duration({ min: '100ms', max: '1h' }),
       '10s',
@@ -263,6 +268,7 @@ const limits = z.pipe(
     declared: { queues: o.queues, exchanges: o.exchanges, bindings: o.bindings },
     loginQueue: o.login_queue,
     addresses: { connectionsPerS: o.connections_per_s, loginFailures: o.login_failures, banMs: o.ban },
+    connectTimeoutMs: o.connect_timeout,
     refuseDisconnectAfterMs: o.refuse_disconnect_after,
   })),
 )

@@ -30,6 +30,7 @@ const DEFAULT_LIMITS: MqttLimits = {
   sessions: 5000,
   sessionQueue: { messages: 10_000, bytes: 16 * 1024 ** 2, onFull: 'drop_oldest' },
   sessionQueueQos0: false,
+  connectTimeoutMs: 10_000,
   refuseDisconnectAfterMs: 10_000,
   declared: { queues: 5000, exchanges: 1000, bindings: 20_000 },
 }
@@ -212,6 +213,8 @@ export class MqttUnderTest {
       memory,
       identities,
       log,
+      // All of it: tests look for lines.
+      clientLog: { write: (level, facts, message) => log[level](facts, message) },
       authenticator,
       authenticationMethods,
       limits: allLimits,

@@ -14,6 +14,7 @@ import type { Authenticator, Identity, Login } from '../../core/access.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
+import type { LimitedLog } from '../../telemetry/limited-log.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import type { Attachment } from './attachment.ts'
 import type { Authentication, AuthenticationMethods, AuthenticationStep } from './authentication.ts'
@@ -33,8 +34,8 @@ import type { MqttCounters } from './counters.ts'
 import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
 import { HeldBack } from './held-back.ts'
 import {
-  CONNECT_DEADLINE_MS,
   CONNECT_PACKET_BYTES,
+  LINGER_BYTES,
   LINGER_MS,
   type MqttLimits,
   RETRY_INTERVAL_MS,
@@ -44,6 +45,7 @@ import { Output, type OutputOwner } from './output.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type Gathering, Publishing } from './publish.ts'
 import { PublishWriter } from './publish-frame.ts'
+import type { Reader, ReadingTurns, Share } from './reading-turns.ts'
 import type { Session } from './session.ts'
 import type { Opened } from './sessions.ts'
 import { subscribe, unsubscribe } from './subscribe.ts'
@@ -65,12 +67,16 @@ export type Socket = Duplex & {
   }
 }
 
+/** For lines that clients can cause as often as they like. */
+export type ClientLog = Pick<LimitedLog, 'write'>
+
 /** What all connections of a server share. */
 export interface ConnectionHost {
   readonly router: Router
   readonly memory: MemoryBudget
   readonly limits: MqttLimits
   readonly log: Logger
+  readonly clientLog: ClientLog
   readonly clock: Clock
   readonly authenticator: Authenticator
   readonly authenticationMethods: AuthenticationMethods
@@ -78,6 +84,7 @@ export interface ConnectionHost {
   readonly wheel: TimerWheel
   readonly gathering: Gathering
   readonly incomplete: IncompleteBytes
+  readonly turns: ReadingTurns
   /** Takes the client in, ending an older connection of it, and finds its session; throws ProtocolError if there are too many. */
   enter(connect: ConnectPacket, terms: Terms, connection: Connection): Opened
   /** The client of this connection is gone; `isWillDue`: not by a normal DISCONNECT. */
@@ -132,6 +139,11 @@ const PINGRESP = Buffer.from([PacketType.pingresp << 4, 0])
 const REQUEST_FLAGS = 2
 /** 3.1 lets clients set it on requests they send again. */
 const DUP_FLAG = 8
+/** A chunk that is not longer costs less than to look how long it took. */
+const SHORT_CHUNK_BYTES = 1024
+/** So many messages or acknowledgements are read, or so many other packets, between two looks at the clock. */
+const LIGHT_PACKETS = 64
+const HEAVY_PACKETS = 4
 
 /** How a connection ends. */
 interface Ending {
@@ -142,7 +154,7 @@ interface Ending {
   readonly isWillDue: boolean
 }
 
-export class Connection implements Timed, OutputOwner {
+export class Connection implements Timed, OutputOwner, Reader {
   wheelSlot = -1
 
   readonly #host: ConnectionHost
@@ -154,6 +166,11 @@ export class Connection implements Timed, OutputOwner {
   #isFirstChunk = true
   /** An answer waits for the disk. */
   #awaitsDisk = false
+  /** It has had its share of this turn of the event loop. */
+  #awaitsTurn = false
+  readonly #share: Share = { ms: 0, bytes: 0 }
+  /** Received since it is closing. */
+  #lateBytes = 0
   /** CONNACK has been sent: nothing may leave before it [MQTT-3.2.0-1]. */
   #isWelcome = false
   #lastReceivedMs: number
@@ -175,7 +192,7 @@ export class Connection implements Timed, OutputOwner {
     const nowMs = host.clock.monotonicMs()
     this.#lastReceivedMs = nowMs
     this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
-    host.wheel.schedule(this, nowMs + CONNECT_DEADLINE_MS)
+    host.wheel.schedule(this, nowMs + host.limits.connectTimeoutMs)
     socket.on('data', chunk => this.#received(chunk))
     socket.on('end', () => this.#end({ reason: null, why: 'closed by the client', isWillDue: true }))
     socket.on('error', error => this.#end({ reason: null, why: error.message, isWillDue: true }))
@@ -201,7 +218,11 @@ export class Connection implements Timed, OutputOwner {
     const { counters, clock } = this.#host
     counters.bytesIn += chunk.length
     // Behind DISCONNECT nothing counts [MQTT-3.14.4-1].
-    if (this.#state.kind === 'closing' || this.#state.kind === 'closed') return
+    if (this.#state.kind === 'closing' || this.#state.kind === 'closed') {
+      this.#lateBytes += chunk.length
+      if (this.#lateBytes > LINGER_BYTES) this.#socket.destroy()
+      return
+    }
     this.#lastReceivedMs = clock.monotonicMs()
     if (this.#isFirstChunk) {
       this.#isFirstChunk = false
@@ -226,11 +247,37 @@ export class Connection implements Timed, OutputOwner {
       this.#host.counters.protocolErrors++
       this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
     }
+    if (chunk !== null) this.#share.bytes += chunk.length
+    const isShort = chunk !== null && chunk.length <= SHORT_CHUNK_BYTES
+    if (!isShort && this.client !== null && !this.#awaitsTurn && this.#isTurnOver()) this.#giveWay()
+  }
+
+  /** To be asked when it has read something; what is counted then is counted from here on. */
+  #isTurnOver(): boolean {
+    const nowMs = this.#host.clock.monotonicMs()
+    const spentMs = nowMs - this.#lastReceivedMs
+    this.#lastReceivedMs = nowMs
+    return this.#host.turns.isOver(this.#share, spentMs)
+  }
+
+  /** Lets others be read before it goes on. */
+  #giveWay(): void {
+    this.#awaitsTurn = true
+    this.#socket.pause()
+    this.#share.ms = 0
+    this.#share.bytes = 0
+    this.#host.turns.wait(this)
+  }
+
+  turnCame(): void {
+    this.#awaitsTurn = false
+    if (this.client !== null && !this.#isHeld) this.#readOn()
   }
 
   /** Reads frames until there are none, the input is held, or the connection ends. */
   #readFrames(): void {
     const frames = this.#frames
+    let untilLook = LIGHT_PACKETS
     do {
       while (frames.next()) {
         const state = this.#state
@@ -244,8 +291,16 @@ export class Connection implements Timed, OutputOwner {
           } else {
             publishing.flush()
             if (!publishing.isHeld) this.#control(state.client)
+            untilLook -= LIGHT_PACKETS / HEAVY_PACKETS
           }
           if (publishing.isHeld || this.#awaitsDisk) break
+          if (--untilLook <= 0) {
+            if (this.#isTurnOver()) {
+              this.#giveWay()
+              break
+            }
+            untilLook = LIGHT_PACKETS
+          }
         } else if (state.kind === 'awaiting-connect') {
           this.#connect()
           if (this.#isHeld) break
@@ -267,7 +322,8 @@ export class Connection implements Timed, OutputOwner {
   }
 
   get #isHeld(): boolean {
-    return this.#awaitsDisk || this.#state.kind === 'logging-in' || this.client?.publishing.isHeld === true
+    const { kind } = this.#state
+    return this.#awaitsDisk || this.#awaitsTurn || kind === 'logging-in' || this.client?.publishing.isHeld === true
   }
 
   #pause(): void {
@@ -290,6 +346,7 @@ export class Connection implements Timed, OutputOwner {
   }
 
   #readOn(): void {
+    if (this.#awaitsTurn) return
     // The silence was ours.
     this.#lastReceivedMs = this.#host.clock.monotonicMs()
     this.#read(null)
@@ -426,7 +483,7 @@ export class Connection implements Timed, OutputOwner {
   #accept({ connect: said, terms, identity, proof }: Admission): void {
     // The name that counts is the proved one, and a password is not kept.
     const connect = { ...said, user: identity.user ?? said.user, password: null }
-    const { router, limits, memory, counters, clock, log, gathering } = this.#host
+    const { router, limits, memory, counters, clock, clientLog, gathering } = this.#host
     if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
       // Before it has a session: whoever cannot be told that it is let in is not.
       checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
@@ -456,7 +513,8 @@ export class Connection implements Timed, OutputOwner {
     const client = { connect, terms, identity, session, publishing, connectedAtMs: clock.wallMs() }
     this.#state = { kind: 'connected', client }
     counters.connected++
-    log.info({ client: clientId, address: this.#address, version: versionName(connect.version) }, 'client connected')
+    const facts = { client: clientId, address: this.#address, version: versionName(connect.version) }
+    clientLog.write('info', facts, 'client connected')
     if (kept === null) this.#welcome(client, { proof, sessionPresent: isPresent })
     else this.#answerWhen(kept, () => this.#welcome(client, { proof, sessionPresent: isPresent }))
   }
@@ -643,12 +701,7 @@ export class Connection implements Timed, OutputOwner {
         return
       }
       this.retry()
-    } else if (
-      hold.kind === 'none' &&
-      !this.#awaitsDisk &&
-      terms.silenceMs > 0 &&
-      nowMs - this.#lastReceivedMs >= terms.silenceMs
-    ) {
+    } else if (!this.#isHeld && terms.silenceMs > 0 && nowMs - this.#lastReceivedMs >= terms.silenceMs) {
       counters.keepAliveTimeouts++
       this.#end({ reason: Reason.keepAliveTimeout, why: 'keep alive timeout', isWillDue: true }) // [MQTT-3.1.2-22]
       return
@@ -708,11 +761,12 @@ export class Connection implements Timed, OutputOwner {
     const state = this.#state
     if (state.kind === 'closing' || state.kind === 'closed') return
     this.#state = { kind: 'closing' }
-    const { counters, log, wheel, clock } = this.#host
+    const { counters, log, clientLog, wheel, clock } = this.#host
     if (state.kind === 'connected') {
       state.client.publishing.close()
       this.#host.leave(state.client.session, this, isWillDue)
-      log.info({ client: state.client.terms.clientId, address: this.#address, reason: why }, 'client disconnected')
+      const facts = { client: state.client.terms.clientId, address: this.#address, reason: why }
+      clientLog.write('info', facts, 'client disconnected')
       if (reason !== null) this.#sayFarewell(state.client.connect, reason, why)
     } else {
       counters.refusedConnections++
@@ -748,6 +802,7 @@ export class Connection implements Timed, OutputOwner {
     this.#output.close()
     this.#frames.close()
     this.#host.wheel.cancel(this)
+    this.#host.turns.forget(this)
     this.#host.closed(this)
   }
 }

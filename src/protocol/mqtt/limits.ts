@@ -3,9 +3,6 @@ import type { Config } from '../../config/schema.ts'
 /** The part of `limits` in the configuration that MQTT clients are held to; each key's answer is documented there. */
 export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained' | 'loginQueue' | 'addresses'>
 
-/** A connection that has not sent a whole CONNECT by then is closed. */
-export const CONNECT_DEADLINE_MS = 10_000
-
 /** Before CONNECT is accepted no packet may be larger: whoever is not known yet gets little memory. */
 export const CONNECT_PACKET_BYTES = 16 * 1024
 
@@ -24,6 +21,9 @@ export const RETRY_INTERVAL_MS = 250
 
 /** How long a closing connection may take to read the last packet. */
 export const LINGER_MS = 1_000
+
+/** What a closing connection may still send: the rest of a burst. Whoever sends more is not listening, and is reset. */
+export const LINGER_BYTES = 256 * 1024
 
 /** While `limits.memory` is reached, a client that has not taken a byte of its full output for so long is closed. */
 export const WRITE_DEADLINE_MS = 10_000

@@ -10,13 +10,14 @@ import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import type { AuthenticationMethods } from './authentication.ts'
 import type { Terms } from './connect.ts'
-import { Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
+import { type ClientLog, Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
 import type { ConnectPacket } from './control-packet.ts'
 import { MqttCounters } from './counters.ts'
 import type { IncompleteBytes } from './frame.ts'
 import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
+import { ReadingTurns } from './reading-turns.ts'
 import { FeedTurns, type RetainedMessages } from './retained-feed.ts'
 import type { Session, Subscription } from './session.ts'
 import { type Opened, Sessions } from './sessions.ts'
@@ -86,6 +87,7 @@ export class MqttServer {
     memory,
     limits,
     log,
+    clientLog,
     clock,
     identities,
     authenticator,
@@ -99,6 +101,7 @@ export class MqttServer {
     memory: MemoryBudget
     limits: MqttLimits
     log: Logger
+    clientLog: ClientLog
     clock: Clock
     identities: Identities
     authenticator: Authenticator
@@ -114,7 +117,18 @@ export class MqttServer {
     const groups = new SharedGroups({ router, topology, kept: keptSessions, limits, counters })
     this.#groups = groups
     this.#sessions = new Sessions(
-      { router, topology, streams, retained, feedTurns: new FeedTurns(), groups, limits, counters, identities, log },
+      {
+        router,
+        topology,
+        streams,
+        retained,
+        feedTurns: new FeedTurns(),
+        groups,
+        limits,
+        counters,
+        identities,
+        clientLog,
+      },
       { keptSessions, wheel: this.#wheel, clock },
     )
     this.#host = {
@@ -122,6 +136,7 @@ export class MqttServer {
       memory,
       limits,
       log,
+      clientLog,
       clock,
       authenticator,
       authenticationMethods,
@@ -129,6 +144,7 @@ export class MqttServer {
       wheel: this.#wheel,
       gathering: createGathering(),
       incomplete,
+      turns: new ReadingTurns(),
       enter: (connect, terms, connection) => this.#enter(connect, terms, connection),
       leave: (session, connection, isWillDue) => this.#leave(session, connection, isWillDue),
       closed: connection => this.#closed(connection),

@@ -26,8 +26,8 @@ import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, type QoS, recordClientId } from '../../model/message.ts'
-import type { Logger } from '../../telemetry/log.ts'
 import type { Attachment } from './attachment.ts'
+import type { ClientLog } from './connection.ts'
 import type { SubscriptionRequest } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
 import { Deliveries } from './deliveries.ts'
@@ -72,7 +72,7 @@ export interface SessionHost {
   readonly limits: MqttLimits
   readonly counters: MqttCounters
   readonly identities: Identities
-  readonly log: Logger
+  readonly clientLog: ClientLog
 }
 
 export interface SessionIdentity {
@@ -143,7 +143,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
         subscription.attach()
       } catch (error) {
         if (!(error instanceof BrokerError)) throw error
-        this.#host.log.warn(
+        this.#host.clientLog.write(
+          'warn',
           { client: this.clientId, filter, code: error.code },
           'a subscription of a resumed session has nothing to consume from; it is tried again with the next connection',
         )
@@ -203,7 +204,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
       if (this.kept !== null) this.#owesRetained(this.kept, subscription)
       if (refused !== null) {
         const { clientId } = this
-        this.#host.log.warn(
+        this.#host.clientLog.write(
+          'warn',
           { client: clientId, filter: subscription.filter, why: refused.text },
           'a subscription of a session from before the start could not be made again',
         )

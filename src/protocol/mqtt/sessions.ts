@@ -218,12 +218,12 @@ export class Sessions {
     const { clientId, will, kept } = session
     if (will === null) return
     session.will = null
-    const { router, counters, log } = this.#host
+    const { router, counters, clientLog } = this.#host
     // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
     void publishWill(router, will).then(refusal => {
       if (refusal === null) return
       counters.willsRefused++
-      log.warn({ client: clientId, code: refusal.code }, 'a will could not be published')
+      clientLog.write('warn', { client: clientId, code: refusal.code }, 'a will could not be published')
     })
     kept?.endWill()
   }

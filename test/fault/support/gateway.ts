@@ -37,6 +37,7 @@ export class Gateway implements AsyncDisposable {
   #child: ChildProcess | null = null
   #ended: Promise<unknown> = Promise.resolve()
   #output = ''
+  #printedBytes = 0
   #mqttPort = 0
   #httpPort = 0
   #startedAtMs = 0
@@ -71,6 +72,7 @@ export class Gateway implements AsyncDisposable {
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#output = (this.#output + text).slice(-KEPT_OUTPUT)
+        this.#printedBytes += text.length
         const line = runningLine(this.#output)
         if (line !== null) runs(line)
       })
@@ -109,6 +111,10 @@ export class Gateway implements AsyncDisposable {
     return this.#mqttPort
   }
 
+  get httpPort(): number {
+    return this.#httpPort
+  }
+
   get mqttUrl(): string {
     return `mqtt://127.0.0.1:${this.#mqttPort}`
   }
@@ -116,6 +122,11 @@ export class Gateway implements AsyncDisposable {
   /** What it printed since its last start, the end of it. */
   get output(): string {
     return this.#output
+  }
+
+  /** All it has printed, in all its starts. */
+  get printedBytes(): number {
+    return this.#printedBytes
   }
 
   /** `performance.now()` at the moment of the last start. */

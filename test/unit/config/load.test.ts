@@ -67,6 +67,7 @@ describe('defaults', () => {
         keepAliveMaxMs: 0,
         sessionQueue: { messages: 10_000, bytes: 16 * 2 ** 20, onFull: 'drop_oldest' },
         sessionQueueQos0: false,
+        connectTimeoutMs: 10_000,
         refuseDisconnectAfterMs: 10_000,
       },
       upstreams: [],
