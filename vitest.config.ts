@@ -15,7 +15,7 @@ export default defineConfig({
         // Real brokers, killed processes, full disks: one file at a time, so that none slows or starves another on two cores.
         test: {
           name: 'whole',
-          include: ['test/{model,integration,fault,binary,bench}/**/*.test.ts'],
+          include: ['test/{model,integration,fault,hostile,binary,bench}/**/*.test.ts'],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,

@@ -1,0 +1,7 @@
+/* All of them, in the order in which a gateway meets them: those that leave something behind come last. */
+import type { Attacker } from './attacker.ts'
+import { connecting } from './attackers/connecting.ts'
+import { garbage } from './attackers/garbage.ts'
+import { receiving } from './attackers/receiving.ts'
+
+export const ATTACKERS: readonly Attacker[] = [...connecting, ...garbage, ...receiving]
