@@ -59,8 +59,11 @@ function renderTable(rows: readonly string[]): string {
 
 function renderRows(path: string, node: OptionNode): string[] {
   switch (node.kind) {
-    case 'group':
-      return [...node.keys].flatMap(([key, child]) => renderRows(`${path}.${key}`, child))
+    case 'group': {
+      const rows = [...node.keys].flatMap(([key, child]) => renderRows(`${path}.${key}`, child))
+      if (!node.isOptional || node.about === null) return rows
+      return [renderRow(path, 'not there', node.about.accepts, node.about.help), ...rows]
+    }
     case 'named':
       return renderRows(`${path}.<name>`, node.each)
     case 'list':

@@ -38,8 +38,10 @@ import { LimitedLog } from './telemetry/limited-log.ts'
 import type { Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
+import { Handshakes } from './transport/handshakes.ts'
 import type { Listener } from './transport/listener.ts'
 import { TcpListener } from './transport/tcp.ts'
+import type { TlsListener, TlsOptions } from './transport/tls.ts'
 
 /** How often queues, streams and retained messages are looked at for those whose time is over. */
 const EXPIRY_INTERVAL_MS = 1_000
@@ -68,12 +70,14 @@ export class Broker {
   readonly addresses: ReadonlyMap<string, Address>
   /** What the API shows, for callers in the same process. */
   readonly gateway: Gateway
+  readonly #listeners: ReadonlyMap<string, Listener>
   readonly #stops: readonly (() => Promise<void>)[]
   #stopped: Promise<void> | null = null
 
-  private constructor({ addresses, gateway }: Composition, stops: readonly (() => Promise<void>)[]) {
+  private constructor({ addresses, gateway, listeners }: Composition, stops: readonly (() => Promise<void>)[]) {
     this.addresses = addresses
     this.gateway = gateway
+    this.#listeners = listeners
     this.#stops = stops
   }
 
@@ -90,6 +94,11 @@ export class Broker {
       for (const stop of stops) await stop()
       throw error
     }
+  }
+
+  /** Takes what files hold now into use; see `Listener.reload`. */
+  reload(): void {
+    for (const listener of this.#listeners.values()) listener.reload()
   }
 
   /** Closes listeners first, the store last; everything taken in is on disk when it resolves. May be called again. */
@@ -110,6 +119,7 @@ export class Broker {
 interface Composition {
   readonly addresses: ReadonlyMap<string, Address>
   readonly gateway: Gateway
+  readonly listeners: ReadonlyMap<string, Listener>
 }
 
 async function compose(
@@ -277,7 +287,17 @@ async function compose(
   onStop(async () => sys.stop())
   mqtt.restore(await keptSessions.restore())
   const addresses = new Map<string, Address>()
-  const listeners = deviceListeners(config, log, address => gate.admits(address))
+  const handshakes = new Handshakes({
+    atOnce: config.limits.tls.handshakes,
+    clientsMax: config.limits.tls.clients,
+    monotonicMs: clock.monotonicMs,
+  })
+  const common = { log, admits: (address: string) => gate.admits(address) }
+  const tlsListeners = await tlsListenersOf(config, { ...common, handshakes, monotonicMs: clock.monotonicMs }, onStop)
+  const listeners = new Map<string, Listener>([
+    ['mqtt', new TcpListener({ ...common, ...config.listeners.mqtt, name: 'mqtt' })],
+    ...tlsListeners.map(listener => [listener.name, listener] as const),
+  ])
   for (const [name, listener] of listeners) {
     await listener.start(socket => mqtt.accept(socket))
     onStop(() => listener.stop())
@@ -303,6 +323,7 @@ async function compose(
     forecasts,
     mqtt,
     upstreams,
+    listeners,
     clock,
     gate,
     watchedUsers,
@@ -310,7 +331,10 @@ async function compose(
   const metrics = new Metrics()
   metrics.add(
     ...processMetrics(),
-    ...gatewayMetrics({ gateway, store, router, mqtt, topology, streams, retained, memory, listeners, access, gate }),
+    ...gatewayMetrics({
+      ...{ gateway, store, router, mqtt, topology, streams, retained, memory },
+      ...{ listeners, handshakes, tlsListeners, access, gate },
+    }),
   )
   const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
@@ -332,7 +356,7 @@ async function compose(
     { gateway: store.boot.gateway, epoch: store.boot.epoch, ...Object.fromEntries(addresses) },
     'gateway is running',
   )
-  return { addresses, gateway }
+  return { addresses, gateway, listeners }
 }
 
 async function openUsers(file: string, log: Logger): Promise<WatchedUsers> {
@@ -340,13 +364,31 @@ async function openUsers(file: string, log: Logger): Promise<WatchedUsers> {
   return WatchedUsers.open(file, log)
 }
 
-/** What devices connect to, by name, in the order it is opened. */
-function deviceListeners(
-  { listeners }: Config,
-  log: Logger,
-  admits: (address: string) => boolean,
-): Map<string, Listener> {
-  return new Map([['mqtt', new TcpListener({ ...listeners.mqtt, name: 'mqtt', log, admits })]])
+/** The listeners with TLS. Rejects with TLS_FILES_INVALID. Without any, nothing of TLS is loaded. */
+async function tlsListenersOf(
+  { listeners: { mqtts } }: Config,
+  common: Pick<TlsOptions, 'log' | 'admits' | 'handshakes' | 'monotonicMs'>,
+  onStop: (stop: () => Promise<void>) => void,
+): Promise<TlsListener[]> {
+  if (mqtts === null) return []
+  const [{ TlsListener }, { readTlsFiles }, { FileWatch }] = await Promise.all([
+    import('./transport/tls.ts'),
+    import('./config/tls-files.ts'),
+    import('./config/file-watch.ts'),
+  ])
+  const { tls, ...place } = mqtts
+  const files = [tls.cert, tls.key, tls.ca, tls.crl].filter(file => file !== null)
+  const watch = new FileWatch(files, {
+    onChange: async () => listener.reload(),
+    onError: error =>
+      common.log.error({ err: error, files }, 'changes of certificates are not noticed any more; restart the gateway'),
+  })
+  onStop(() => watch.stop())
+  // Before they are read, so that no change is missed.
+  await watch.start()
+  const readFiles = () => readTlsFiles(tls)
+  const listener = new TlsListener({ ...common, ...place, ...tls, name: 'mqtts', alpn: 'mqtt', readFiles })
+  return [listener]
 }
 
 function stocks(topology: Topology, store: Store): Stocks {

@@ -11,7 +11,9 @@ import type { Topology } from './core/topology.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
 import type { Metric, Sample } from './telemetry/metrics.ts'
+import type { Handshakes } from './transport/handshakes.ts'
 import type { Listener } from './transport/listener.ts'
+import type { TlsListener } from './transport/tls.ts'
 
 interface Sources {
   readonly gateway: Gateway
@@ -26,6 +28,8 @@ interface Sources {
   readonly listeners: ReadonlyMap<string, Listener>
   readonly access: Access
   readonly gate: AddressGate
+  readonly handshakes: Handshakes
+  readonly tlsListeners: readonly TlsListener[]
 }
 
 /** Every figure of the gateway for `/metrics`, read from plain numbers at scrape time. */
@@ -41,6 +45,8 @@ export function gatewayMetrics({
   listeners,
   access,
   gate,
+  handshakes,
+  tlsListeners,
 }: Sources): readonly Metric[] {
   const { counters } = mqtt
   const counter = (name: string, help: string, read: Metric['read']): Metric => ({ name, help, kind: 'counter', read })
@@ -117,6 +123,29 @@ export function gatewayMetrics({
     ),
     counter('sluice_bans_total', 'Addresses banned for wrong passwords.', () => gate.banned),
     gauge('sluice_banned_addresses', 'Addresses banned now.', () => [...gate.bans()].length),
+    gauge(
+      'sluice_tls_clients',
+      'TLS connections, those in their handshake and waiting for it included.',
+      () => handshakes.clients,
+    ),
+    gauge('sluice_tls_handshakes_waiting', 'TLS connections that wait for their handshake.', () => handshakes.waiting),
+    counter('sluice_tls_handshakes_total', 'TLS handshakes, by result: ok, or why they failed.', () => [
+      { labels: { result: 'ok' }, value: handshakes.completed },
+      ...[...handshakes.failed].map(([result, value]) => ({ labels: { result }, value })),
+    ]),
+    counter(
+      'sluice_tls_connections_refused_total',
+      'Connections closed before their handshake because limits.tls_clients was reached.',
+      () => handshakes.refused,
+    ),
+    gauge('sluice_tls_certificate_expiry_seconds', 'When the certificate of a listener ends, seconds since 1970.', () =>
+      tlsListeners.map(({ name, certUntilMs }) => ({ labels: { listener: name }, value: certUntilMs / 1000 })),
+    ),
+    counter('sluice_tls_reloads_total', 'Changed certificates, by whether they were taken into use or refused.', () =>
+      tlsListeners.flatMap(({ name, reloads }) =>
+        Object.entries(reloads).map(([result, value]) => ({ labels: { listener: name, result }, value })),
+      ),
+    ),
     counter(
       'sluice_mqtt_protocol_errors_total',
       'Connections closed for a breach of the protocol.',

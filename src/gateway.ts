@@ -34,6 +34,7 @@ import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
 import type { Store } from './store/store.ts'
+import type { Listener } from './transport/listener.ts'
 
 export interface GatewayParts {
   readonly config: Config
@@ -49,6 +50,7 @@ export interface GatewayParts {
   readonly forecasts: Forecasts
   readonly mqtt: MqttServer
   readonly upstreams: readonly Upstream[]
+  readonly listeners: ReadonlyMap<string, Listener>
   readonly clock: Clock
   readonly gate: AddressGate
   /** Null: there is no users file. */
@@ -127,7 +129,7 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, streams, retained, upstreams, memory, watchedUsers } = this.#parts
+    const { store, topology, streams, retained, upstreams, memory, listeners, clock, watchedUsers } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -136,6 +138,7 @@ export class RunningGateway implements Gateway {
     else if (refusal !== null) blocking.push('store: being reopened after an I/O error, new messages are refused')
     if (memory.isPressed)
       reasons.push('memory: limits.memory is reached, publishers are paused until receivers catch up')
+    for (const listener of listeners.values()) reasons.push(...listener.health(clock.wallMs()))
     for (const upstream of this.upstreams()) {
       if (upstream.cause !== null) reasons.push(`upstream ${upstream.name}: ${upstream.state}, ${upstream.cause}`)
       else if (upstream.state !== 'forwarding') reasons.push(`upstream ${upstream.name}: ${upstream.state}`)

@@ -18,6 +18,7 @@ export interface Conflict {
 export function findConflicts(config: Resolved): Conflict[] {
   return [
     ...portConflicts(config),
+    ...tlsConflicts(config),
     ...limitConflicts(config),
     ...upstreamConflicts(config),
     ...routeConflicts(config),
@@ -29,14 +30,15 @@ export function findConflicts(config: Resolved): Conflict[] {
 /** What works and is probably not meant. */
 export function findWarnings(config: Resolved): string[] {
   const warnings: string[] = []
-  const { host } = config.listeners.mqtt
+  const open = [config.listeners.mqtt, config.listeners.mqtts].find(port => port !== null && !isLoopback(port.host))
   const { anonymous, usersFile } = config.auth
-  if (anonymous === 'nobody' && usersFile === null) {
+  const hasCertificates = config.listeners.mqtts !== null && config.listeners.mqtts.tls.clientCert !== 'none'
+  if (anonymous === 'nobody' && usersFile === null && !hasCertificates) {
     warnings.push(
       'no MQTT client can connect: auth.allow_anonymous is false and there are no users; set auth.users_file, or listen on loopback',
     )
-  } else if (anonymous === 'everybody' && !isLoopback(host)) {
-    warnings.push(`every host that reaches ${host} may connect without a password: auth.allow_anonymous is true`)
+  } else if (anonymous === 'everybody' && open !== undefined && open !== null) {
+    warnings.push(`every host that reaches ${open.host} may connect without a password: auth.allow_anonymous is true`)
   }
   for (const { name } of config.upstreams) {
     if (!config.routes.some(route => route.upstream === name))
@@ -46,10 +48,36 @@ export function findWarnings(config: Resolved): string[] {
 }
 
 function* portConflicts({ listeners, http }: Resolved): Iterable<Conflict> {
-  const { mqtt } = listeners
-  if (mqtt.port === 0 || mqtt.port !== http.port) return
-  const overlaps = mqtt.host === http.host || isWildcard(mqtt.host) || (isLoopback(mqtt.host) && mqtt.host !== '::1')
-  if (overlaps) yield { path: ['http', 'port'], message: `port ${http.port} is already taken by listeners.mqtt.port` }
+  const ports = [
+    { path: ['listeners', 'mqtt', 'port'], ...listeners.mqtt },
+    ...(listeners.mqtts === null ? [] : [{ path: ['listeners', 'mqtts', 'port'], ...listeners.mqtts }]),
+    { path: ['http', 'port'], ...http },
+  ]
+  for (const [index, { path, host, port }] of ports.entries()) {
+    const other = ports.slice(0, index).find(other => port !== 0 && other.port === port && overlap(other.host, host))
+    if (other !== undefined) yield { path, message: `port ${port} is already taken by ${other.path.join('.')}` }
+  }
+}
+
+/** Whether two listeners on these addresses would want the same one; all of 127.0.0.0/8 and `localhost` count as one. */
+function overlap(a: string, b: string): boolean {
+  return a === b || isWildcard(a) || isWildcard(b) || (isLoopback(a) && isLoopback(b) && a !== '::1' && b !== '::1')
+}
+
+function* tlsConflicts({ listeners: { mqtts } }: Resolved): Iterable<Conflict> {
+  if (mqtts === null) return
+  const { clientCert, ca, crl } = mqtts.tls
+  const path = ['listeners', 'mqtts', 'tls']
+  if (clientCert !== 'none' && ca === null) {
+    yield { path: [...path, 'client_cert'], message: `certificates can't be judged without their authorities; set ca` }
+  }
+  if (clientCert === 'none' && (ca !== null || crl !== null)) {
+    const option = ca === null ? 'crl' : 'ca'
+    yield {
+      path: [...path, option],
+      message: 'no client is asked for a certificate; set client_cert to optional or required, or leave this out',
+    }
+  }
 }
 
 function* limitConflicts({ limits, store, routes, queues, streams }: Resolved): Iterable<Conflict> {

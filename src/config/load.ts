@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import * as z from 'zod/mini'
 import { BrokerError } from '../model/error.ts'
-import { findConflicts, findWarnings } from './checks.ts'
+import { type Conflict, findConflicts, findWarnings } from './checks.ts'
 import { type ConfigFile, readConfigFile } from './file.ts'
 import { nearestWord } from './nearest.ts'
 import { applyOverride, readOverrides, unknownKey } from './overrides.ts'
@@ -66,7 +66,8 @@ export async function readConfig({
     for (const issue of parsed.error.issues) problems.push(...describeIssue(tree, issue, locate))
     return { config: null, problems: sortProblems(problems) }
   }
-  for (const { path, message } of findConflicts(parsed.data)) {
+  const files = parsed.data.listeners.mqtts === null ? NO_FILES : await examineFiles(parsed.data)
+  for (const { path, message } of [...findConflicts(parsed.data), ...files.conflicts]) {
     problems.push({ ...locate(path, 'value'), path: pathText(path), message })
   }
   if (problems.length > 0) return { config: null, problems: sortProblems(problems) }
@@ -78,9 +79,30 @@ export async function readConfig({
       const shown = showSection(tree, filled)
       return { ...shown, auth: { ...(shown.auth as object), allow_anonymous: anonymous !== 'nobody' } }
     },
-    warnings: findWarnings(parsed.data),
+    warnings: [...findWarnings(parsed.data), ...files.warnings],
   }
   return { config, problems: [] }
+}
+
+interface Findings {
+  readonly conflicts: readonly Conflict[]
+  readonly warnings: readonly string[]
+}
+
+const NO_FILES: Findings = { conflicts: [], warnings: [] }
+
+/** What is to be said of the files the configuration names. */
+async function examineFiles({ listeners: { mqtts } }: z.output<typeof configSchema>): Promise<Findings> {
+  if (mqtts === null) return NO_FILES
+  const { readTlsFiles, tlsWarnings } = await import('./tls-files.ts')
+  try {
+    const files = readTlsFiles(mqtts.tls)
+    return { conflicts: [], warnings: tlsWarnings('listeners.mqtts', mqtts.tls, files, Date.now()) }
+  } catch (error) {
+    if (!(error instanceof BrokerError)) throw error
+    const path = ['listeners', 'mqtts', 'tls', String(error.facts.option)]
+    return { conflicts: [{ path, message: error.message }], warnings: [] }
+  }
 }
 
 /** What zod found, as problems with places and words of the option concerned. */

@@ -65,6 +65,11 @@ export function section<T extends z.ZodMiniType>(schema: T, help: string): z.Zod
   return describeGroup(z.prefault(schema, {} as z.input<T>), help)
 }
 
+/** A section without which there is nothing of what it is about. */
+export function optionalSection<T extends z.ZodMiniType>(schema: T, help: string): z.ZodMiniOptional<T> {
+  return describeGroup(z.optional(schema), help)
+}
+
 /** A section that must be given. */
 export function requiredSection<T extends z.ZodMiniType>(schema: T, help: string): T {
   return describeGroup(schema, help)

@@ -17,6 +17,7 @@ import {
   listOf,
   oneOf,
   optional,
+  optionalSection,
   required,
   requiredSection,
   section,
@@ -73,10 +74,44 @@ const file = text(
   words(/^[^\0]+$/, 'is not a path'),
 )
 
-const listener = z.strictObject({
+const listener = (defaultPort: number) => ({
   host: setting(host, '127.0.0.1', 'Address to listen on; 0.0.0.0 or :: for all.'),
-  port: setting(port, 1883, `TCP port; ${PORT_HELP}.`),
+  port: setting(port, defaultPort, `TCP port; ${PORT_HELP}.`),
 })
+
+/** Of a listener; taken anew whenever one of the files changes. */
+const tls = z.pipe(
+  z.strictObject({
+    cert: required(file, 'Certificate in PEM, followed by those between it and an authority the clients know.'),
+    key: required(file, 'Its private key in PEM, without a passphrase.'),
+    client_cert: setting(
+      oneOf(['none', 'optional', 'required']),
+      'none',
+      'Whether clients are asked for a certificate, and let in without one. One that does not hold is never let in.',
+    ),
+    ca: optional(file, 'Authorities of client certificates, in PEM.', {
+      absent: 'none; needed to ask for certificates',
+    }),
+    crl: optional(file, 'Revoked certificates, in PEM: a list of each authority in `ca`.', {
+      absent: 'none is revoked',
+    }),
+    user_from: setting(
+      oneOf(['cn', 'san_dns', 'san_email', 'san_uri', 'none']),
+      'cn',
+      'What of a client certificate names the user: the common name of its subject, or its one alternative name of that kind. A certificate that names none, or several, stands for no user.',
+    ),
+    min_version: setting(oneOf(['TLSv1.2', 'TLSv1.3']), 'TLSv1.2', 'Oldest version of TLS taken.'),
+  }),
+  z.transform(o => ({
+    cert: o.cert,
+    key: o.key,
+    clientCert: o.client_cert,
+    ca: o.ca ?? null,
+    crl: o.crl ?? null,
+    userFrom: o.user_from,
+    minVersion: o.min_version,
+  })),
+)
 
 const http = z.strictObject({
   host: setting(
@@ -121,6 +156,16 @@ const store = z.pipe(
 const limits = z.pipe(
   z.strictObject({
     clients: setting(count({ min: 1, max: 1_000_000 }), 2000, 'MQTT connections at once; further ones are refused.'),
+    tls_clients: setting(
+      count({ min: 1, max: 1_000_000 }),
+      500,
+      'TLS connections at once, handshakes included: one costs seven times a plain one. Further ones are closed before their handshake.',
+    ),
+    handshakes: setting(
+      count({ min: 1, max: 1000 }),
+      8,
+      'TLS handshakes at once, half of them for one address at most; further connections wait for their turn.',
+    ),
     memory: setting(
       size({ min: '1MiB', max: '64GiB' }),
       '64MiB',
@@ -247,6 +292,7 @@ const limits = z.pipe(
   }),
   z.transform(o => ({
     clients: o.clients,
+    tls: { clients: o.tls_clients, handshakes: o.handshakes },
     memoryBytes: o.memory,
     outputPerClientBytes: o.output_per_client,
     packetBytes: o.packet,
@@ -567,7 +613,19 @@ export const configSchema = z.pipe(
       './data',
       'The only place written to; a relative path starts at the working directory.',
     ),
-    listeners: section(z.strictObject({ mqtt: section(listener, 'MQTT over TCP.') }), 'Ports for devices.'),
+    listeners: section(
+      z.strictObject({
+        mqtt: section(z.strictObject(listener(1883)), 'MQTT over TCP.'),
+        mqtts: optionalSection(
+          z.strictObject({
+            ...listener(8883),
+            tls: requiredSection(tls, 'Certificates, and what is asked of clients.'),
+          }),
+          'MQTT over TLS.',
+        ),
+      }),
+      'Ports for devices.',
+    ),
     http: section(http, 'API, metrics and health.'),
     auth: section(
       z.strictObject({
@@ -615,10 +673,13 @@ export const configSchema = z.pipe(
   z.transform(o => ({
     gateway: o.gateway,
     dataDir: resolve(o.data_dir),
-    listeners: o.listeners,
+    listeners: { mqtt: o.listeners.mqtt, mqtts: o.listeners.mqtts ?? null },
     http: o.http,
     auth: {
-      anonymous: anonymousRule(o.auth.allow_anonymous, isLoopback(o.listeners.mqtt.host)),
+      anonymous: anonymousRule(
+        o.auth.allow_anonymous,
+        [o.listeners.mqtt, o.listeners.mqtts].every(port => port === undefined || isLoopback(port.host)),
+      ),
       usersFile: o.auth.users_file ?? null,
     },
     store: o.store,
@@ -650,6 +711,7 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type NamedQueueConfig = Config['queues'][number]
 export type StreamConfig = Config['streams'][number]
+export type TlsConfig = NonNullable<Config['listeners']['mqtts']>['tls']
 
 /** Who needs no proof. Without a word of the operator that is never more than the machine itself, even if the address of a client is only told by a proxy on it. */
 function anonymousRule(isAllowed: boolean | undefined, isAllLoopback: boolean): 'everybody' | 'local' | 'nobody' {

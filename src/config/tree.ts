@@ -7,7 +7,13 @@ import { type About, abouts } from './option.ts'
 
 export type OptionNode =
   /** Fixed keys. */
-  | { readonly kind: 'group'; readonly about: About | null; readonly keys: ReadonlyMap<string, OptionNode> }
+  | {
+      readonly kind: 'group'
+      readonly about: About | null
+      readonly keys: ReadonlyMap<string, OptionNode>
+      /** May be left out, and then there is nothing of what it is about. */
+      readonly isOptional: boolean
+    }
   /** Keys are names the operator chooses. */
   | { readonly kind: 'named'; readonly about: About; readonly each: OptionNode }
   | { readonly kind: 'list'; readonly about: About }
@@ -26,7 +32,7 @@ export function readTree(schema: z.core.$ZodType): OptionNode {
   if (def.type === 'object') {
     const { shape } = def as z.core.$ZodObjectDef
     const keys = new Map(Object.entries(shape).map(([key, value]) => [key, readTree(value)]))
-    return { kind: 'group', about, keys }
+    return { kind: 'group', about, keys, isOptional }
   }
   if (about === null) throw new TypeError('an option without a description in config/schema.ts')
   if (def.type === 'record') return { kind: 'named', about, each: readTree((def as z.core.$ZodRecordDef).valueType) }
@@ -65,6 +71,7 @@ export function showSection(node: OptionNode, raw: unknown): Record<string, unkn
 
 function showNode(node: OptionNode, raw: unknown): unknown {
   if (node.kind === 'value') return showValue(node.about, raw ?? node.fallback)
+  if (node.kind === 'group' && node.isOptional && raw === undefined) return null
   if (node.kind === 'list') return Array.isArray(raw) ? raw.map(item => showValue(node.about, item)) : []
   return showSection(node, raw)
 }

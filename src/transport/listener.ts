@@ -40,13 +40,26 @@ export interface ListenerCounters {
   readonly refused: Record<ListenerRefusal, number>
 }
 
+/** What a protocol makes of an accepted stream, as far as its listener has to know. */
+export interface Accepted {
+  /** Ends it, telling the client if there is a way: it is not allowed to be here any more, for the reason given. */
+  dismiss(why: string): void
+}
+
+/** Takes a connected stream over; null: it was refused, and is closed. */
+export type Accept = (socket: AcceptedSocket) => Accepted | null
+
 /** A bound port, or socket file, that hands connected streams to a protocol. */
 export interface Listener {
   readonly counters: ListenerCounters
   /** Resolves when the port is bound; rejects with BrokerError LISTENER_PORT_IN_USE or LISTENER_FAILED. */
-  start(accept: (socket: AcceptedSocket) => void): Promise<void>
+  start(accept: Accept): Promise<void>
   /** Unbinds the port and closes what is still open; resolves when all is closed. */
   stop(): Promise<void>
+  /** Takes into use what its files hold now; what is wrong with them is logged, kept for `health`, and leaves everything as it was. */
+  reload(): void
+  /** What about it needs somebody's attention, a sentence each; empty: nothing. */
+  health(nowMs: number): readonly string[]
   /** Where it is bound; only while started. A socket file is the host, with port 0. */
   address(): { readonly host: string; readonly port: number }
 }

@@ -1,9 +1,17 @@
 import type { Socket } from 'node:net'
 import { BrokerError } from '../model/error.ts'
 import { Arrivals } from './arrivals.ts'
-import type { AcceptedSocket, Listener, ListenerCounters, ListenerOptions, Peer, PortOptions } from './listener.ts'
+import type { Listener, ListenerCounters, ListenerOptions, Peer, PortOptions } from './listener.ts'
 import type { Origin } from './proxies.ts'
 import { withSharedBuffer } from './shared-buffer.ts'
+
+export type TcpSocket = Socket & { readonly peer: Peer }
+
+/**
+ * How its sockets are read: into one buffer that all share; each chunk into memory of its own, for those who keep them beyond their event; or not at all: they are handed
+ * over paused, for somebody who reads them in his own way.
+ */
+export type Reads = 'shared' | 'own' | 'nothing'
 
 /** Plain TCP [MQTT-4.2-1]. */
 export class TcpListener implements Listener {
@@ -11,7 +19,7 @@ export class TcpListener implements Listener {
   readonly #host: string
   readonly #port: number
   readonly #arrivals: Arrivals
-  readonly #keepsChunks: boolean
+  readonly #reads: Reads
   /** Two for all connections: nothing else is known of any of them. */
   readonly #localPeer: Peer
   readonly #remotePeer: Peer
@@ -19,17 +27,16 @@ export class TcpListener implements Listener {
   constructor({
     host,
     port,
-    keepsChunks = false,
+    reads = 'shared',
     ...options
   }: ListenerOptions &
     PortOptions & {
-      /** Whoever takes the connections keeps chunks beyond their event: each gets memory of its own. */
-      readonly keepsChunks?: boolean
+      readonly reads?: Reads
     }) {
     this.#name = options.name
     this.#host = host
     this.#port = port
-    this.#keepsChunks = keepsChunks
+    this.#reads = reads
     const peer = { listener: options.name, certificateUser: null, isEncrypted: false }
     this.#localPeer = { ...peer, isLocal: true }
     this.#remotePeer = { ...peer, isLocal: false }
@@ -40,7 +47,7 @@ export class TcpListener implements Listener {
     return this.#arrivals.counters
   }
 
-  async start(accept: (socket: AcceptedSocket) => void): Promise<void> {
+  async start(accept: (socket: TcpSocket) => void): Promise<void> {
     const where = { host: this.#host, port: this.#port }
     try {
       await this.#arrivals.listen(where, (accepted, origin) => {
@@ -61,14 +68,23 @@ export class TcpListener implements Listener {
     return this.#arrivals.address()
   }
 
-  #open(accepted: Socket, origin: Origin): Socket & { readonly peer: Peer } {
-    const socket = this.#keepsChunks ? accepted.resume() : withSharedBuffer(accepted)
+  reload(): void {
+    // It has no files.
+  }
+
+  health(): readonly string[] {
+    return []
+  }
+
+  #open(accepted: Socket, origin: Origin): TcpSocket {
+    const socket = this.#reads === 'shared' ? withSharedBuffer(accepted) : accepted
+    if (this.#reads === 'own') socket.resume()
     return Object.assign(tell(socket, origin), { peer: origin.isLocal ? this.#localPeer : this.#remotePeer })
   }
 }
 
 /** A socket that shows the address of its origin, where a proxy has told that. */
-function tell(socket: Socket, { address, port }: Origin): Socket {
+export function tell<S extends Socket>(socket: S, { address, port }: Pick<Origin, 'address' | 'port'>): S {
   if (socket.remoteAddress === address && socket.remotePort === port) return socket
   return Object.defineProperties(socket, { remoteAddress: { value: address }, remotePort: { value: port } })
 }

@@ -6,6 +6,8 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 const DAY_MS = 86_400_000
 
+const NEW_KEY = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256']
+
 /** Files in PEM. */
 export interface KeyPair {
   readonly cert: string
@@ -17,6 +19,8 @@ export interface Subject {
   readonly commonName?: string
   /** Subject alternative names as openssl writes them: `DNS:localhost`, `IP:127.0.0.1`, `email:a@b.c`, `URI:urn:x`. Default: none. */
   readonly alternativeNames?: readonly string[]
+  /** Default: not RSA, but a key on the curve P-256. */
+  readonly rsaBits?: number
   readonly validFrom?: Date
   readonly validUntil?: Date
 }
@@ -73,7 +77,7 @@ export class CertificateAuthority {
     const authority = new CertificateAuthority(folder)
     await authority.#openssl(
       ...['req', '-x509', '-config', 'openssl.cnf', '-days', '30', '-subj', `/CN=${name}`],
-      ...['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', 'ca-key.pem', '-out', 'ca.pem'],
+      ...[...NEW_KEY, '-noenc', '-keyout', 'ca-key.pem', '-out', 'ca.pem'],
     )
     await authority.#writeCrl()
     return authority
@@ -85,16 +89,17 @@ export class CertificateAuthority {
     {
       commonName = name,
       alternativeNames = [],
+      rsaBits,
       validFrom = new Date(Date.now() - DAY_MS),
       validUntil = new Date(Date.now() + 30 * DAY_MS),
     }: Subject = {},
   ): Promise<KeyPair> {
     const request = `${name}.csr`
     const names = alternativeNames.length === 0 ? [] : ['-addext', `subjectAltName=${alternativeNames.join(',')}`]
+    const newKey = rsaBits === undefined ? NEW_KEY : ['-newkey', `rsa:${rsaBits}`]
     await this.#openssl(
       ...['req', '-new', '-config', 'openssl.cnf', '-subj', `/CN=${commonName}`, ...names],
-      ...['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc', '-keyout', `${name}-key.pem`],
-      ...['-out', request],
+      ...[...newKey, '-noenc', '-keyout', `${name}-key.pem`, '-out', request],
     )
     await this.#openssl(
       ...['ca', '-batch', '-notext', '-config', 'openssl.cnf', '-cert', 'ca.pem', '-keyfile', 'ca-key.pem'],

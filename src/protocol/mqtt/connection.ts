@@ -752,6 +752,11 @@ export class Connection implements Timed, OutputOwner, Reader {
     this.#end({ reason: Reason.administrativeAction, why: 'disconnected by an operator', isWillDue: true })
   }
 
+  /** It is not allowed to be here any more. */
+  dismiss(why: string): void {
+    this.#end({ reason: Reason.notAuthorized, why, isWillDue: true })
+  }
+
   /** The gateway stops. */
   stop(): void {
     this.#end({ reason: Reason.serverShuttingDown, why: 'the gateway is stopping', isWillDue: true })

@@ -1,7 +1,7 @@
 import type { Config } from '../../config/schema.ts'
 
 /** The part of `limits` in the configuration that MQTT clients are held to; each key's answer is documented there. */
-export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained' | 'loginQueue' | 'addresses'>
+export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained' | 'loginQueue' | 'addresses' | 'tls'>
 
 /** Before CONNECT is accepted no packet may be larger: whoever is not known yet gets little memory. */
 export const CONNECT_PACKET_BYTES = 16 * 1024

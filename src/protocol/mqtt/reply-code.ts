@@ -47,6 +47,7 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   CONFIG_NOT_FOUND: fault('the gateway is configured wrongly'),
   LISTENER_PORT_IN_USE: fault('the gateway has a fault'),
   LISTENER_FAILED: fault('the gateway has a fault'),
+  TLS_FILES_INVALID: fault('the gateway has a fault'),
   STORE_LOCKED: fault('the store is in use by another process'),
   STORE_UNWRITABLE: fault('the store cannot be written'),
   STORE_FORMAT_UNKNOWN: fault('the store has an unknown format'),

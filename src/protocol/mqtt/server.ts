@@ -224,14 +224,16 @@ export class MqttServer {
     }
   }
 
-  /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once. */
-  accept(socket: Socket): void {
+  /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once: null. */
+  accept(socket: Socket): Connection | null {
     if (this.#stopped !== null || this.#connections.size >= this.#host.limits.clients + UNIDENTIFIED_CONNECTIONS) {
       this.counters.refusedConnections++
       socket.destroy()
-      return
+      return null
     }
-    this.#connections.add(new Connection(socket, this.#host))
+    const connection = new Connection(socket, this.#host)
+    this.#connections.add(connection)
+    return connection
   }
 
   *clients(): Iterable<ClientInfo> {

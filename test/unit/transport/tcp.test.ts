@@ -131,11 +131,11 @@ describe('behind a proxy', () => {
   /** What a listener hands over of a connection that says this, each string in a segment of its own; undefined: nothing, the connection is closed. */
   async function arrival(
     sent: readonly string[],
-    { trusted = ['127.0.0.1'], keepsChunks = false }: { trusted?: readonly string[]; keepsChunks?: boolean } = {},
+    { trusted = ['127.0.0.1'], reads = 'shared' }: { trusted?: readonly string[]; reads?: 'shared' | 'own' } = {},
   ): Promise<{ heard: Arrival | undefined; listener: TcpListener }> {
     const listener = new TcpListener({
       ...{ name: 'mqtt', host: '127.0.0.1', port: 0, log },
-      ...{ trustedProxies: trusted, keepsChunks },
+      ...{ trustedProxies: trusted, reads },
     })
     let heard: Arrival | undefined
     await listener.start(socket => {
@@ -168,14 +168,14 @@ describe('behind a proxy', () => {
   const HEADER = 'PROXY TCP4 192.0.2.7 10.0.0.1 54321 1883\r\n'
   const TOLD = { address: '192.0.2.7', port: 54_321, isLocal: false }
 
-  for (const keepsChunks of [false, true]) {
-    const how = keepsChunks ? 'with chunks of their own' : 'with the shared buffer'
+  for (const reads of ['shared', 'own'] as const) {
+    const how = reads === 'own' ? 'with chunks of their own' : 'with the shared buffer'
     test(`the address it tells is that of the connection, and what follows is all there (${how})`, async () => {
-      expect((await arrival([`${HEADER}hello`], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
-      expect((await arrival([HEADER, 'hello'], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
-      expect((await arrival([...HEADER, 'hel', 'lo'], { keepsChunks })).heard).toEqual({ ...TOLD, text: 'hello' })
+      expect((await arrival([`${HEADER}hello`], { reads })).heard).toEqual({ ...TOLD, text: 'hello' })
+      expect((await arrival([HEADER, 'hello'], { reads })).heard).toEqual({ ...TOLD, text: 'hello' })
+      expect((await arrival([...HEADER, 'hel', 'lo'], { reads })).heard).toEqual({ ...TOLD, text: 'hello' })
       const long = 'x'.repeat(200_000)
-      expect((await arrival([`${HEADER}${long}`, 'y'], { keepsChunks })).heard?.text).toBe(`${long}y`)
+      expect((await arrival([`${HEADER}${long}`, 'y'], { reads })).heard?.text).toBe(`${long}y`)
     })
   }
 

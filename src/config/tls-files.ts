@@ -1,0 +1,126 @@
+/*
+ * The files a TLS listener names: read and examined together, by `sluice check`, at the start, and whenever they change. Only loaded where a listener has TLS.
+ */
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
+import { BrokerError } from '../model/error.ts'
+import { parseRevocationList, type RevocationList } from '../model/revocation.ts'
+import { expiryWarnings, type TlsFiles } from '../model/tls-files.ts'
+import type { TlsConfig } from './schema.ts'
+
+/** More than any list of revoked certificates a gateway could hold. */
+const FILE_BYTES_MAX = 16 * 1024 * 1024
+/** What OpenSSL takes at its security level 2, which Debian sets. */
+const RSA_BITS_MIN = 2048
+/** The mode bits that let every user of the machine read or write. */
+const OTHERS = 0o006
+
+type FileOption = 'cert' | 'key' | 'ca' | 'crl'
+
+/** Reads and examines them. Throws BrokerError TLS_FILES_INVALID with the option at fault, its file, why, and what to do. */
+export function readTlsFiles(tls: TlsConfig): TlsFiles {
+  const cert = readPem('cert', tls.cert)
+  const certificate = inFile('cert', tls.cert, () => readCertificates(cert)[0])
+  const key = readPem('key', tls.key)
+  const privateKey = inFile('key', tls.key, () => readKey(key))
+  if (!certificate.checkPrivateKey(privateKey)) {
+    throw invalid(
+      'key',
+      tls.key,
+      `it does not belong to the certificate in ${tls.cert}; name the key that one was made for`,
+    )
+  }
+  const ca = tls.ca === null ? null : readPem('ca', tls.ca)
+  if (tls.ca !== null && ca !== null) inFile('ca', tls.ca, () => readCertificates(ca))
+  const crl = tls.crl === null ? null : readPem('crl', tls.crl)
+  const revocations = tls.crl === null || crl === null ? [] : inFile('crl', tls.crl, () => readLists(crl))
+  return { cert, key, ca, crl, certUntilMs: certificate.validToDate.getTime(), revocations }
+}
+
+/** What works and yet needs somebody's attention, a sentence each. `listener` is its path in the configuration. */
+export function tlsWarnings(listener: string, tls: TlsConfig, files: TlsFiles, nowMs: number): string[] {
+  const warnings = expiryWarnings(listener, files, nowMs)
+  const mode = statMode(tls.key)
+  if ((mode & OTHERS) !== 0) {
+    warnings.push(`${listener}.tls.key: every user of this machine can read ${tls.key}; chmod 640 it`)
+  }
+  return warnings
+}
+
+function readPem(option: FileOption, file: string): Buffer {
+  return inFile(option, file, () => {
+    const descriptor = openSync(file, 'r')
+    try {
+      const stat = fstatSync(descriptor)
+      if (!stat.isFile()) throw new RangeError('it is not a file')
+      if (stat.size > FILE_BYTES_MAX) throw new RangeError(`it has more than ${FILE_BYTES_MAX} bytes`)
+      return readFileSync(descriptor)
+    } finally {
+      closeSync(descriptor)
+    }
+  })
+}
+
+function statMode(file: string): number {
+  const descriptor = openSync(file, 'r')
+  try {
+    return fstatSync(descriptor).mode
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/** At least one; each can be read and has a key of enough bits. */
+function readCertificates(pem: Buffer): [X509Certificate, ...X509Certificate[]] {
+  const [first, ...more] = pemBlocks(pem, 'CERTIFICATE').map(der => new X509Certificate(der))
+  if (first === undefined) throw new RangeError('there is no certificate in it (BEGIN CERTIFICATE)')
+  for (const certificate of [first, ...more]) {
+    const { asymmetricKeyType, asymmetricKeyDetails } = certificate.publicKey
+    const bits = asymmetricKeyDetails?.modulusLength
+    if (asymmetricKeyType === 'rsa' && bits !== undefined && bits < RSA_BITS_MIN) {
+      throw new RangeError(`its RSA key has ${bits} bits and needs ${RSA_BITS_MIN}`)
+    }
+  }
+  return [first, ...more]
+}
+
+function readKey(pem: Buffer): KeyObject {
+  const text = pem.toString('latin1')
+  if (text.includes('ENCRYPTED')) {
+    throw new RangeError(
+      'it is locked by a passphrase, which nobody is there to enter; write it unlocked, readable by the gateway only',
+    )
+  }
+  if (!text.includes('PRIVATE KEY-----')) throw new RangeError('there is no private key in it (BEGIN PRIVATE KEY)')
+  return createPrivateKey(pem)
+}
+
+function readLists(pem: Buffer): readonly RevocationList[] {
+  const lists = pemBlocks(pem, 'X509 CRL').map(der => parseRevocationList(der))
+  if (lists.length === 0) throw new RangeError('there is no list of revoked certificates in it (BEGIN X509 CRL)')
+  return lists
+}
+
+/** Contents of all blocks with that label (RFC 7468). */
+function pemBlocks(pem: Buffer, label: string): Buffer[] {
+  const block = new RegExp(`-----BEGIN ${label}-----([A-Za-z0-9+/=\\s]*)-----END ${label}-----`, 'g')
+  return [...pem.toString('latin1').matchAll(block)].map(([, body = '']) => Buffer.from(body, 'base64'))
+}
+
+/** Whatever is wrong with a file, in one sentence with its name. */
+function inFile<T>(option: FileOption, file: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof RangeError) throw invalid(option, file, error.message, error)
+    if (!(error instanceof Error) || !('code' in error)) throw error
+    if (error.code === 'ENOENT') throw invalid(option, file, 'there is no such file', error)
+    if (error.code === 'EACCES') throw invalid(option, file, 'the gateway may not read it', error)
+    // Of OpenSSL, for what is neither PEM nor DER: `error:0480006C:PEM routines::no start line`.
+    throw invalid(option, file, `it can't be read: ${error.message}`, error)
+  }
+}
+
+function invalid(option: FileOption, file: string, reason: string, cause?: unknown): BrokerError {
+  return new BrokerError('TLS_FILES_INVALID', `${file}: ${reason}`, { cause, facts: { option, file } })
+}
