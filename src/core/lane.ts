@@ -999,8 +999,17 @@ export class Lane {
     return s
   }
 
+  /** Lets go of what the disk has, but for what is about to be delivered. */
+  evict(): void {
+    if (!this.#isCommitting) this.#evictTo(0)
+  }
+
   #evict(): void {
-    const window = this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES
+    this.#evictTo(this.#memory.isTight ? TIGHT_WINDOW_BYTES : WINDOW_BYTES)
+  }
+
+  #evictTo(window: number): void {
+    if (this.#durability === null) return
     if (this.#tried.size > 0) this.#setAside(window)
     if (this.#keeps === 'back') this.#evictFront(window)
     else this.#evictBack(window)
@@ -1194,8 +1203,11 @@ export class Lane {
 
   /** False: it cannot be read now. Never rejects. */
   async #readNext(maxBytes: number): Promise<boolean> {
-    const last = this.#gapLast
-    const loaded = await this.#tryToRead(this.#readAfter, maxBytes)
+    let last: SegmentRef | null = null
+    const loaded = await this.#memory.read(() => {
+      last = this.#gapLast
+      return this.#tryToRead(this.#readAfter, maxBytes)
+    })
     this.#reading = null
     if (loaded === null) return false
     if (last !== null) this.#insert(loaded, last)

@@ -36,6 +36,7 @@ export type DropReason =
   /** QoS 0 for a route that only passes on, while its upstream was away. */
   | 'not_connected'
   /** QoS 0 that could not be kept. */
+  | 'memory_full'
   | 'disk_full'
   | 'store_unavailable'
   /** Of a queue with ack: upstream; its publisher was refused instead. */

@@ -32,7 +32,7 @@ import type { Keeper } from './keeper.ts'
 import { type Judge, Lane, type LaneDurability, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
 import { type DropReason, Ledger, type PersistentFigures } from './ledger.ts'
 import { encodeLedgerRecord } from './ledger-record.ts'
-import type { MemoryBudget } from './memory.ts'
+import type { MemoryBudget, MemoryHolder } from './memory.ts'
 import { Owed } from './owed.ts'
 import { PASSING, type Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
@@ -83,7 +83,7 @@ const TURN_MESSAGES = 1000
 /** What the dead-letter target has no room for is offered again after so long. */
 const OFFER_AGAIN_MS = 5000
 
-export class Queue implements Keeper, LaneOwner {
+export class Queue implements Keeper, LaneOwner, MemoryHolder {
   readonly name: string
   /** May be changed while running; what is over a lowered limit stays. */
   limits: QueueLimits
@@ -96,6 +96,8 @@ export class Queue implements Keeper, LaneOwner {
   readonly lostAtMost: number
   /** What was delivered once has no message expiry any more while it waits to be delivered again [MQTT-4.3.3-7]. */
   keepsSent = false
+  /** What is on disk is not in memory, too, while there is no consumer: nobody else looks at it, and there are many of its kind. */
+  forgetsUnattended = false
   /** Takes what the queue lets go of unsettled; null: that is dropped, or expired, and counted. May be changed while running. */
   deadLetter: DeadLetterTarget | null = null
 
@@ -187,6 +189,7 @@ export class Queue implements Keeper, LaneOwner {
     for (const lane of this.#lanes) {
       for (const [position, { pauseMs }] of lane.waiting()) this.#wakeIn(lane.base + position, pauseMs)
     }
+    memory.join(this)
   }
 
   #makeLane(number: number, stored: StoredLane | null): Lane {
@@ -282,6 +285,24 @@ export class Queue implements Keeper, LaneOwner {
   /** Memory it holds, bytes. */
   get heldBytes(): number {
     return this.#lanes.reduce((held, lane) => held + lane.heldBytes, 0)
+  }
+
+  evict(): void {
+    for (const lane of this.#lanes) {
+      if (this.#consumers.count === 0) lane.letGoOfFront()
+      else lane.evict()
+    }
+  }
+
+  /** Drops the older half of what is ready, where messages are in memory only and a full queue drops its oldest. */
+  giveWay(): void {
+    if (this.isDurable || this.limits.onFull !== 'drop_oldest') return
+    for (const lane of this.#lanes) {
+      for (let left = Math.ceil(lane.ready / 2); left > 0; left--) {
+        const segment = lane.nextReady()
+        if (segment === null || !this.#letGo(lane, segment, lane.entry, 'maxlen')) return
+      }
+    }
   }
 
   /** The record of the oldest message, for a look at once; null: empty, or not read yet. */
@@ -483,9 +504,10 @@ export class Queue implements Keeper, LaneOwner {
   #dropOldest(): void {
     while (this.#isOver()) {
       const lane = this.#lanes.find(({ ready }) => ready > 0)
-      const segment = lane?.nextReady() ?? null
-      // What is on disk only is being read, and dropped when it is there.
-      if (lane === undefined || segment === null) return
+      // What is on disk only is being read, and dropped when it is there: no more of it than that, where nobody consumes.
+      if (lane === undefined || (this.#consumers.count === 0 && lane.lookAtFront())) return
+      const segment = lane.nextReady()
+      if (segment === null) return
       const bytes = this.limitedBytes
       if (!this.#letGo(lane, segment, lane.entry, 'maxlen')) return
       // To dead letters under the same limit it is no relief until they have dropped their own oldest, which may have to be read first.
@@ -1036,6 +1058,7 @@ export class Queue implements Keeper, LaneOwner {
     this.#beingWritten = 0
     this.#owed.committed()
     for (const lane of this.#lanes) lane.committed()
+    if (this.forgetsUnattended && this.#consumers.count === 0) for (const lane of this.#lanes) lane.letGoOfFront()
     // Nothing more came: a commit within a minute says that nothing is owed.
     if (this.#owed.isOpen && this.#unwritten === 0) this.figuresChanged()
   }
@@ -1077,6 +1100,7 @@ export class Queue implements Keeper, LaneOwner {
     if (this.#durability !== null && this.depth > 0) throw new TypeError('a durable queue is not deleted with messages')
     if (this.#isDeleted) return
     this.#isDeleted = true
+    this.#memory.leave(this)
     this.#expiring.delete(this)
     if (this.#withdrawTimer !== null) clearTimeout(this.#withdrawTimer)
     this.ledger.drop(reason, this.depth)

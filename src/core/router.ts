@@ -262,7 +262,8 @@ export class Router {
     }
     const recordBytes = run.prefix.bytes.length
     const bytes = (run.ends[run.count - 1] ?? 0) - (run.properties[0] ?? 0) + run.count * recordBytes
-    let isRefused = false
+    // Every queue has a copy of its own.
+    let isRefused = !this.#memory.hasRoomFor(bytes * route.queues1.length)
     for (const { queue } of route.queues1) {
       if (refuses(queue, run.count, bytes)) isRefused = true
     }
@@ -270,6 +271,10 @@ export class Router {
     let total = 0
     for (let i = 0; i < run.count; i++) {
       total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + recordBytes
+      if (!this.#memory.hasRoomFor(total * route.queues1.length)) {
+        run.refusal = 'MEMORY_FULL'
+        return i
+      }
       for (const { queue } of route.queues1) {
         if (refuses(queue, i + 1, total)) {
           run.refusal = 'QUEUE_FULL'
@@ -387,6 +392,8 @@ export class Router {
         queue.bookDropped(run.count, 'not_connected')
       } else if (refusal !== null && queue.isDurable) {
         queue.bookDropped(run.count, refusal === 'DISK_FULL' ? 'disk_full' : 'store_unavailable')
+      } else if (!this.#memory.hasRoomFor((run.ends[run.count - 1] ?? 0) - (run.properties[0] ?? 0))) {
+        queue.bookDropped(run.count, 'memory_full')
       } else {
         const fitting = this.#fitting(queue, run, 0, run.count)
         if (fitting > 0) this.#append([target], run, 0, fitting, 0, 0)

@@ -5,7 +5,7 @@ import type { MemoryBudget } from './memory.ts'
 /** A segment is closed when its records reach this size; a larger record gets a segment of its own. */
 export const SEGMENT_BYTES = 256 * 1024
 /** Memory for the records of an open segment: it begins with one of these and grows to the next. */
-const SIZES = [2 * 1024, 8 * 1024, 32 * 1024, 128 * 1024, SEGMENT_BYTES]
+const SIZES = [512, 2 * 1024, 8 * 1024, 32 * 1024, 128 * 1024, SEGMENT_BYTES]
 /** Room for one entry per so many bytes of records; the largest size has room for MAX_ENTRIES. */
 const BYTES_PER_ENTRY = 64
 const MAX_ENTRIES = SEGMENT_BYTES / BYTES_PER_ENTRY

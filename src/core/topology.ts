@@ -349,6 +349,7 @@ export class Topology {
 
   #unlisted(queue: Queue): Queue {
     queue.ledger.totals = this.unlistedDropped
+    queue.forgetsUnattended = true
     return queue
   }
 
@@ -411,8 +412,9 @@ export class Topology {
     await this.#schedule.change({ key: ledgerKey(number), value: null })
   }
 
-  /** Lets go of what is expired; called every second. */
+  /** Lets go of what is expired, and of what the memory has no room for; called every second. */
   expire(): void {
+    this.#memory.relieve()
     this.#lookAtFronts()
     for (const queue of this.#queues.all()) queue.expire()
     for (const queue of this.#expiring) queue.sweep()

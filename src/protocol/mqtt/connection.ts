@@ -33,14 +33,7 @@ import {
 import type { MqttCounters } from './counters.ts'
 import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
 import { HeldBack } from './held-back.ts'
-import {
-  CONNECT_PACKET_BYTES,
-  LINGER_BYTES,
-  LINGER_MS,
-  type MqttLimits,
-  RETRY_INTERVAL_MS,
-  WRITE_DEADLINE_MS,
-} from './limits.ts'
+import { CONNECT_PACKET_BYTES, LINGER_BYTES, LINGER_MS, type MqttLimits, RETRY_INTERVAL_MS } from './limits.ts'
 import { Output, type OutputOwner } from './output.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type Gathering, Publishing } from './publish.ts'
@@ -174,9 +167,6 @@ export class Connection implements Timed, OutputOwner, Reader {
   /** CONNACK has been sent: nothing may leave before it [MQTT-3.2.0-1]. */
   #isWelcome = false
   #lastReceivedMs: number
-  /** While the output is full: when it last took something, and how much it had taken in all. */
-  #stuckSinceMs = 0
-  #stuckAtBytes = 0
 
   constructor(socket: Socket, host: ConnectionHost) {
     this.#socket = socket
@@ -210,6 +200,11 @@ export class Connection implements Timed, OutputOwner, Reader {
 
   get outputBytes(): number {
     return this.#output.pendingBytes
+  }
+
+  /** Memory held for what the client has not taken, or not acknowledged, bytes. */
+  get heldBytes(): number {
+    return this.#output.heldBytes + (this.client?.session.heldBytes ?? 0)
   }
 
   // ---- input
@@ -648,13 +643,6 @@ export class Connection implements Timed, OutputOwner, Reader {
     this.#output.control(packet.length)
   }
 
-  outputFilled(): void {
-    const nowMs = this.#host.clock.monotonicMs()
-    this.#stuckSinceMs = nowMs
-    this.#stuckAtBytes = this.#output.writtenBytes
-    this.#scheduleNext(nowMs)
-  }
-
   outputDrained(): void {
     this.client?.session.outputDrained()
   }
@@ -692,7 +680,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   }
 
   #checkDeadlines({ publishing, terms }: Client, nowMs: number): void {
-    const { counters, limits, router } = this.#host
+    const { counters, limits } = this.#host
     const { hold } = publishing
     if (hold.kind === 'refused' || hold.kind === 'memory') {
       if (nowMs - hold.sinceMs >= limits.refuseDisconnectAfterMs) {
@@ -706,16 +694,6 @@ export class Connection implements Timed, OutputOwner, Reader {
       this.#end({ reason: Reason.keepAliveTimeout, why: 'keep alive timeout', isWillDue: true }) // [MQTT-3.1.2-22]
       return
     }
-    if (this.#output.isFull) {
-      if (this.#output.writtenBytes !== this.#stuckAtBytes) {
-        this.#stuckSinceMs = nowMs
-        this.#stuckAtBytes = this.#output.writtenBytes
-      } else if (router.mustPause && nowMs - this.#stuckSinceMs >= WRITE_DEADLINE_MS) {
-        counters.slowClients++
-        this.#end({ reason: null, why: 'the client reads nothing while memory is short', isWillDue: true })
-        return
-      }
-    }
     this.#scheduleNext(nowMs)
   }
 
@@ -725,7 +703,6 @@ export class Connection implements Timed, OutputOwner, Reader {
     let dueMs = Number.POSITIVE_INFINITY
     if (client.publishing.isHeld) dueMs = nowMs + RETRY_INTERVAL_MS
     else if (client.terms.silenceMs > 0) dueMs = this.#lastReceivedMs + client.terms.silenceMs
-    if (this.#output.isFull) dueMs = Math.min(dueMs, nowMs + WRITE_DEADLINE_MS / 10)
     if (dueMs < Number.POSITIVE_INFINITY) this.#host.wheel.schedule(this, dueMs)
     else this.#host.wheel.cancel(this)
   }
@@ -745,6 +722,13 @@ export class Connection implements Timed, OutputOwner, Reader {
     const identity = review(client.identity)
     if (identity !== null) client.identity = identity
     else this.#end({ reason: Reason.notAuthorized, why: 'the user is gone or has another password', isWillDue: true })
+  }
+
+  /** It holds more memory than most, and there is none left. */
+  giveWay(): void {
+    this.#host.counters.slowClients++
+    const why = 'limits.memory is reached, and this client holds most of it: it takes less than it is sent'
+    this.#end({ reason: Reason.quotaExceeded, why, isWillDue: true })
   }
 
   /** An operator wants it gone. */

@@ -25,15 +25,15 @@ export class MqttCounters {
   repeatedPublishes = 0
   /** QoS 1 and 2 publishes refused before the acknowledgement; one held back counts each time it is tried. */
   refusedPublishes = 0
-  /** QoS 0 messages a client did not get: its output was full; the message was larger than it takes; its session had no connection. */
-  readonly droppedBy = { output_full: 0, too_large: 0, not_connected: 0 }
+  /** QoS 0 messages a client did not get: its output was full; all memory was; the message was larger than it takes; its session had no connection. */
+  readonly droppedBy = { output_full: 0, memory_full: 0, too_large: 0, not_connected: 0 }
   /** Acknowledgements of packet ids that are not in flight. */
   unknownAcks = 0
   /** Wills that could not be published. */
   willsRefused = 0
 
   get dropped(): number {
-    return this.droppedBy.output_full + this.droppedBy.too_large + this.droppedBy.not_connected
+    return Object.values(this.droppedBy).reduce((sum, count) => sum + count, 0)
   }
 
   get sentMessages(): number {

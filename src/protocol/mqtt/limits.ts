@@ -25,8 +25,8 @@ export const LINGER_MS = 1_000
 /** What a closing connection may still send: the rest of a burst. Whoever sends more is not listening, and is reset. */
 export const LINGER_BYTES = 256 * 1024
 
-/** While `limits.memory` is reached, a client that has not taken a byte of its full output for so long is closed. */
-export const WRITE_DEADLINE_MS = 10_000
+/** A client that holds less memory than this is not closed for the memory it holds. */
+export const SMALL_HOLDING_BYTES = 16 * 1024
 
 /** Connections beyond `limits.clients` that may be open at once, to be told in CONNACK why they can't come in, or to take a session over. */
 export const UNIDENTIFIED_CONNECTIONS = 256

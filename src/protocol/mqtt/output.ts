@@ -69,8 +69,6 @@ export function writeAcknowledgement(sink: PacketSink, first: number, packetId: 
 
 /** What a connection wants to know of its output. */
 export interface OutputOwner {
-  /** It has become full. */
-  outputFilled(): void
   /** It was full and has room again. */
   outputDrained(): void
   /** The client does not even take its acknowledgements: close it. */
@@ -89,8 +87,6 @@ export class Output implements PacketSink {
   used = 0
   /** Bytes gathered and not yet taken by the socket. */
   pendingBytes = 0
-  /** Bytes the socket has taken in all. */
-  writtenBytes = 0
 
   readonly #socket: Duplex
   readonly #memory: MemoryBudget
@@ -132,6 +128,16 @@ export class Output implements PacketSink {
   /** No room for messages until `outputDrained`, which comes at half the limit. */
   get isFull(): boolean {
     return this.#isFull
+  }
+
+  /** Memory it holds, bytes. */
+  get heldBytes(): number {
+    return this.#heldBytes
+  }
+
+  /** `limits.memory` leaves room for a message, or run, of so many bytes that nobody else holds. */
+  hasMemoryFor(bytes: number): boolean {
+    return this.#memory.hasRoomFor(bytes)
   }
 
   reserve(bytes: number): void {
@@ -235,11 +241,10 @@ export class Output implements PacketSink {
       wake()
       dirty.push(this)
     }
-    if (this.pendingBytes >= this.#writeAtBytes && this.#writing === null) this.flush()
-    if (this.pendingBytes >= this.#limitBytes && !this.#isFull && !this.#isClosed) {
-      this.#isFull = true
-      this.#owner.outputFilled()
-    }
+    // While memory is short what the client takes at once is not gathered first.
+    const isDue = this.pendingBytes >= this.#writeAtBytes || this.#memory.isPressed
+    if (isDue && this.#writing === null) this.flush()
+    if (this.pendingBytes >= this.#limitBytes && !this.#isClosed) this.#isFull = true
   }
 
   /** `wanted` is how many bytes are about to be written: a little goes into a small block. */
@@ -278,7 +283,6 @@ export class Output implements PacketSink {
     }
     this.#writing = null
     this.pendingBytes -= this.#writingBytes
-    this.writtenBytes += this.#writingBytes
     this.#counters.bytesOut += this.#writingBytes
     this.#writingBytes = 0
     if (this.#isFull && this.pendingBytes <= this.#limitBytes / 2) {

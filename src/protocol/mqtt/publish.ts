@@ -178,6 +178,10 @@ export class Publishing implements Publisher {
   frame(): void {
     const { bytes, start, first, body, end } = this.#frames
     const run = this.#run
+    if (this.#gathered === null && this.#router.mustPause) {
+      this.#waitForMemory(start)
+      return
+    }
     const topicFrom = body + 2
     const topicTo = topicFrom + (((bytes[body] ?? 0) << 8) | (bytes[body + 1] ?? 0))
     if (topicTo > end) throw malformed('the topic ends behind the packet') // [MQTT-3.3.2-1]
@@ -359,10 +363,13 @@ export class Publishing implements Publisher {
       if (accepted < count) this.#refused(accepted)
       else this.#refusedSinceMs = null
     }
-    if (this.#router.mustPause && !this.isHeld) {
-      this.#hold = { kind: 'memory', sinceMs: this.#clock.monotonicMs() }
-      this.#frames.rewind(run.ends[count - 1] ?? 0)
-    }
+    if (this.#router.mustPause && !this.isHeld) this.#waitForMemory(run.ends[count - 1] ?? 0)
+  }
+
+  /** Reads on at `from` when `limits.memory` has room again. */
+  #waitForMemory(from: number): void {
+    this.#hold = { kind: 'memory', sinceMs: this.#clock.monotonicMs() }
+    this.#frames.rewind(from)
   }
 
   #answerAccepted(accepted: number, answer: number): void {

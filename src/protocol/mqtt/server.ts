@@ -14,7 +14,13 @@ import { type ClientLog, Connection, type ConnectionHost, type Socket, versionNa
 import type { ConnectPacket } from './control-packet.ts'
 import { MqttCounters } from './counters.ts'
 import type { IncompleteBytes } from './frame.ts'
-import { INCOMPLETE_PACKETS, INCOMPLETE_PACKETS_BYTES, type MqttLimits, UNIDENTIFIED_CONNECTIONS } from './limits.ts'
+import {
+  INCOMPLETE_PACKETS,
+  INCOMPLETE_PACKETS_BYTES,
+  type MqttLimits,
+  SMALL_HOLDING_BYTES,
+  UNIDENTIFIED_CONNECTIONS,
+} from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
 import { ReadingTurns } from './reading-turns.ts'
@@ -113,6 +119,7 @@ export class MqttServer {
       used: 0,
       limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
     }
+    memory.onJam = bytes => this.#relieve(bytes)
     const { counters } = this
     const groups = new SharedGroups({ router, topology, kept: keptSessions, limits, counters })
     this.#groups = groups
@@ -302,6 +309,17 @@ export class MqttServer {
   #leave(session: Session, connection: Connection, isWillDue: boolean): void {
     if (this.#clients.get(session.clientId) === connection) this.#clients.delete(session.clientId)
     this.#sessions.close(session, isWillDue)
+  }
+
+  /** Closes the clients that hold most memory until so many bytes are free, or will be. */
+  #relieve(bytes: number): void {
+    const held = [...this.#clients.values()].map(connection => ({ connection, bytes: connection.heldBytes }))
+    let left = bytes
+    for (const { connection, bytes } of held.sort((a, b) => b.bytes - a.bytes)) {
+      if (left <= 0 || bytes < SMALL_HOLDING_BYTES) return
+      connection.giveWay()
+      left -= bytes
+    }
   }
 
   #closed(connection: Connection): void {

@@ -247,6 +247,11 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     return this.#deliveries?.inFlight ?? 0
   }
 
+  /** Memory its queue holds, bytes. */
+  get heldBytes(): number {
+    return this.queue?.heldBytes ?? 0
+  }
+
   /** Messages handed to the output. */
   get sent(): number {
     return this.#sentLive + (this.#deliveries?.sent ?? 0)
@@ -486,6 +491,11 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     }
     if (attachment.output.isFull) {
       counters.droppedBy.output_full += run.count
+      this.dropped += run.count
+      return
+    }
+    if (!attachment.output.hasMemoryFor((run.ends[run.count - 1] ?? 0) - (run.starts[0] ?? 0))) {
+      counters.droppedBy.memory_full += run.count
       this.dropped += run.count
       return
     }

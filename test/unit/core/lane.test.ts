@@ -73,13 +73,20 @@ class Disk {
 
 const BODY = Buffer.alloc(3000)
 
+/** More than half in use, whatever the lane takes, and never all. */
+function tightMemory(): MemoryBudget {
+  const memory = new MemoryBudget(1024 ** 3)
+  memory.take(1024 ** 3 / 2)
+  return memory
+}
+
 class LaneUnderTest {
   readonly disk: Disk
   readonly lane: Lane
   lost = 0
   #commits = 0
 
-  constructor(memoryBytes: number, stored: StoredLane | null = null, disk = new Disk()) {
+  constructor(memory: MemoryBudget, stored: StoredLane | null = null, disk = new Disk()) {
     this.disk = disk
     const owner: LaneOwner = {
       marksChanged: () => undefined,
@@ -93,7 +100,7 @@ class LaneUnderTest {
       base: 0,
       keeps: 'front',
       owner,
-      memory: new MemoryBudget(memoryBytes),
+      memory,
       durability: { number: 1, tickets: new Tickets(), store: disk },
       stored,
     })
@@ -145,7 +152,7 @@ class LaneUnderTest {
 
 describe('a message that waits, when it is damaged', () => {
   it('is lost once, and not awaited', async () => {
-    const before = new LaneUnderTest(64 * 1024 ** 2)
+    const before = new LaneUnderTest(new MemoryBudget(64 * 1024 ** 2))
     before.fill(3)
     before.disk.damaged.add(1)
     const { lane, lost } = await readBack(before.disk, new Map([[1, waitingMs(1000)]]))
@@ -155,7 +162,7 @@ describe('a message that waits, when it is damaged', () => {
   })
 
   it('without a trace is lost with the others', async () => {
-    const before = new LaneUnderTest(64 * 1024 ** 2)
+    const before = new LaneUnderTest(new MemoryBudget(64 * 1024 ** 2))
     before.fill(3)
     for (const commit of [1, 2, 3]) before.disk.lost.add(commit)
     const { lane, lost } = await readBack(before.disk, new Map([[1, waitingMs(1000)]]))
@@ -163,7 +170,7 @@ describe('a message that waits, when it is damaged', () => {
   })
 
   it('while its segment is aside is lost when it is due, and those that still wait there with it', async () => {
-    const test = new LaneUnderTest(1)
+    const test = new LaneUnderTest(tightMemory())
     test.fill(60)
     await test.letAllWait(60)
     const { lane } = test
@@ -182,7 +189,7 @@ describe('a message that waits, when it is damaged', () => {
 
 describe('a part of the disk that is read', () => {
   it('does not bring back what was moved away and left memory while it was being read', async () => {
-    const test = new LaneUnderTest(1)
+    const test = new LaneUnderTest(tightMemory())
     const { lane, disk } = test
     test.fill(60)
     test.append(2)
@@ -202,7 +209,7 @@ describe('a part of the disk that is read', () => {
   })
 
   it('does not bring back what was taken out whole, while what lies around it left memory', async () => {
-    const test = new LaneUnderTest(1)
+    const test = new LaneUnderTest(tightMemory())
     const { lane } = test
     test.fill(60)
     // Three segments of one commit.
@@ -223,7 +230,7 @@ describe('a part of the disk that is read', () => {
   })
 
   it('is not called unreadable when another part leaves memory meanwhile', async () => {
-    const test = new LaneUnderTest(1)
+    const test = new LaneUnderTest(tightMemory())
     const { lane } = test
     test.fill(60)
     await test.letAllWait(60)
@@ -240,14 +247,14 @@ describe('a part of the disk that is read', () => {
 describe('a lane of which the index has lost every segment', () => {
   it('has lost its messages, instead of offering for ever what cannot be read', () => {
     const stored = { messages: 3, bytes: 9000, nextPosition: 3, delivered: 0, last: null, tried: new Map() }
-    const { lane, lost } = new LaneUnderTest(64 * 1024 ** 2, stored)
+    const { lane, lost } = new LaneUnderTest(new MemoryBudget(64 * 1024 ** 2), stored)
     expect([lost, lane.ready, lane.live, lane.bytes, lane.nextPosition]).toEqual([3, 0, 0, 0, 3])
   })
 })
 
 describe('a message that waits beside one that is sifted out', () => {
   it('is delivered when it is due, though its part of the disk is read before the commit that tells of the sift', async () => {
-    const before = new LaneUnderTest(64 * 1024 ** 2)
+    const before = new LaneUnderTest(new MemoryBudget(64 * 1024 ** 2))
     before.append(2)
     before.commit()
     const { lane } = restartedOn(before.disk, 2, new Map([[1, waitingMs(1000)]]))
@@ -280,7 +287,7 @@ function restartedOn(disk: Disk, messages: number, tried: Map<number, Tried>): L
   const bytes = messages * recordLength(PREFIX, 0, 0, BODY.length)
   const last = { commit: disk.lastCommit, part: 0 }
   const stored = { messages, bytes, nextPosition: messages, delivered: 0, last, tried }
-  return new LaneUnderTest(64 * 1024 ** 2, stored, disk)
+  return new LaneUnderTest(new MemoryBudget(64 * 1024 ** 2), stored, disk)
 }
 
 /** The lane as a restart finds it, all read. */
