@@ -1,4 +1,5 @@
 import type {
+  BanStatus,
   ClientDetail,
   ClientSummary,
   Health,
@@ -7,6 +8,7 @@ import type {
   SessionDetail,
   SessionSummary,
   UpstreamStatus,
+  UserStatus,
 } from './api/contract.ts'
 import type { Gateway, PublishedMessage } from './api/gateway.ts'
 import { readBuild } from './assets.ts'
@@ -129,7 +131,7 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, streams, retained, upstreams, memory, listeners, clock, watchedUsers } = this.#parts
+    const { store, topology, streams, retained, upstreams, memory, listeners, clock, watchedUsers, gate } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -177,6 +179,11 @@ export class RunningGateway implements Gateway {
     if (watchedUsers?.problem) {
       reasons.push(`users: the file is not taken, users are as they were before; ${watchedUsers.problem}`)
     }
+    const [ban, ...more] = gate.bans()
+    if (ban !== undefined) {
+      const others = more.length === 0 ? '' : ` and ${more.length} more`
+      reasons.push(`logins: ${ban.address}${others} banned for wrong passwords; see \`sluice users bans\``)
+    }
     if (store.isDamaged) reasons.push('store: damage was found; see the log and data_dir/quarantine')
     const status = blocking.length > 0 ? 'unavailable' : reasons.length > 0 ? 'degraded' : 'ok'
     return { status, reasons: [...blocking, ...reasons] }
@@ -206,6 +213,23 @@ export class RunningGateway implements Gateway {
 
   endSession(id: ClientId): Promise<boolean> {
     return this.#parts.mqtt.endSession(id)
+  }
+
+  *users(): Iterable<UserStatus> {
+    const { mqtt, watchedUsers } = this.#parts
+    const clients = mqtt.clientsByUser()
+    for (const { user, groups, lastLoginMs } of watchedUsers?.users.all() ?? []) {
+      const last_login_at = lastLoginMs === null ? null : new Date(lastLoginMs).toISOString()
+      yield { name: user, groups: [...groups], clients: clients.get(user) ?? 0, last_login_at }
+    }
+  }
+
+  *bans(): Iterable<BanStatus> {
+    for (const { address, endsInMs } of this.#parts.gate.bans()) yield { address, ends_in_ms: Math.ceil(endsInMs) }
+  }
+
+  unban(address: string): boolean {
+    return this.#parts.gate.unban(address)
   }
 
   *routes(): Iterable<RouteStatus> {

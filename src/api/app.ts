@@ -22,6 +22,7 @@ import { mountRetained } from './routes/retained.ts'
 import { mountSessions } from './routes/sessions.ts'
 import { mountStreams } from './routes/streams.ts'
 import { mountUpstreams } from './routes/upstreams.ts'
+import { mountUsers } from './routes/users.ts'
 import { problem, problemOf } from './status.ts'
 
 export interface AppParts {
@@ -59,6 +60,7 @@ export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
   mountRetained(app, gateway)
   mountDefinitions(app, gateway)
   mountUpstreams(app, gateway)
+  mountUsers(app, gateway)
   mountPublish(app, gateway)
   app.notFound(c => respond(problem(404, 'NOT_FOUND', `There is no ${c.req.method} ${c.req.path} here.`), c.req.method))
   app.onError((error, c) => {

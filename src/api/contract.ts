@@ -86,6 +86,25 @@ const clientSummary = z.object({
 export type ClientSummary = z.infer<typeof clientSummary>
 export const clientList = z.array(clientSummary)
 
+const user = z.object({
+  name: z.string(),
+  groups: z.array(z.string()),
+  /** Connected clients that have logged in as this user. */
+  clients: count,
+  /** Null: not since the gateway started. */
+  last_login_at: z.nullable(time),
+})
+export type UserStatus = z.infer<typeof user>
+export const userList = z.array(user)
+
+const ban = z.object({
+  /** An IPv4 address, or the /64 of an IPv6 address. */
+  address: z.string(),
+  ends_in_ms: durationMs,
+})
+export type BanStatus = z.infer<typeof ban>
+export const banList = z.array(ban)
+
 /** What a session has subscribed to. */
 const subscription = z.object({
   filter: z.string(),

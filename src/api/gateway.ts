@@ -2,6 +2,7 @@ import type { QoS } from '../model/message.ts'
 import type { ClientId, ConfiguredName, ExchangeName, QueueName, TopicFilter } from '../model/names.ts'
 import type { ReadFrom } from '../model/read-from.ts'
 import type {
+  BanStatus,
   BindingRequest,
   BindingStatus,
   ClientDetail,
@@ -30,6 +31,7 @@ import type {
   StreamReplayRequest,
   StreamStatus,
   UpstreamStatus,
+  UserStatus,
 } from './contract.ts'
 
 /** A message that came over HTTP. */
@@ -135,6 +137,11 @@ export interface Gateway {
   session(id: ClientId): SessionDetail | undefined
   /** Ends a session, with what waits for it and the connection of its client. Resolves when that is durable; to false if there is none. */
   endSession(id: ClientId): Promise<boolean>
+  /** Those of the users file; none if there is no file. */
+  users(): Iterable<UserStatus>
+  bans(): Iterable<BanStatus>
+  /** Lets an address connect again; false if it is not banned. */
+  unban(address: string): boolean
   routes(): Iterable<RouteStatus>
   upstreams(): Iterable<UpstreamStatus>
   upstream(name: ConfiguredName): UpstreamStatus | undefined

@@ -69,6 +69,16 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/bindings.ts')).command(),
   },
   {
+    name: 'users',
+    summary: 'list users, banned addresses',
+    load: async () => (await import('./commands/users.ts')).command(),
+  },
+  {
+    name: 'passwd',
+    summary: 'make or change a user of the users file',
+    load: async () => (await import('./commands/passwd.ts')).command(),
+  },
+  {
     name: 'routes',
     summary: 'what is forwarded where',
     load: async () => (await import('./commands/routes.ts')).command(),

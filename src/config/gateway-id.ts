@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { access, mkdir, open, readFile, rename } from 'node:fs/promises'
+import { access, mkdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { BrokerError } from '../model/error.ts'
+import { writeAtomically } from './atomic-file.ts'
 
 const ID_FORM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 /** Base32 without letters that are read as digits. 32 of them: one random byte picks one without bias. */
@@ -26,7 +27,8 @@ export async function gatewayId({
     const kept = await readKept(file)
     if (kept !== null) return kept
     const id = `${hostPart(hostname())}-${randomLetters(6)}`
-    await keep(file, id)
+    // On the disk before the first message id is given out.
+    await writeAtomically(file, `${id}\n`)
     return id
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
@@ -67,19 +69,6 @@ async function readKept(file: string): Promise<string | null> {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null
     throw error
   }
-}
-
-/** Whole or not at all, and on the disk before the first message id is given out. */
-async function keep(file: string, id: string): Promise<void> {
-  const fresh = `${file}.new`
-  const handle = await open(fresh, 'w')
-  try {
-    await handle.writeFile(`${id}\n`)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-  await rename(fresh, file)
 }
 
 function hostPart(host: string): string {

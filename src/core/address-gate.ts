@@ -104,6 +104,13 @@ export class AddressGate {
     return pauseMs
   }
 
+  /** Lets an address, as `bans` tells it, connect again; false: it is not banned. */
+  unban(address: string): boolean {
+    const seen = this.#seen.get(address)
+    if (seen === undefined || seen.bannedUntilMs <= this.#monotonicMs()) return false
+    return this.#seen.delete(address)
+  }
+
   /** Those in force. */
   *bans(): Iterable<Ban> {
     const nowMs = this.#monotonicMs()

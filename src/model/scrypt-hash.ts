@@ -27,7 +27,8 @@ const P_MAX = 4
 /** What new hashes are made with, and a hash of them that no password has: 16 MiB and some 40 ms of a PC's processor for each check. */
 export const NOBODYS_HASH = parseScryptHash(formatScryptHash(Buffer.alloc(NEW_SALT_BYTES), Buffer.alloc(NEW_KEY_BYTES)))
 
-function formatScryptHash(salt: Buffer, key: Buffer): string {
+/** A hash with the costs of NOBODYS_HASH, from a salt and a key as long as its own. */
+export function formatScryptHash(salt: Buffer, key: Buffer): string {
   return `$scrypt$ln=14,r=8,p=1$${base64(salt)}$${base64(key)}`
 }
 

@@ -32,6 +32,7 @@ beforeAll(async () => {
   rabbitPlace = await tempDir()
   rabbit = await startRabbit({ directory: rabbitPlace.path })
   work = await tempDir()
+  await writeFile(usersFile(), '')
   gateway = await startGatewayProcess({
     command: [executable],
     directory: work.path,
@@ -48,18 +49,27 @@ afterAll(async () => {
 
 function route(): string {
   return [
+    `auth: { users_file: ${usersFile()} }`,
     `upstreams: { central: { urls: [ "${rabbit.url}" ] } }`,
     'routes: { all: { from: [ "sensors/#" ], upstream: central, exchange: { name: all } } }',
     'streams: { history: { bind: [ "tried/stream" ] } }',
   ].join('\n')
 }
 
-function execute(program: string, args: readonly string[], environment: NodeJS.ProcessEnv): Promise<Outcome> {
-  return new Promise(done =>
-    execFile(program, args, { env: environment, cwd: work.path }, (error, stdout, stderr) =>
+const usersFile = (): string => join(work.path, 'users.yaml')
+
+function execute(
+  program: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv,
+  input = '',
+): Promise<Outcome> {
+  return new Promise(done => {
+    const child = execFile(program, args, { env: environment, cwd: work.path }, (error, stdout, stderr) =>
       done({ status: error === null ? 0 : error.code, stdout, stderr }),
-    ),
-  )
+    )
+    child.stdin?.end(input)
+  })
 }
 
 function sluice(...args: string[]): Promise<Outcome> {
@@ -174,6 +184,26 @@ const TRIALS: Readonly<Record<string, () => Promise<void>>> = {
       dry_run: true,
       queues: { created: 0, config: 2 },
     })
+  },
+  async users() {
+    await writeFile(usersFile(), '')
+    await eventuallyPasses(async () => expect(await sluiceJson('users')).toEqual([]))
+    expect(await sluiceJson('users', 'bans')).toEqual([])
+    expect(await sluice('users', 'unban', '192.0.2.7', '--url', gateway.httpUrl)).toMatchObject({
+      status: 1,
+      stderr: 'sluice: The address "192.0.2.7" is not banned.\n',
+    })
+  },
+  async passwd() {
+    const args = ['passwd', 'operator', '--groups', 'admin', '--stdin', '--file', usersFile()]
+    expect(await execute(executable, args, BARE_ENVIRONMENT, 'secret\n')).toMatchObject({ status: 0, stderr: '' })
+    const user = { name: 'operator', groups: ['admin'], clients: 0, last_login_at: null }
+    await eventuallyPasses(async () => expect(await sluiceJson('users')).toEqual([user]))
+    const client = await connectAsync(gateway.mqttUrl, { username: 'operator', password: 'secret' })
+    expect(await sluiceJson('users')).toMatchObject([{ clients: 1, last_login_at: expect.any(String) }])
+    await client.endAsync()
+    expect(await sluice('passwd', 'operator', '--delete', '--file', usersFile())).toMatchObject({ status: 0 })
+    await eventuallyPasses(async () => expect(await sluiceJson('users')).toEqual([]))
   },
   async routes() {
     expect(await sluiceJson('routes')).toMatchObject([{ name: 'all', upstream: 'central' }])

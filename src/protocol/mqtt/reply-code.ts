@@ -42,6 +42,7 @@ const PUBLISH_REFUSALS: Record<ErrorCode, PublishRefusal> = {
   UPSTREAM_NOT_FOUND: fault('the upstream of this route is gone'),
   CLIENT_NOT_FOUND: fault('the client is gone'),
   SESSION_NOT_FOUND: fault('the session is gone'),
+  BAN_NOT_FOUND: fault('the ban is over'),
   REQUEST_INVALID: fault('the message was not understood'),
   CONFIG_INVALID: fault('the gateway is configured wrongly'),
   CONFIG_NOT_FOUND: fault('the gateway is configured wrongly'),

@@ -250,6 +250,16 @@ export class MqttServer {
     }
   }
 
+  /** How many clients are connected that have proved to be a user, by user. */
+  clientsByUser(): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>()
+    for (const { client } of this.#clients.values()) {
+      const user = client?.identity.user ?? null
+      if (user !== null) counts.set(user, (counts.get(user) ?? 0) + 1)
+    }
+    return counts
+  }
+
   client(clientId: string): ClientInfo | undefined {
     const connection = this.#clients.get(clientId)
     return connection === undefined ? undefined : this.#describeClient(connection)

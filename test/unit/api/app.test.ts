@@ -77,6 +77,7 @@ class SmallGateway implements Gateway {
   refusal: BrokerError | null = null
   status: contract.Health['status'] = 'ok'
   isConnected = true
+  isBanned = true
   hasSession = true
   isPaused = false
 
@@ -119,6 +120,17 @@ class SmallGateway implements Gateway {
   kick(id: string) {
     const isKnown = this.client(id) !== undefined
     if (isKnown) this.isConnected = false
+    return isKnown
+  }
+  users() {
+    return [{ name: 'operator', groups: ['admin'], clients: 1, last_login_at: null }]
+  }
+  bans() {
+    return this.isBanned ? [{ address: '2001:db8:1:2::/64', ends_in_ms: 1000 }] : []
+  }
+  unban(address: string) {
+    const isKnown = this.isBanned && address === '2001:db8:1:2::/64'
+    if (isKnown) this.isBanned = false
     return isKnown
   }
   sessions() {
@@ -209,6 +221,8 @@ describe('documents have the form of the contract', () => {
     ['/api/v1/overview', contract.overview],
     ['/api/v1/clients', contract.clientList],
     ['/api/v1/clients/line%2F2%20%C3%A9', contract.clientDetail],
+    ['/api/v1/users', contract.userList],
+    ['/api/v1/bans', contract.banList],
     ['/api/v1/sessions', contract.sessionList],
     ['/api/v1/sessions/line%2F2%20%C3%A9', contract.sessionDetail],
     ['/api/v1/queues', contract.queueList],
@@ -290,6 +304,14 @@ describe('acts', () => {
     expect((await request(path, { method: 'DELETE' })).status).toBe(204)
     await expectProblem(await request(path, { method: 'DELETE' }), 404, 'CLIENT_NOT_FOUND')
     await expectProblem(await request(path), 404, 'CLIENT_NOT_FOUND')
+  })
+
+  test('a ban is lifted once', async () => {
+    const { request } = openApi()
+    const path = `/api/v1/bans/${encodeURIComponent('2001:db8:1:2::/64')}`
+    expect((await request(path, { method: 'DELETE' })).status).toBe(204)
+    await expectProblem(await request(path, { method: 'DELETE' }), 404, 'BAN_NOT_FOUND')
+    expect(await (await request('/api/v1/bans')).json()).toEqual([])
   })
 
   test('a session is ended once, then it is not there any more', async () => {

@@ -1,0 +1,111 @@
+import { randomBytes, scrypt } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { readFile, realpath } from 'node:fs/promises'
+import { Command } from 'commander'
+import { writeAtomically } from '../../config/atomic-file.ts'
+import { type UserOutcome, withoutUser, withUser } from '../../config/users-edit.ts'
+import { readUsersFile } from '../../config/users-file.ts'
+import { BrokerError } from '../../model/error.ts'
+import { configuredName, userName } from '../../model/names.ts'
+import { formatScryptHash, NOBODYS_HASH } from '../../model/scrypt-hash.ts'
+import { Failure } from '../failure.ts'
+import { dressCommand, examples } from '../options.ts'
+import { passwordFromInput, passwordFromTerminal } from '../password.ts'
+import { printable, printJson } from '../print.ts'
+
+interface PasswdOptions {
+  readonly file?: string
+  readonly groups?: string
+  readonly stdin?: true
+  readonly delete?: true
+  readonly json?: true
+}
+
+/** Nobody but the gateway has to read it. */
+const FILE_MODE = 0o600
+
+/** `sluice passwd` */
+export function command(): Command {
+  return dressCommand(new Command('passwd'))
+    .description(
+      'Make the line of a user for the users file (auth.users_file), or put it there. Asks twice for the password. A running gateway takes the file when it changes.',
+    )
+    .argument('<user>', 'user name')
+    .option('--file <file>', 'users file to change, made if it is not there; without it the line is printed')
+    .option('--groups <groups>', 'groups of the user, separated by commas; without it those it has')
+    .option('--stdin', 'take the password from the first line of standard input')
+    .option('--delete', 'remove the user from the file')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      examples(
+        'sluice passwd meter-7 --groups meters --file /etc/sluice/users.yaml',
+        'sluice passwd meter-7 --stdin < secret >> users.yaml',
+        'sluice passwd meter-7 --delete --file /etc/sluice/users.yaml',
+      ),
+    )
+    .action(passwd)
+}
+
+async function passwd(given: string, options: PasswdOptions): Promise<void> {
+  const name = userName(given)
+  if (options.delete) return remove(name, options)
+  const groups = options.groups?.split(',').filter(group => group !== '') ?? null
+  for (const group of groups ?? []) configuredName(group)
+  const { file, json } = options
+  // Before anybody types a password for nothing.
+  const text = file === undefined ? '' : await readText(file)
+  const password = options.stdin ? await passwordFromInput() : await passwordFromTerminal(printable(name))
+  const changed = await withUser(text, { name, groups, hash: await hashOf(password) })
+  if (file !== undefined) await write(file, changed.text)
+  if (json)
+    printJson({
+      user: name,
+      file: file ?? null,
+      outcome: file === undefined ? 'printed' : changed.outcome,
+      line: file === undefined ? changed.text.trimEnd() : null,
+    })
+  else if (file === undefined) process.stdout.write(changed.text)
+  else console.log(`${printable(name)} is ${said(changed.outcome)} ${file}`)
+}
+
+const said = (outcome: UserOutcome): string => (outcome === 'added' ? 'added to' : 'changed in')
+
+async function remove(name: string, { file, json }: PasswdOptions): Promise<void> {
+  if (file === undefined) throw new Failure('--delete needs the users file: name it with --file.')
+  const changed = await withoutUser(await readText(file), name)
+  if (changed === null) throw new Failure(`${file} has no user ${JSON.stringify(name)}.`)
+  await write(file, changed)
+  if (json) printJson({ user: name, file, outcome: 'deleted', line: null })
+  else console.log(`${printable(name)} is deleted from ${file}`)
+}
+
+/** Of a file without mistakes; empty if it is not there. */
+async function readText(file: string): Promise<string> {
+  if (!existsSync(file)) return ''
+  await readUsersFile(file)
+  return readFile(file, 'utf8')
+}
+
+async function write(file: string, text: string): Promise<void> {
+  // A link stays one.
+  const place = existsSync(file) ? await realpath(file) : file
+  try {
+    await writeAtomically(place, text, { mode: FILE_MODE })
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new BrokerError('CONFIG_INVALID', `${file} can't be written: ${reason}. Nothing was changed.`, { cause })
+  }
+}
+
+/** With a salt of its own and the usual costs. */
+async function hashOf(password: string): Promise<string> {
+  const { salt, key, options } = NOBODYS_HASH
+  const fresh = randomBytes(salt.length)
+  const made = await new Promise<Buffer>((resolve, reject) =>
+    scrypt(password, fresh, key.length, options, (error, derived) =>
+      error === null ? resolve(derived) : reject(error),
+    ),
+  )
+  return formatScryptHash(fresh, made)
+}
