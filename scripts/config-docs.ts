@@ -66,6 +66,11 @@ function renderRows(path: string, node: OptionNode): string[] {
     }
     case 'named':
       return renderRows(`${path}.<name>`, node.each)
+    case 'sections':
+      return [
+        renderRow(path, node.about.absent ?? '**required**', node.about.accepts, node.about.help),
+        ...renderRows(`${path}[]`, node.each),
+      ]
     case 'list':
       return [renderRow(path, node.about.absent ?? '**required**', node.about.accepts, node.about.help)]
     case 'value': {

@@ -10,6 +10,7 @@ import {
   type StreamConfig,
 } from './config/schema.ts'
 import { Access } from './core/access.ts'
+import { AccessRules } from './core/acl.ts'
 import { AddressGate } from './core/address-gate.ts'
 import { BootClock } from './core/boot-clock.ts'
 import { type Clock, systemClock } from './core/clock.ts'
@@ -259,6 +260,7 @@ async function compose(
     loginQueue: config.limits.loginQueue,
     wallMs: clock.wallMs,
   })
+  const rules = new AccessRules(config.auth.acl)
   const mqtt = new MqttServer({
     router,
     topology,
@@ -277,6 +279,7 @@ async function compose(
     clock,
     identities,
     authenticator: access,
+    rules,
   })
   if (watchedUsers !== null) {
     watchedUsers.onChange = () => mqtt.review(identity => access.review(identity))

@@ -182,6 +182,25 @@ export function gatewayMetrics({
       () => counters.unknownAcks,
     ),
     counter('sluice_mqtt_wills_refused_total', 'Wills that could not be published.', () => counters.willsRefused),
+    counter(
+      'sluice_mqtt_publishes_refused_total',
+      'PUBLISH packets refused, by reason; one of 3.1.1 that is held back counts each time it is tried.',
+      () => [...counters.refusedPublishes].map(([reason, value]) => ({ labels: { reason }, value })),
+    ),
+    counter(
+      'sluice_mqtt_subscriptions_refused_total',
+      'Filters of SUBSCRIBE refused, by reason code of MQTT 5.0.',
+      () =>
+        [...counters.refusedSubscriptions].map(([code, value]) => ({
+          labels: { reason: `0x${code.toString(16)}` },
+          value,
+        })),
+    ),
+    counter(
+      'sluice_mqtt_subscriptions_revoked_total',
+      'Subscriptions ended because auth.acl does not allow them any more.',
+      () => counters.revokedSubscriptions,
+    ),
     gauge(
       'sluice_queue_messages',
       'Messages waiting in a durable queue.',

@@ -19,6 +19,7 @@ export function findConflicts(config: Resolved): Conflict[] {
   return [
     ...portConflicts(config),
     ...tlsConflicts(config),
+    ...accessConflicts(config),
     ...limitConflicts(config),
     ...upstreamConflicts(config),
     ...routeConflicts(config),
@@ -76,6 +77,21 @@ function* tlsConflicts({ listeners: { mqtts } }: Resolved): Iterable<Conflict> {
     yield {
       path: [...path, option],
       message: 'no client is asked for a certificate; set client_cert to optional or required, or leave this out',
+    }
+  }
+}
+
+function* accessConflicts({ auth }: Resolved): Iterable<Conflict> {
+  for (const [index, { user, group, ...acts }] of auth.acl.entries()) {
+    const path = ['auth', 'acl', index]
+    if ((user === null) === (group === null)) {
+      yield { path, message: 'a rule is for a user (* is everybody) or for a group: give one of these keys' }
+    }
+    if (Object.values(acts).every(patterns => patterns.length === 0)) {
+      yield {
+        path,
+        message: 'the rule says nothing; give publish, deny_publish, subscribe, deny_subscribe or consume',
+      }
     }
   }
 }

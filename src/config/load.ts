@@ -183,7 +183,10 @@ function readFiles(
   context: { folder: string; report: (path: readonly PropertyKey[], message: string) => void },
   path: readonly PropertyKey[] = [],
 ): unknown {
-  if (Array.isArray(value)) return value.map((item, index) => readFiles(node, item, context, [...path, index]))
+  if (Array.isArray(value)) {
+    const each = node.kind === 'sections' ? node.each : node
+    return value.map((item, index) => readFiles(each, item, context, [...path, index]))
+  }
   if (isRecord(value)) {
     return Object.fromEntries(
       Object.entries(value).map(([key, inner]) => {

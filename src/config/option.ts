@@ -144,6 +144,19 @@ export function listOf<T>(
   }
 }
 
+/** A list of sections, whose order means something. */
+export function sectionsOf<T extends z.ZodMiniType>(
+  schema: T,
+  { most, each }: { most: number; each: string },
+): Kind<z.ZodMiniArray<T>> {
+  return {
+    type: 'list (section)',
+    accepts: `a list of up to ${most}, each ${each}`,
+    secrecy: 'public',
+    schema: z.array(schema).check(z.maxLength(most)),
+  }
+}
+
 function kindOf(
   type: string,
   accepts: string,

@@ -60,6 +60,13 @@ export function applyOverride(
       return { ...nowhere(origin), path: pathText(path), message: unknownKey(node, word) }
     }
     node = child
+    if (node.kind === 'sections') {
+      return {
+        ...nowhere(origin),
+        path: pathText(path),
+        message: 'this is a list of sections; only the file can set it',
+      }
+    }
     if (depth < path.length - 1) {
       const inner = (Object.hasOwn(holder, key) ? holder[key] : undefined) ?? {}
       // Something else than a section stands there; the schema will say so.

@@ -21,6 +21,7 @@ import {
   required,
   requiredSection,
   section,
+  sectionsOf,
   setting,
   size,
   text,
@@ -121,6 +122,38 @@ const http = z.strictObject({
   ),
   port: setting(port, 15_680, `TCP port of API, metrics and health; ${PORT_HELP}.`),
 })
+
+const patterns = listOf(filter, { min: 0, max: 1000 })
+const PATTERNS_HELP = '%c stands for the client identifier, %u for the user'
+
+const accessRule = z.pipe(
+  z.strictObject({
+    user: optional(
+      text('user name', 'a user name, or * for everybody', words(/^[^\0]+$/, 'is no user name')),
+      'Whom the rule is for: a user, or *, which is everybody, anonymous clients too.',
+      { absent: 'then `group` is given' },
+    ),
+    group: optional(name, 'Or a group of users.', { absent: 'then `user` is given' }),
+    publish: optional(patterns, `Topics that may be published to; ${PATTERNS_HELP}.`, { absent: 'none' }),
+    deny_publish: optional(patterns, 'Topics that may not.', { absent: 'none' }),
+    subscribe: optional(patterns, 'What may be subscribed to: filters that one of these covers.', { absent: 'none' }),
+    deny_subscribe: optional(patterns, 'What may not: filters that one of these overlaps.', { absent: 'none' }),
+    consume: optional(
+      listOf(text<string>('name', 'the name of a queue or stream', queueName), { min: 0, max: 1000 }),
+      `Queues and streams that may be taken from by $queue/NAME and $stream/NAME; ${PATTERNS_HELP}.`,
+      { absent: 'none' },
+    ),
+  }),
+  z.transform(o => ({
+    user: o.user ?? null,
+    group: o.group ?? null,
+    publish: o.publish ?? [],
+    denyPublish: o.deny_publish ?? [],
+    subscribe: o.subscribe ?? [],
+    denySubscribe: o.deny_subscribe ?? [],
+    consume: o.consume ?? [],
+  })),
+)
 
 const store = z.pipe(
   z.strictObject({
@@ -639,6 +672,11 @@ export const configSchema = z.pipe(
           'Who may log in with a password: a file that `sluice passwd` writes. Whoever gives a name must prove it from then on. Read again when it changes; one with mistakes is not taken.',
           { absent: 'there are no users, and names are not checked' },
         ),
+        acl: optional(
+          sectionsOf(accessRule, { most: 1000, each: 'a rule with `user` or `group`' }),
+          'Who may publish, subscribe and consume what. The first rule that names the act and matches decides; what none decides is refused once there is a rule (docs/security.md).',
+          { absent: 'no rules: everything is allowed' },
+        ),
       }),
       'Who may connect.',
     ),
@@ -681,6 +719,7 @@ export const configSchema = z.pipe(
         [o.listeners.mqtt, o.listeners.mqtts].every(port => port === undefined || isLoopback(port.host)),
       ),
       usersFile: o.auth.users_file ?? null,
+      acl: o.auth.acl ?? [],
     },
     store: o.store,
     limits: o.limits,

@@ -17,6 +17,8 @@ export type OptionNode =
   /** Keys are names the operator chooses. */
   | { readonly kind: 'named'; readonly about: About; readonly each: OptionNode }
   | { readonly kind: 'list'; readonly about: About }
+  /** Sections in an order that matters. */
+  | { readonly kind: 'sections'; readonly about: About; readonly each: OptionNode }
   | {
       readonly kind: 'value'
       readonly about: About
@@ -36,16 +38,33 @@ export function readTree(schema: z.core.$ZodType): OptionNode {
   }
   if (about === null) throw new TypeError('an option without a description in config/schema.ts')
   if (def.type === 'record') return { kind: 'named', about, each: readTree((def as z.core.$ZodRecordDef).valueType) }
-  if (def.type === 'array') return { kind: 'list', about }
+  if (def.type === 'array') {
+    const each = (def as z.core.$ZodArrayDef).element
+    return unwrap(each).inner._zod.def.type === 'object'
+      ? { kind: 'sections', about, each: readTree(each) }
+      : { kind: 'list', about }
+  }
   return { kind: 'value', about, fallback: readFallback(fallback), isRequired: fallback === undefined && !isOptional }
 }
 
-/** The node a path leads to; undefined where there is none. Indexes of lists lead to the list itself. */
+/** The node a path leads to; undefined where there is none. An index of a list leads to the list itself, one of a list of sections to its section. */
 export function nodeAt(root: OptionNode, path: readonly PropertyKey[]): OptionNode | undefined {
   let node: OptionNode | undefined = root
   for (const key of path) {
     if (node === undefined || node.kind === 'list') return node
-    node = node.kind === 'group' ? node.keys.get(String(key)) : node.kind === 'named' ? node.each : undefined
+    switch (node.kind) {
+      case 'group':
+        node = node.keys.get(String(key))
+        break
+      case 'named':
+        node = node.each
+        break
+      case 'sections':
+        node = typeof key === 'number' ? node.each : undefined
+        break
+      default:
+        node = undefined
+    }
   }
   return node
 }
@@ -73,6 +92,7 @@ function showNode(node: OptionNode, raw: unknown): unknown {
   if (node.kind === 'value') return showValue(node.about, raw ?? node.fallback)
   if (node.kind === 'group' && node.isOptional && raw === undefined) return null
   if (node.kind === 'list') return Array.isArray(raw) ? raw.map(item => showValue(node.about, item)) : []
+  if (node.kind === 'sections') return Array.isArray(raw) ? raw.map(item => showSection(node.each, item)) : []
   return showSection(node, raw)
 }
 

@@ -8,6 +8,7 @@
  *   subscription to its very topic would be refused.
  */
 import { covers, type FilterLevels, filterLevels, overlaps } from '../model/filter-cover.ts'
+import type { Identity } from './access.ts'
 
 /** One rule. A list that is empty says nothing of its act. */
 export interface AccessRule {
@@ -24,19 +25,33 @@ export interface AccessRule {
 }
 
 /** Who asks. */
-export interface Subject {
-  /** As it has proved to be; null: nobody in particular. */
-  readonly user: string | null
+export interface Subject extends Identity {
   readonly clientId: string
-  readonly groups: readonly string[]
 }
 
 const EVERYBODY = '*'
 const PLACEHOLDER = /%[cu]/g
+/** In a name that stands for one level of a filter. */
+const MEANS_MORE = /[+#/]/
 
+/** A pattern, and what it means for a filter it covers (allowed) or overlaps (denied). */
 interface Step {
   readonly isAllowed: boolean
   readonly pattern: FilterLevels
+}
+
+/** A pattern with names still to be filled in. */
+interface Template {
+  readonly isAllowed: boolean
+  readonly text: string
+}
+
+/** A rule with what it denies before what it allows. */
+interface PreparedRule extends Pick<AccessRule, 'user' | 'group' | 'consume'> {
+  readonly publish: readonly (Step | Template)[]
+  readonly subscribe: readonly (Step | Template)[]
+  readonly namesClient: boolean
+  readonly namesUser: boolean
 }
 
 /** The rules as they are for one subject. */
@@ -47,11 +62,11 @@ interface Compiled {
 }
 
 export class AccessRules {
-  #rules: readonly AccessRule[]
+  #rules: readonly PreparedRule[]
   #version = 1
 
   constructor(rules: readonly AccessRule[]) {
-    this.#rules = rules
+    this.#rules = rules.map(prepare)
   }
 
   /** Rises with every change: a decision is good as long as this is what it was. */
@@ -65,12 +80,12 @@ export class AccessRules {
   }
 
   replace(rules: readonly AccessRule[]): void {
-    this.#rules = rules
+    this.#rules = rules.map(prepare)
     this.#version++
   }
 
-  for(subject: Subject): Permissions {
-    return new Permissions(this, subject)
+  for({ user, groups }: Identity, clientId: string): Permissions {
+    return new Permissions(this, { user, groups, clientId })
   }
 
   /** Null: there are no rules. */
@@ -82,11 +97,13 @@ export class AccessRules {
     for (const rule of this.#rules) {
       if (!isFor(rule, subject)) continue
       const isExcluded = isUnusable(rule, subject)
-      const patterns = (texts: readonly string[]): Iterable<string> => filledIn(texts, subject, isExcluded)
-      const allowed = (texts: readonly string[]): Iterable<string> => (isExcluded ? [] : patterns(texts))
-      publish.push(...steps(patterns(rule.denyPublish), false), ...steps(allowed(rule.publish), true))
-      subscribe.push(...steps(patterns(rule.denySubscribe), false), ...steps(allowed(rule.subscribe), true))
-      for (const name of allowed(rule.consume)) consume.add(name)
+      addSteps(publish, rule.publish, subject, isExcluded)
+      addSteps(subscribe, rule.subscribe, subject, isExcluded)
+      if (isExcluded) continue
+      for (const name of rule.consume) {
+        const filled = fillIn(name, subject)
+        if (filled !== null) consume.add(filled)
+      }
     }
     return { publish, subscribe, consume }
   }
@@ -95,13 +112,19 @@ export class AccessRules {
 /** What one client may do, by the rules there are at the moment of asking. */
 export class Permissions {
   readonly #rules: AccessRules
-  readonly #subject: Subject
+  #subject: Subject
   #compiled: Compiled | null = null
   #version = 0
 
   constructor(rules: AccessRules, subject: Subject) {
     this.#rules = rules
     this.#subject = subject
+  }
+
+  /** The client is in other groups now. */
+  become({ user, groups }: Identity): void {
+    this.#subject = { ...this.#subject, user, groups }
+    this.#version = 0
   }
 
   /** `topic` has passed as one: no wildcards. */
@@ -140,7 +163,23 @@ function decide(steps: readonly Step[], filter: string): boolean {
   return false
 }
 
-function isFor({ user, group }: AccessRule, subject: Subject): boolean {
+function prepare({ user, group, publish, denyPublish, subscribe, denySubscribe, consume }: AccessRule): PreparedRule {
+  const texts = [publish, denyPublish, subscribe, denySubscribe, consume].flat()
+  return {
+    user,
+    group,
+    publish: [...prepareFilters(denyPublish, false), ...prepareFilters(publish, true)],
+    subscribe: [...prepareFilters(denySubscribe, false), ...prepareFilters(subscribe, true)],
+    consume,
+    namesClient: texts.some(text => text.includes('%c')),
+    namesUser: texts.some(text => text.includes('%u')),
+  }
+}
+
+const prepareFilters = (texts: readonly string[], isAllowed: boolean): (Step | Template)[] =>
+  texts.map(text => (/%[cu]/.test(text) ? { isAllowed, text } : { isAllowed, pattern: filterLevels(text) }))
+
+function isFor({ user, group }: PreparedRule, subject: Subject): boolean {
   if (group !== null) return subject.groups.includes(group)
   return user === EVERYBODY || (user !== null && user === subject.user)
 }
@@ -149,23 +188,24 @@ function isFor({ user, group }: AccessRule, subject: Subject): boolean {
  * A rule with a placeholder for a name that would change what the pattern means. It allows nothing, and denies what it says without placeholders: a client
  * that chooses its identifier must not escape from that.
  */
-function isUnusable(rule: AccessRule, { user, clientId }: Subject): boolean {
-  const texts = [rule.publish, rule.denyPublish, rule.subscribe, rule.denySubscribe, rule.consume].flat()
-  const uses = (placeholder: string): boolean => texts.some(text => text.includes(placeholder))
-  return (uses('%c') && !isOneLevel(clientId)) || (uses('%u') && !isOneLevel(user))
-}
+const isUnusable = ({ namesClient, namesUser }: PreparedRule, { user, clientId }: Subject): boolean =>
+  (namesClient && MEANS_MORE.test(clientId)) || (namesUser && user !== null && MEANS_MORE.test(user))
 
-const isOneLevel = (name: string | null): boolean => name !== null && /^[^+#/]+$/.test(name)
-
-/** With placeholders filled in; those alone that have none, if the subject is excluded from the others. */
-function* filledIn(texts: readonly string[], { user, clientId }: Subject, isExcluded: boolean): Iterable<string> {
-  for (const text of texts) {
-    const filled = text.replace(PLACEHOLDER, placeholder => (placeholder === '%c' ? clientId : (user ?? '')))
-    // Nobody gets below $SYS/ by calling itself so.
-    const isHidden = filled.startsWith('$') && !text.startsWith('$')
-    if (!isHidden && (!isExcluded || filled === text)) yield filled
+function addSteps(to: Step[], steps: readonly (Step | Template)[], subject: Subject, isExcluded: boolean): void {
+  for (const step of steps) {
+    if ('pattern' in step) {
+      if (!isExcluded || !step.isAllowed) to.push(step)
+    } else if (!isExcluded) {
+      const filled = fillIn(step.text, subject)
+      if (filled !== null) to.push({ isAllowed: step.isAllowed, pattern: filterLevels(filled) })
+    }
   }
 }
 
-const steps = (patterns: Iterable<string>, isAllowed: boolean): Step[] =>
-  Array.from(patterns, pattern => ({ isAllowed, pattern: filterLevels(pattern) }))
+/** With the names in the places of placeholders. Null: it has no such name; and nobody gets below $SYS/ by calling itself so. */
+function fillIn(text: string, { user, clientId }: Subject): string | null {
+  const name = user ?? ''
+  if (name === '' && text.includes('%u')) return null
+  const filled = text.replace(PLACEHOLDER, placeholder => (placeholder === '%c' ? clientId : name))
+  return filled.startsWith('$') && !text.startsWith('$') ? null : filled
+}

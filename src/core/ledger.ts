@@ -43,6 +43,8 @@ export type DropReason =
   | 'ack_timeout'
   /** Over the receiver's maximum packet size. */
   | 'too_large'
+  /** Its receiver may not have it any more. */
+  | 'not_authorized'
   /** The session it waited for has ended. */
   | 'session_ended'
   /** Found damaged, or missing, in the store. */

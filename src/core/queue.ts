@@ -786,6 +786,11 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     }
   }
 
+  /** Behind the positions of what is in a queue without priorities now. */
+  get end(): number {
+    return this.#first.nextPosition
+  }
+
   /** For a sift of all that is there now: positions come in the order of `sift`. */
   get siftStart(): SiftCursor {
     const through = this.#lanes.map(lane => lane.base + lane.nextPosition)

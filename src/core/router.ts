@@ -159,6 +159,11 @@ export class Router {
     this.#table.unbind(exchange, binding)
   }
 
+  /** Routes that are kept anywhere are asked for again. */
+  forgetRoutes(): void {
+    this.#table.forgetRoutes()
+  }
+
   /** Cached; @throws BrokerError EXCHANGE_NOT_FOUND */
   route(exchange: string, key: string): Route {
     return this.#table.route(exchange, key)
@@ -172,7 +177,7 @@ export class Router {
   publishRun(handle: PublisherHandle, route: Route, run: Run): number {
     run.refusal = null
     run.firstTicket = 0
-    if (route.isReserved) {
+    if (route.isForbidden) {
       this.counters.refused += run.count
       run.refusal = 'NOT_AUTHORIZED'
       return 0

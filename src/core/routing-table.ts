@@ -19,8 +19,8 @@ export interface Route {
   readonly key: string
   /** The key as a topic: what live receivers are told. */
   readonly topic: string
-  /** Below `$SYS/` the gateway itself speaks, and nobody else. */
-  readonly isReserved: boolean
+  /** Nobody may publish here: below `$SYS/` the gateway itself speaks. A protocol gives the same to whoever has no permission. */
+  readonly isForbidden: boolean
   /** At least one binding leads to a queue or a receiver; where headers have a say: for the headers it was resolved with. */
   readonly isRouted: boolean
   /** A headers exchange is on the way: resolve again with the headers of each message. */
@@ -123,6 +123,11 @@ export class RoutingTable {
     return isHeld
   }
 
+  /** All routes are asked for again: what protocols keep with them may be different now. */
+  forgetRoutes(): void {
+    this.#changed()
+  }
+
   #changed(): void {
     this.#version++
     if (this.#routes.size > 0) this.#routes = new Map()
@@ -199,7 +204,7 @@ export class RoutingTable {
       exchange,
       key,
       topic: exchange === MQTT_EXCHANGE ? key : swapSeparators(key),
-      isReserved: exchange === MQTT_EXCHANGE && isReservedTopic(key),
+      isForbidden: exchange === MQTT_EXCHANGE && isReservedTopic(key),
       isRouted: best.size > 0,
       readsHeaders,
       live0,

@@ -24,6 +24,7 @@ import { BrokerError } from '../model/error.ts'
 import type { Message, QoS } from '../model/message.ts'
 import { StatePrefix } from '../store/keys.ts'
 import type { Store } from '../store/store.ts'
+import type { Identity } from './access.ts'
 import type { Clock } from './clock.ts'
 import type { CommitSchedule } from './commit-schedule.ts'
 import { decodeDefinitionRecord, encodeDefinitionRecord } from './definition-record.ts'
@@ -54,8 +55,10 @@ export interface KeptSubscription {
 }
 
 interface SessionRecord {
-  /** As its client calls itself; null: it gave no name. */
+  /** Who its client has proved to be; null: nobody in particular. */
   readonly user: string | null
+  /** Of that user, at its last login. Records of earlier versions have none. */
+  readonly groups?: readonly string[]
   /** How long it outlives each of its connections, milliseconds. */
   readonly expiryMs: number
   /** When its last connection ended; null: it has one. A crash ends it too, at the start that follows. */
@@ -212,7 +215,12 @@ export class KeptSessions {
 
   /** A new session; nothing of it is written before `connected`. */
   begin(clientId: string): KeptSession {
-    return new KeptSession(clientId, { user: null, expiryMs: 0, awaySince: null, queue: null }, this, this.#parts)
+    return new KeptSession(
+      clientId,
+      { user: null, groups: [], expiryMs: 0, awaySince: null, queue: null },
+      this,
+      this.#parts,
+    )
   }
 
   // ---- groups that share a subscription: durable once a session that outlives its connection has a part in one
@@ -300,8 +308,10 @@ export class KeptSession {
     this.#parts = parts
   }
 
-  get user(): string | null {
-    return this.#record.user
+  /** Of its client, at its last login. */
+  get identity(): Identity {
+    const { user, groups = [] } = this.#record
+    return { user, groups }
   }
 
   get expiryMs(): number {
@@ -315,11 +325,19 @@ export class KeptSession {
   }
 
   /** A connection has come. */
-  connected({ user, expiryMs, will }: { user: string | null; expiryMs: number; will: Will | null }): Promise<void> {
+  connected({
+    identity: { user, groups },
+    expiryMs,
+    will,
+  }: {
+    identity: Identity
+    expiryMs: number
+    will: Will | null
+  }): Promise<void> {
     if (will === null) this.endWill()
     else void this.#sessions.change(willKey(this.clientId), encodeWill(will)) // [MQTT-3.1.2-7]
     this.hasWill = will !== null
-    return this.#write({ ...this.#record, user, expiryMs, awaySince: null })
+    return this.#write({ ...this.#record, user, groups, expiryMs, awaySince: null })
   }
 
   /** It has been published just now, or will not be. The commit that takes it from the disk takes all messages there are, so a crash leaves the one or the other. */

@@ -107,8 +107,9 @@ function checkShortString(text: string, what: string): void {
   }
 }
 
+/** A name from outside, shortened and escaped: it ends up in logs and terminals. */
+export const quoteName = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
+
 function invalid(text: string, what: string, rule: string): BrokerError {
-  // Hostile names are shown shortened and escaped: they end up in logs and terminals.
-  const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
-  return new BrokerError('NAME_INVALID', `${shown} is not a valid ${what}: ${rule}`)
+  return new BrokerError('NAME_INVALID', `${quoteName(text)} is not a valid ${what}: ${rule}`)
 }

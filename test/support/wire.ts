@@ -3,6 +3,7 @@ import { cp } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import pino from 'pino'
 import type { Authenticator } from '../../src/core/access.ts'
+import { AccessRules } from '../../src/core/acl.ts'
 import type { Clock } from '../../src/core/clock.ts'
 import type { RetainedLimits } from '../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../src/protocol/mqtt/authentication.ts'
@@ -162,14 +163,24 @@ function wholePacket(heard: Buffer): number {
 export class MqttUnderTest {
   readonly core: CoreUnderTest
   readonly server: MqttServer
+  readonly rules: AccessRules
   readonly port: number
   readonly #directory: TempDir
   readonly #listener: TcpListener
   readonly #clients: WireClient[] = []
   #isStopped = false
 
-  private constructor(directory: TempDir, core: CoreUnderTest, server: MqttServer, listener: TcpListener) {
+  private constructor(
+    directory: TempDir,
+    {
+      core,
+      server,
+      rules,
+      listener,
+    }: { core: CoreUnderTest; server: MqttServer; rules: AccessRules; listener: TcpListener },
+  ) {
     this.#directory = directory
+    this.rules = rules
     this.core = core
     this.server = server
     this.#listener = listener
@@ -182,6 +193,7 @@ export class MqttUnderTest {
     memoryBytes = 64 * 1024 ** 2,
     retained,
     authenticator = EVERYBODY,
+    rules = new AccessRules([]),
     authenticationMethods = new Map(),
     clock,
     log = pino({ level: 'silent' }),
@@ -192,6 +204,7 @@ export class MqttUnderTest {
     memoryBytes?: number
     retained?: RetainedLimits
     authenticator?: Authenticator
+    rules?: AccessRules
     authenticationMethods?: AuthenticationMethods
     clock?: Clock
     log?: Logger
@@ -216,6 +229,7 @@ export class MqttUnderTest {
       // All of it: tests look for lines.
       clientLog: { write: (level, facts, message) => log[level](facts, message) },
       authenticator,
+      rules,
       authenticationMethods,
       limits: allLimits,
       keptSessions: core.keptSessions,
@@ -224,7 +238,7 @@ export class MqttUnderTest {
     server.restore(await core.keptSessions.restore())
     const listener = new TcpListener({ name: 'mqtt', host: '127.0.0.1', port: 0, log })
     await listener.start(socket => server.accept(socket))
-    return new MqttUnderTest(place, core, server, listener)
+    return new MqttUnderTest(place, { core, server, rules, listener })
   }
 
   /** Stops in order, and leaves the directory for the next one. */

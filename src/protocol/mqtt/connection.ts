@@ -79,7 +79,7 @@ export interface ConnectionHost {
   readonly incomplete: IncompleteBytes
   readonly turns: ReadingTurns
   /** Takes the client in, ending an older connection of it, and finds its session; throws ProtocolError if there are too many. */
-  enter(connect: ConnectPacket, terms: Terms, connection: Connection): Opened
+  enter(client: Arrived, connection: Connection): Opened
   /** The client of this connection is gone; `isWillDue`: not by a normal DISCONNECT. */
   leave(session: Session, connection: Connection, isWillDue: boolean): void
   /** The socket is closed. */
@@ -88,10 +88,15 @@ export interface ConnectionHost {
   retrySoon(connection: Connection): void
 }
 
-/** Everything that exists only between CONNACK and the end. */
-interface Client {
+/** Who is let in, and how. */
+export interface Arrived {
   readonly connect: ConnectPacket
   readonly terms: Terms
+  readonly identity: Identity
+}
+
+/** Everything that exists only between CONNACK and the end. */
+interface Client extends Arrived {
   /** May change while it lasts: see `review`. */
   identity: Identity
   readonly session: Session
@@ -483,7 +488,7 @@ export class Connection implements Timed, OutputOwner, Reader {
       // Before it has a session: whoever cannot be told that it is let in is not.
       checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
     }
-    const { session, isPresent, kept } = this.#host.enter(connect, terms, this)
+    const { session, isPresent, kept } = this.#host.enter({ connect, terms, identity }, this)
     const { clientId } = terms
     const output = this.#output
     const publishing = new Publishing({
@@ -493,6 +498,7 @@ export class Connection implements Timed, OutputOwner, Reader {
       frames: this.#frames,
       output,
       received: session.receivedIds,
+      permissions: session.permissions,
       limits,
       memory,
       counters,
@@ -574,7 +580,7 @@ export class Connection implements Timed, OutputOwner, Reader {
     switch (first >> 4) {
       case PacketType.subscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.8.1-1]
-        this.#answerKept(client, subscribe(session, this.#frames, connect))
+        this.#answerKept(client, subscribe(session, this.#frames, { connect, counters: this.#host.counters }))
         return
       case PacketType.unsubscribe:
         expectFlags(first, REQUEST_FLAGS, version) // [MQTT-3.10.1-1]
@@ -720,8 +726,12 @@ export class Connection implements Timed, OutputOwner, Reader {
     const { client } = this
     if (client === null) return
     const identity = review(client.identity)
-    if (identity !== null) client.identity = identity
-    else this.#end({ reason: Reason.notAuthorized, why: 'the user is gone or has another password', isWillDue: true })
+    if (identity === null) {
+      this.#end({ reason: Reason.notAuthorized, why: 'the user is gone or has another password', isWillDue: true })
+      return
+    }
+    client.identity = identity
+    client.session.permissions.become(identity)
   }
 
   /** It holds more memory than most, and there is none left. */

@@ -1,3 +1,6 @@
+import type { ErrorCode } from '../../model/error.ts'
+import type { Reason } from './protocol-error.ts'
+
 /** Plain numbers counted where things happen and read when metrics are scraped. */
 export class MqttCounters {
   /** Connections accepted by CONNACK, since start. */
@@ -23,14 +26,26 @@ export class MqttCounters {
   readonly messagesOut: [number, number, number] = [0, 0, 0]
   /** QoS 2 publishes that had been taken before and were not taken again. */
   repeatedPublishes = 0
-  /** QoS 1 and 2 publishes refused before the acknowledgement; one held back counts each time it is tried. */
-  refusedPublishes = 0
+  /** Publishes refused, by reason; one held back counts each time it is tried. */
+  readonly refusedPublishes = new Map<ErrorCode, number>()
+  /** Filters of SUBSCRIBE refused, by reason code. */
+  readonly refusedSubscriptions = new Map<Reason, number>()
+  /** Subscriptions ended because the rules do not allow them any more. */
+  revokedSubscriptions = 0
   /** QoS 0 messages a client did not get: its output was full; all memory was; the message was larger than it takes; its session had no connection. */
   readonly droppedBy = { output_full: 0, memory_full: 0, too_large: 0, not_connected: 0 }
   /** Acknowledgements of packet ids that are not in flight. */
   unknownAcks = 0
   /** Wills that could not be published. */
   willsRefused = 0
+
+  refusePublishes(code: ErrorCode, count: number): void {
+    this.refusedPublishes.set(code, (this.refusedPublishes.get(code) ?? 0) + count)
+  }
+
+  refuseSubscription(reason: Reason): void {
+    this.refusedSubscriptions.set(reason, (this.refusedSubscriptions.get(reason) ?? 0) + 1)
+  }
 
   get dropped(): number {
     return Object.values(this.droppedBy).reduce((sum, count) => sum + count, 0)

@@ -243,6 +243,12 @@ export class Deliveries {
     return writer.writeRecord(bytes, at, first, packetId, expiryS, identifiers) ? null : 'too_large'
   }
 
+  /** A message of this source is not sent: an earlier connection may have sent it, and its packet id is free. */
+  forgo(source: number, position: number): void {
+    const known = this.#unsent.length === 0 ? 0 : this.#takeUnsent(source, position)
+    if (known !== 0) this.#abandon(known)
+  }
+
   /** The packet id under which an earlier connection sent this message, 0: none did. Those before it are gone. */
   #takeUnsent(source: number, position: number): number {
     for (let id = this.#unsent[0] ?? 0; id !== 0; id = this.#unsent[0] ?? 0) {

@@ -2,6 +2,7 @@
  * PUBLISH frames as bytes: which topic they carry (remembered per connection, compared as bytes), and how one is written for a
  * receiver: patched from another's frame or from a record, never decoded.
  */
+import type { Permissions } from '../../core/acl.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Route } from '../../core/routing-table.ts'
@@ -76,6 +77,7 @@ export interface Origin {
 export class TopicMemo {
   readonly #router: Router
   readonly #origin: Origin
+  readonly #permissions: Permissions
   readonly #limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
   readonly #memory: MemoryBudget
   readonly #remembered: RememberedTopic[] = []
@@ -86,17 +88,20 @@ export class TopicMemo {
   constructor({
     router,
     origin,
+    permissions,
     limits,
     memory,
   }: {
     router: Router
     origin: Origin
+    permissions: Permissions
     limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
     /** Topics with an alias are taken from it. */
     memory: MemoryBudget
   }) {
     this.#router = router
     this.#origin = origin
+    this.#permissions = permissions
     this.#limits = limits
     this.#memory = memory
   }
@@ -148,8 +153,14 @@ export class TopicMemo {
   }
 
   #withRoute(known: RememberedTopic): RememberedTopic {
-    if (known.route.version !== this.#router.version) known.route = this.#router.route(MQTT_EXCHANGE, known.topic)
+    if (known.route.version !== this.#router.version) known.route = this.#route(known.topic)
     return known
+  }
+
+  /** With it is kept whether this client may publish there, so that no message of a topic asks again. */
+  #route(topic: string): Route {
+    const route = this.#router.route(MQTT_EXCHANGE, topic)
+    return this.#permissions.mayPublish(topic) ? route : { ...route, isForbidden: true }
   }
 
   #decode(first: number, bytes: Buffer, from: number, to: number): RememberedTopic {
@@ -175,7 +186,7 @@ export class TopicMemo {
         user,
         propertiesTag: version === 5 ? PropertiesTag.mqtt5 : PropertiesTag.none,
       }),
-      route: this.#router.route(MQTT_EXCHANGE, topic),
+      route: this.#route(topic),
     }
   }
 }

@@ -9,6 +9,7 @@
  * - What the router refuses and MQTT 3.1.1 has no word for is not dropped: the reader is set back to that frame and the connection
  *   reads nothing more until it is accepted (design.md section 2).
  */
+import type { Permissions } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Publisher } from '../../core/consumer.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
@@ -17,6 +18,7 @@ import { createRun, RUN_CAPACITY, type Run } from '../../core/run.ts'
 import type { PublisherHandle } from '../../core/tickets.ts'
 import type { ErrorCode } from '../../model/error.ts'
 import { MQTT_EXCHANGE, PropertiesTag, recordPrefix } from '../../model/message.ts'
+import { quoteName } from '../../model/names.ts'
 import { AckRing } from './ack-ring.ts'
 import { type ConnectPacket, checkResponseTopic, encode } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
@@ -116,6 +118,7 @@ export class Publishing implements Publisher {
     frames,
     output,
     received,
+    permissions,
     limits,
     memory,
     counters,
@@ -131,6 +134,7 @@ export class Publishing implements Publisher {
     output: Output
     /** Of its session. */
     received: ReceivedIds
+    permissions: Permissions
     limits: MqttLimits
     memory: MemoryBudget
     counters: MqttCounters
@@ -154,7 +158,7 @@ export class Publishing implements Publisher {
     this.#wantsReasonStrings = connect.wantsReasonStrings
     this.#maximumPacketSize = connect.maximumPacketSize
     const origin = { version: connect.version, clientId, user: connect.user ?? '' }
-    this.#memo = new TopicMemo({ router, origin, limits, memory })
+    this.#memo = new TopicMemo({ router, origin, permissions, limits, memory })
     this.#run = gathering.run
     this.#packetIds = gathering.packetIds
     this.#handle = router.register(this)
@@ -300,9 +304,10 @@ export class Publishing implements Publisher {
     const isDup = (first & PUBLISH_DUP) !== 0
     const isRetain = (first & PUBLISH_RETAIN) !== 0
     if (qos === 0 && isDup) throw malformed('a PUBLISH of QoS 0 with the DUP flag') // [MQTT-3.3.1-2]
-    if (topic.route.isReserved && (qos === 0 || !this.#isV5)) {
-      // Nothing but a PUBACK of 5.0 can say so: 3.1.1 [MQTT-3.3.5-2].
-      throw new ProtocolError(Reason.notAuthorized, 'a PUBLISH below $SYS/, where the gateway itself speaks')
+    if (topic.route.isForbidden && (qos === 0 || !this.#isV5)) {
+      // Nothing but a PUBACK or PUBREC of 5.0 can say so: 3.1.1 [MQTT-3.3.5-2]. Silence would leave the client to believe that its messages arrive.
+      this.#counters.refusePublishes('NOT_AUTHORIZED', 1)
+      throw new ProtocolError(Reason.notAuthorized, `a PUBLISH to ${quoteName(topic.topic)}, where this client may not`)
     }
     const run = this.#run
     run.bytes = this.#frames.bytes
@@ -420,7 +425,7 @@ export class Publishing implements Publisher {
   #refused(accepted: number): void {
     const run = this.#run
     const code = run.refusal ?? 'QUEUE_FULL'
-    this.#counters.refusedPublishes += run.count - accepted
+    this.#counters.refusePublishes(code, run.count - accepted)
     // Whoever sends one of them again sends a new message [MQTT-4.3.3-9].
     if (run.qos === 2) this.#free(accepted)
     if (this.#isV5) {

@@ -1,4 +1,5 @@
 import type { Authenticator, Identity } from '../../core/access.ts'
+import type { AccessRules } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Identities } from '../../core/identity.ts'
 import type { MemoryBudget } from '../../core/memory.ts'
@@ -9,9 +10,14 @@ import type { Streams } from '../../core/streams.ts'
 import type { Topology } from '../../core/topology.ts'
 import type { Logger } from '../../telemetry/log.ts'
 import type { AuthenticationMethods } from './authentication.ts'
-import type { Terms } from './connect.ts'
-import { type ClientLog, Connection, type ConnectionHost, type Socket, versionName } from './connection.ts'
-import type { ConnectPacket } from './control-packet.ts'
+import {
+  type Arrived,
+  type ClientLog,
+  Connection,
+  type ConnectionHost,
+  type Socket,
+  versionName,
+} from './connection.ts'
 import { MqttCounters } from './counters.ts'
 import type { IncompleteBytes } from './frame.ts'
 import {
@@ -75,6 +81,7 @@ export class MqttServer {
   readonly counters = new MqttCounters()
 
   readonly #host: ConnectionHost
+  readonly #rules: AccessRules
   readonly #wheel: TimerWheel
   readonly #connections = new Set<Connection>()
   readonly #clients = new Map<string, Connection>()
@@ -97,6 +104,7 @@ export class MqttServer {
     clock,
     identities,
     authenticator,
+    rules,
     authenticationMethods = new Map(),
   }: {
     router: Router
@@ -111,10 +119,12 @@ export class MqttServer {
     clock: Clock
     identities: Identities
     authenticator: Authenticator
+    rules: AccessRules
     /** Of enhanced authentication. */
     authenticationMethods?: AuthenticationMethods
   }) {
     this.#wheel = new TimerWheel(clock)
+    this.#rules = rules
     const incomplete: IncompleteBytes = {
       used: 0,
       limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
@@ -136,7 +146,7 @@ export class MqttServer {
         identities,
         clientLog,
       },
-      { keptSessions, wheel: this.#wheel, clock },
+      { rules, keptSessions, wheel: this.#wheel, clock },
     )
     this.#host = {
       router,
@@ -152,7 +162,7 @@ export class MqttServer {
       gathering: createGathering(),
       incomplete,
       turns: new ReadingTurns(),
-      enter: (connect, terms, connection) => this.#enter(connect, terms, connection),
+      enter: (client, connection) => this.#enter(client, connection),
       leave: (session, connection, isWillDue) => this.#leave(session, connection, isWillDue),
       closed: connection => this.#closed(connection),
       retrySoon: connection => this.#retrySoon(connection),
@@ -166,6 +176,8 @@ export class MqttServer {
   /** The users have changed: every client is looked at again, and those that are nobody any more (null) are disconnected. */
   review(review: (identity: Identity) => Identity | null): void {
     for (const connection of this.#connections) connection.review(review)
+    // They may be in other groups.
+    if (!this.#rules.isEmpty) void this.rulesChanged()
   }
 
   /** Sessions of clients that are connected, and of those that may come back. */
@@ -204,6 +216,15 @@ export class MqttServer {
   session(clientId: string): SessionInfo | undefined {
     const session = this.#sessions.find(clientId)
     return session === undefined ? undefined : this.#describe(session)
+  }
+
+  /**
+   * The rules have changed: what clients publish is judged anew at once, and subscriptions that are not allowed any more end in the turns that follow. Resolves
+   * with how many did.
+   */
+  rulesChanged(): Promise<number> {
+    this.#host.router.forgetRoutes()
+    return this.#sessions.enforceRules()
   }
 
   /** Ends a session and drops what waits for it, disconnecting its client if that is connected. Resolves when the disk knows; to false: there is none. */
@@ -303,8 +324,14 @@ export class MqttServer {
     this.#wheel.stop()
   }
 
-  #enter(connect: ConnectPacket, { clientId, sessionExpiryMs: expiryMs }: Terms, connection: Connection): Opened {
-    const { isClean, user } = connect
+  #enter({ connect, terms, identity }: Arrived, connection: Connection): Opened {
+    const { isClean } = connect
+    const { clientId, sessionExpiryMs: expiryMs } = terms
+    const permissions = this.#rules.for(identity, clientId)
+    const will = willOf(connect, clientId)
+    if (will !== null && !permissions.mayPublish(will.message.key)) {
+      throw new ProtocolError(Reason.notAuthorized, 'this client may not publish where its will is to go')
+    }
     const existing = this.#clients.get(clientId)
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
@@ -313,7 +340,7 @@ export class MqttServer {
     existing?.takenOver()
     this.#clients.set(clientId, connection)
     this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)
-    return this.#sessions.open(clientId, { isClean, user, expiryMs, will: willOf(connect, clientId) })
+    return this.#sessions.open(clientId, { isClean, identity, permissions, expiryMs, will })
   }
 
   #leave(session: Session, connection: Connection, isWillDue: boolean): void {

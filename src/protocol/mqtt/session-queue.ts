@@ -1,5 +1,6 @@
+import type { Permissions } from '../../core/acl.ts'
 import type { Queue } from '../../core/queue.ts'
-import { recordClientId } from '../../model/message.ts'
+import { recordClientId, recordTopic } from '../../model/message.ts'
 import type { Deliveries, Source } from './deliveries.ts'
 import { PUBLISH_DUP } from './publish-frame.ts'
 import { NO_IDENTIFIERS, type SubscriptionIdentifiers } from './subscription-identifiers.ts'
@@ -12,6 +13,9 @@ export class SessionQueue implements Source {
   readonly #deliveries: Deliveries
   readonly #identifiers: SubscriptionIdentifiers
   readonly #number: number
+  /** Messages before this position may have come by a subscription that is gone. */
+  #judgedEnd = 0
+  #permissions: Permissions | null = null
 
   constructor({
     queue,
@@ -49,6 +53,11 @@ export class SessionQueue implements Source {
       this.#queue.settle(position) // [MQTT-3.8.3-3]
       return
     }
+    if (position < this.#judgedEnd && this.#permissions?.maySubscribe(recordTopic(bytes, at)) === false) {
+      this.#deliveries.forgo(this.#number, position)
+      this.#queue.reject(position, 'not_authorized')
+      return
+    }
     const qos = deliveredQos(bytes, at, note)
     const flags = retainFlag(bytes, at, note) | (attempts > 0 && qos > 0 ? PUBLISH_DUP : 0) // [MQTT-3.3.1-1], [MQTT-3.3.1-2]
     const identifiers = isShared(note) ? NO_IDENTIFIERS : this.#identifiers.ofRecord(bytes, at)
@@ -64,6 +73,12 @@ export class SessionQueue implements Source {
   /** A refusal is an acknowledgement too: the message is not sent again [MQTT-4.4.0-2]. */
   answered(position: number): void {
     this.#queue.settle(position)
+  }
+
+  /** What waits now goes to the client only if it may subscribe to its topic when its turn comes. */
+  judge(permissions: Permissions): void {
+    this.#permissions = permissions
+    this.#judgedEnd = this.#queue.end
   }
 
   /** There is a connection. */

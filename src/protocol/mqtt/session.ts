@@ -8,6 +8,7 @@
  *
  * Its bindings stay while it is away, so no route changes with a connection that comes or goes: QoS 0 is dropped and counted, the queue fills.
  */
+import type { Permissions } from '../../core/acl.ts'
 import type { Binding, Destination } from '../../core/binding.ts'
 import type { LiveReceiver } from '../../core/consumer.ts'
 import type { Identities } from '../../core/identity.ts'
@@ -79,10 +80,13 @@ export interface SessionIdentity {
   readonly clientId: string
   readonly expiryMs: number
   readonly kept: KeptSession | null
+  readonly permissions: Permissions
 }
 
 export class Session implements Destination, LiveReceiver, SharedMember, PacketIdOwner {
   readonly clientId: string
+  /** Of the client that is connected, or was last. */
+  permissions: Permissions
   /** Takes QoS 0; null: that goes through its queue. */
   readonly live: LiveReceiver | null
   /** How long it outlives each of its connections, milliseconds; 0: it ends with it. DISCONNECT may change it. */
@@ -119,15 +123,44 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   #feed: RetainedFeed | null = null
   #sentLive = 0
 
-  constructor({ clientId, expiryMs, kept }: SessionIdentity, host: SessionHost) {
+  constructor({ clientId, expiryMs, kept, permissions }: SessionIdentity, host: SessionHost) {
     this.clientId = clientId
     this.#identifiers = new SubscriptionIdentifiers(clientId)
     this.expiryMs = expiryMs
     this.kept = kept
+    this.permissions = permissions
     this.live = kept !== null && host.limits.sessionQueueQos0 ? null : this
     this.#host = host
     this.#keptIds = kept?.keepIds(this) ?? null
     this.receivedIds = new ReceivedIds(host.router, this.#keptIds)
+  }
+
+  // ---- permissions
+
+  /**
+   * Ends the subscriptions that its client may not have (any more), and keeps from it what they have brought. Returns their filters. The client of one that is
+   * connected is not told: nothing in the protocol says it without ending the connection, which it still may have.
+   */
+  revoke(): readonly string[] {
+    const revoked: string[] = []
+    for (const filter of this.#subscriptions.keys()) {
+      const wanted = readFilter(filter, Number.POSITIVE_INFINITY)
+      if (wanted.kind !== 'refused' && !this.#isPermitted(filter, wanted)) revoked.push(filter)
+    }
+    for (const filter of revoked) this.unsubscribe(filter)
+    this.#source?.judge(this.permissions)
+    return revoked
+  }
+
+  #isPermitted(filter: string, wanted: Wanted): boolean {
+    switch (wanted.kind) {
+      case 'topics':
+        return this.permissions.maySubscribe(filter)
+      case 'share':
+        return this.permissions.maySubscribe(wanted.filter)
+      default:
+        return this.permissions.mayConsume(wanted.name)
+    }
   }
 
   // ---- connections
@@ -265,6 +298,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     const { filter } = request
     const wanted = readFilter(filter, topicLevels)
     if (wanted.kind === 'refused') return wanted
+    if (!this.#isPermitted(filter, wanted))
+      return refusal(Reason.notAuthorized, 'this client may not subscribe to that')
     if (!this.#subscriptions.has(filter) && this.#subscriptions.size >= subscriptionsPerSession) {
       return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
     }

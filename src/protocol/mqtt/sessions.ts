@@ -4,6 +4,9 @@
  * A session that ends with its connection is in here while that lasts, and costs nothing more. One that outlives it stays until its expiry
  * interval has passed since the end of its last connection [MQTT-3.1.2-23], a clean start [MQTT-3.1.2-4], or a connection that does not keep it.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Identity } from '../../core/access.ts'
+import type { AccessRules, Permissions } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { KeptSession, KeptSessions, RestoredSession, Will } from '../../core/sessions.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
@@ -23,7 +26,8 @@ export interface Opened {
 /** A client that connects, and what it has agreed on. */
 interface Arrival {
   readonly isClean: boolean
-  readonly user: string | null
+  readonly identity: Identity
+  readonly permissions: Permissions
   readonly expiryMs: number
   readonly will: Will | null
 }
@@ -68,8 +72,12 @@ class Absence implements Timed {
   }
 }
 
+/** Subscriptions looked at in one turn of the event loop when rules have changed: a millisecond or so. */
+const TURN_SUBSCRIPTIONS = 256
+
 export class Sessions {
   readonly #host: SessionHost
+  readonly #rules: AccessRules
   readonly #keptSessions: KeptSessions
   readonly #wheel: TimerWheel
   readonly #clock: Clock
@@ -80,9 +88,15 @@ export class Sessions {
 
   constructor(
     host: SessionHost,
-    { keptSessions, wheel, clock }: { keptSessions: KeptSessions; wheel: TimerWheel; clock: Clock },
+    {
+      rules,
+      keptSessions,
+      wheel,
+      clock,
+    }: { rules: AccessRules; keptSessions: KeptSessions; wheel: TimerWheel; clock: Clock },
   ) {
     this.#host = host
+    this.#rules = rules
     this.#keptSessions = keptSessions
     this.#wheel = wheel
     this.#clock = clock
@@ -130,10 +144,12 @@ export class Sessions {
   /** Sessions of before this start, all of them away. */
   restore(restored: readonly RestoredSession[]): void {
     for (const { session: kept, will, subscriptions, packetIds } of restored) {
-      const { clientId, expiryMs } = kept
-      const session = new Session({ clientId, expiryMs, kept }, this.#host)
+      const { clientId, expiryMs, identity } = kept
+      const permissions = this.#rules.for(identity, clientId)
+      const session = new Session({ clientId, expiryMs, kept, permissions }, this.#host)
       session.will = will
       session.restore(subscriptions, packetIds)
+      this.#enforce(session)
       this.#add(session)
       this.#stayAway(session, kept)
     }
@@ -143,7 +159,7 @@ export class Sessions {
    * The session of a client that connects, by its identifier [MQTT-3.1.3-2], [MQTT-3.1.4-4]: the one that is there [MQTT-3.1.2-5], or a new one [MQTT-3.1.2-6]. It is
    * nobody else's at this moment, and stays while it is attached [MQTT-4.1.0-1].
    */
-  open(clientId: string, { isClean, ...terms }: Arrival): Opened {
+  open(clientId: string, { isClean, permissions, ...terms }: Arrival): Opened {
     const { expiryMs, will } = terms
     const known = this.#sessions.get(clientId)
     let kept: Promise<void> | null = null
@@ -153,19 +169,54 @@ export class Sessions {
       const isOver = known.kept !== null && known.kept.awayMs >= known.expiryMs
       if (!isClean && !isOver) {
         known.expiryMs = expiryMs
+        // It may be somebody else, and rules may be other ones than at the last start.
+        known.permissions = permissions
+        this.#enforce(known)
         known.will = will // that of an earlier connection is not published any more [MQTT-3.1.3-9]
         return { session: known, isPresent: true, kept: known.kept?.connected(terms) ?? null }
       }
       kept = this.#end(known) // [MQTT-3.1.2-4], [MQTT-4.1.0-2]
     }
     const session = new Session(
-      { clientId, expiryMs, kept: expiryMs > 0 ? this.#keptSessions.begin(clientId) : null },
+      { clientId, expiryMs, kept: expiryMs > 0 ? this.#keptSessions.begin(clientId) : null, permissions },
       this.#host,
     )
     session.will = will
     this.#add(session)
     if (session.kept !== null) kept = session.kept.connected(terms)
     return { session, isPresent: false, kept }
+  }
+
+  /**
+   * Rules have changed: ends the subscriptions that are not allowed any more, connected or away, some of them in each turn of the event loop. Resolves with how
+   * many it ended.
+   */
+  async enforceRules(): Promise<number> {
+    let revoked = 0
+    let looked = 0
+    for (const session of this.#sessions.values()) {
+      looked += session.subscriptionCount
+      revoked += this.#enforce(session)
+      if (looked < TURN_SUBSCRIPTIONS) continue
+      looked = 0
+      await nextTurn()
+    }
+    return revoked
+  }
+
+  /** Holds a session to the rules there are; returns how many subscriptions it lost. */
+  #enforce(session: Session): number {
+    if (this.#rules.isEmpty) return 0
+    const filters = session.revoke()
+    if (filters.length > 0) {
+      this.#host.counters.revokedSubscriptions += filters.length
+      this.#host.clientLog.write(
+        'warn',
+        { client: session.clientId, filters },
+        'subscriptions ended: auth.acl does not allow them',
+      )
+    }
+    return filters.length
   }
 
   #add(session: Session): void {
@@ -215,10 +266,17 @@ export class Sessions {
 
   /** Once [MQTT-3.1.2-10]. */
   #publishWill(session: Session): void {
-    const { clientId, will, kept } = session
+    const { clientId, will, kept, permissions } = session
     if (will === null) return
     session.will = null
     const { router, counters, clientLog } = this.#host
+    if (!permissions.mayPublish(will.message.key)) {
+      // It might when it connected.
+      counters.willsRefused++
+      clientLog.write('warn', { client: clientId, code: 'NOT_AUTHORIZED' }, 'a will could not be published')
+      kept?.endWill()
+      return
+    }
     // Settles within the router's own time and rejects only on a fault of the program, which is to end the process.
     void publishWill(router, will).then(refusal => {
       if (refusal === null) return

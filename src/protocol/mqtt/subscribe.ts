@@ -1,4 +1,6 @@
+import type { QoS } from '../../model/message.ts'
 import { type ConnectPacket, encode, readSubscribe, readUnsubscribe, type Version } from './control-packet.ts'
+import type { MqttCounters } from './counters.ts'
 import type { FrameReader } from './frame.ts'
 import { Reason } from './protocol-error.ts'
 import type { Session } from './session.ts'
@@ -11,7 +13,11 @@ const FAILURE = 0x80
  * [MQTT-3.8.4-6] in their order [MQTT-3.9.3-1]: the QoS granted or why it failed [MQTT-3.8.4-7], [MQTT-3.9.3-2]. In 5.0 a reason string says why the first refused one
  * was refused, if the client wants it and can take it [MQTT-3.1.2-29], [MQTT-3.9.2-1].
  */
-export function subscribe(session: Session, frame: FrameReader, connect: ConnectPacket): Buffer {
+export function subscribe(
+  session: Session,
+  frame: FrameReader,
+  { connect, counters }: { connect: ConnectPacket; counters: MqttCounters },
+): Buffer {
   const { version, wantsReasonStrings, maximumPacketSize } = connect
   const { packetId, requests } = readSubscribe(frame.bytes, frame.body, frame.end, version)
   const granted: number[] = []
@@ -21,7 +27,8 @@ export function subscribe(session: Session, frame: FrameReader, connect: Connect
     if (typeof answer === 'number') {
       granted.push(answer)
     } else {
-      granted.push(version < 5 ? FAILURE : answer.reason)
+      counters.refuseSubscription(answer.reason)
+      granted.push(refusedCode(version, answer.reason, request.qos))
       why ??= answer.text
     }
   }
@@ -30,6 +37,12 @@ export function subscribe(session: Session, frame: FrameReader, connect: Connect
     if (packet.length <= maximumPacketSize) return packet
   }
   return encode({ cmd: 'suback', messageId: packetId, granted }, version)
+}
+
+/** 3.1 has no code for a refusal: a SUBSCRIBE that is not authorized is answered as if it were, and brings nothing (3.1 section 3.8). */
+function refusedCode(version: Version, reason: Reason, asked: QoS): number {
+  if (version === 5) return reason
+  return version === 3 && reason === Reason.notAuthorized ? asked : FAILURE
 }
 
 /**

@@ -280,7 +280,7 @@ describe('QoS 2 that is refused', () => {
         publish311('small', '2', QOS2_DUP, '00 02'),
       )
       .hears(pubrec('00 01'))
-    await eventually(() => broker.server.counters.refusedPublishes > 0)
+    await eventually(() => broker.server.counters.refusedPublishes.size > 0)
     await queue.purge()
     await client.hears(pubrec('00 02'), pubrec('00 02'))
     expect(queue.ledger.accepted).toBe(2)

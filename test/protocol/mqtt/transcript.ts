@@ -1,5 +1,6 @@
 import { test } from 'vitest'
 import type { Authenticator } from '../../../src/core/access.ts'
+import type { AccessRules } from '../../../src/core/acl.ts'
 import type { RetainedLimits } from '../../../src/core/retained.ts'
 import type { AuthenticationMethods } from '../../../src/protocol/mqtt/authentication.ts'
 import type { MqttLimits } from '../../../src/protocol/mqtt/limits.ts'
@@ -17,6 +18,7 @@ export interface Staging {
   readonly memoryBytes?: number
   readonly retained?: RetainedLimits
   readonly authenticator?: Authenticator
+  readonly rules?: AccessRules
   readonly authenticationMethods?: AuthenticationMethods
 }
 

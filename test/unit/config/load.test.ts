@@ -329,6 +329,54 @@ describe('errors say where, what, and what is accepted', () => {
   })
 })
 
+describe('auth.acl', () => {
+  test('rules keep their order, and what a rule does not say is empty', async () => {
+    const { auth, effective } = await accept(
+      'auth:\n  acl:\n    - { user: "*", deny_subscribe: ["private/#"] }\n    - { group: ops, publish: ["of/%c/%u/#"], consume: [jobs] }\n',
+    )
+    const silent = { publish: [], denyPublish: [], subscribe: [], denySubscribe: [], consume: [] }
+    expect(auth.acl).toEqual([
+      { ...silent, user: '*', group: null, denySubscribe: ['private/#'] },
+      { ...silent, user: null, group: 'ops', publish: ['of/%c/%u/#'], consume: ['jobs'] },
+    ])
+    expect(effective.auth).toMatchObject({
+      acl: [
+        { user: '*', group: null, publish: [], deny_subscribe: ['private/#'] },
+        { user: null, group: 'ops', publish: ['of/%c/%u/#'] },
+      ],
+    })
+    expect((await accept('auth: { acl: [] }')).auth.acl).toEqual([])
+  })
+
+  test.each([
+    ['[{ publish: [a] }]', '1:15 auth.acl.0: a rule is for a user (* is everybody) or for a group'],
+    ['[{ user: a, group: b, publish: [a] }]', '1:15 auth.acl.0: a rule is for a user'],
+    ['[{ user: a }]', '1:15 auth.acl.0: the rule says nothing; give publish'],
+    ['[{ user: a, pulbish: [a] }]', '1:26 auth.acl.0.pulbish: unknown key "pulbish" (did you mean "publish"?)'],
+    ['[{ user: a, publish: ["a/#/b"] }]', '1:36 auth.acl.0.publish.0: "a/#/b" is not a valid topic filter'],
+    ['[{ user: a, publish: ["a+%c"] }]', '1:36 auth.acl.0.publish.0: "a+%c" is not a valid topic filter: + must fill'],
+    [
+      '[{ user: a, subscribe: ["$queue/jobs"] }]',
+      '1:38 auth.acl.0.subscribe.0: "$queue/jobs" is not a valid topic filter',
+    ],
+    ['[{ user: a, publish: a }]', '1:35 auth.acl.0.publish: a string is not accepted here; accepted is a list'],
+    ['[a]', '1:15 auth.acl.0: a string is not accepted here; accepted is a section of keys'],
+    ['{ user: a }', '1:14 auth.acl: a section is not accepted here; accepted is a list of up to 1000'],
+  ])('%s is refused', async (acl, expected) => {
+    const { config, problems } = await read(`auth: { acl: ${acl} }`)
+    expect(config).toBeNull()
+    expect(problems.join('\n')).toContain(expected)
+  })
+
+  test('comes from the file alone', async () => {
+    const { problems } = await read('', { env: { SLUICE_AUTH__ACL: 'x' }, set: ['auth.acl.0.user=a'] })
+    expect(problems).toEqual([
+      'SLUICE_AUTH__ACL auth.acl: this is a list of sections; only the file can set it',
+      '--set auth.acl.0.user auth.acl.0.user: this is a list of sections; only the file can set it',
+    ])
+  })
+})
+
 describe('overrides', () => {
   test('the environment overrides the file, --set overrides the environment', async () => {
     const yaml = 'http: { port: 1 }\nlimits: { clients: 1 }\n'

@@ -15,7 +15,10 @@ const ANYBODY: Subject = { user: null, clientId: 'dev-1', groups: [] }
 
 /** What a subject may do by these rules. */
 function permissions(rules: readonly Partial<AccessRule>[], subject: Partial<Subject> = {}): Permissions {
-  return new AccessRules(rules.map(rule => ({ ...RULE, ...rule }))).for({ ...ANYBODY, ...subject })
+  return new AccessRules(rules.map(rule => ({ ...RULE, ...rule }))).for(
+    { ...ANYBODY, ...subject },
+    subject.clientId ?? ANYBODY.clientId,
+  )
 }
 
 describe('access rules', () => {
@@ -90,7 +93,7 @@ describe('access rules', () => {
     expect([may.mayConsume('inbox.dev-1'), may.mayConsume('inbox.dev-2')]).toEqual([true, false])
   })
 
-  it.each(['+', '#', 'a/b', 'a+', 'a/', ''])('with %%c allow nothing to a client that calls itself %j', clientId => {
+  it.each(['+', '#', 'a/b', 'a+', 'a/'])('with %%c allow nothing to a client that calls itself %j', clientId => {
     const may = permissions([{ publish: ['%c/#', 'plain'], subscribe: ['%c/#', 'x/%c'], consume: ['%c'] }], {
       clientId,
     })
@@ -101,7 +104,12 @@ describe('access rules', () => {
     expect(may.mayConsume(clientId)).toBe(false)
   })
 
-  it.each([null, '', '+', 'a/b'])('with %%u allow nothing to a user %j', user => {
+  it.each([null, ''])('with %%u mean nothing by that for a client without a user: %j', user => {
+    const may = permissions([{ publish: ['%u/#', 'x/%u', 'plain'], denyPublish: ['%u'] }], { user })
+    expect(['/x', 'x/', 'plain'].filter(topic => may.mayPublish(topic))).toEqual(['plain'])
+  })
+
+  it.each(['+', 'a/b'])('with %%u allow nothing to a user %j', user => {
     const may = permissions([{ publish: ['%u/#', 'plain'] }, { publish: ['further'] }], { user })
     expect(['a/b', '/x', 'plain', 'further'].filter(topic => may.mayPublish(topic))).toEqual(['further'])
   })
@@ -127,7 +135,7 @@ describe('access rules', () => {
 
   it('that change are asked anew by whoever holds permissions', () => {
     const rules = new AccessRules([{ ...RULE, publish: ['a'] }])
-    const may = rules.for(ANYBODY)
+    const may = rules.for(ANYBODY, ANYBODY.clientId)
     expect([may.mayPublish('a'), may.mayPublish('b')]).toEqual([true, false])
     const { version } = rules
     rules.replace([{ ...RULE, publish: ['b'] }])
@@ -135,6 +143,13 @@ describe('access rules', () => {
     expect(rules.version).toBeGreaterThan(version)
     rules.replace([])
     expect([may.mayPublish('a'), may.mayPublish('b')]).toEqual([true, true])
+  })
+
+  it('look at the groups a client is in now', () => {
+    const may = permissions([{ user: null, group: 'ops', publish: ['a'] }], { user: 'ann' })
+    expect(may.mayPublish('a')).toBe(false)
+    may.become({ user: 'ann', groups: ['ops'] })
+    expect(may.mayPublish('a')).toBe(true)
   })
 
   it('never refuse a topic that a subscription they allow selects', () => {

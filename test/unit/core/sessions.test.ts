@@ -7,7 +7,7 @@ import { tempDir } from '../../support/temp-dir.ts'
 import { CoreUnderTest } from '../../support/with-core.ts'
 
 const MINUTE_MS = 60_000
-const ANONYMOUS = { user: null, expiryMs: MINUTE_MS, will: null }
+const ANONYMOUS = { identity: { user: null, groups: [] }, expiryMs: MINUTE_MS, will: null }
 
 const key = (kind: string, ...rest: Buffer[]): Buffer =>
   Buffer.concat([Buffer.from([StatePrefix.session]), Buffer.from(kind), ...rest])
@@ -50,7 +50,7 @@ describe('sessions on disk', () => {
     const core = await CoreUnderTest.open(directory.path)
     for (const clientId of clientIds) {
       const session = core.keptSessions.begin(clientId)
-      await session.connected({ user: `user of ${clientId}`, expiryMs: MINUTE_MS, will })
+      await session.connected({ identity: { user: `user of ${clientId}`, groups: ['ops'] }, expiryMs: MINUTE_MS, will })
       for (const subscription of subscriptions) await session.subscribed(subscription)
       await session.subscribed({ ...subscriptions[0], filter: 'gone' } as KeptSubscription)
       await session.unsubscribed('gone')
@@ -60,7 +60,8 @@ describe('sessions on disk', () => {
     const restored = await again.keptSessions.restore()
     expect(restored.map(({ session }) => session.clientId).toSorted()).toEqual(clientIds.toSorted())
     for (const { session, ...rest } of restored) {
-      expect(session).toMatchObject({ user: `user of ${session.clientId}`, expiryMs: MINUTE_MS, queue: null })
+      const identity = { user: `user of ${session.clientId}`, groups: ['ops'] }
+      expect(session).toMatchObject({ identity, expiryMs: MINUTE_MS, queue: null })
       expect(rest).toMatchObject({ will, subscriptions })
       expect(rest.subscriptions).toHaveLength(subscriptions.length)
     }
