@@ -85,7 +85,13 @@ static int is_watched_path(int directory_fd, const char *path, char absolute[PAT
   return strncmp(absolute, root, root_length) == 0 && (absolute[root_length] == 0 || absolute[root_length] == '/');
 }
 
-/* With the lock held. A journal with a hole would prove nothing: the process ends. */
+/* A journal with a hole would prove nothing: the process ends. */
+static void give_up(const char *why) {
+  dprintf(2, "lossy-disk: %s\n", why);
+  abort();
+}
+
+/* With the lock held. */
 static void note(struct entry entry, const char *path, const void *data) {
   const char *file = getenv("LOSSY_DISK_JOURNAL");
   if (file == NULL) return;
@@ -96,11 +102,7 @@ static void note(struct entry entry, const char *path, const void *data) {
     { &entry, sizeof entry }, { (void *)path, entry.path_bytes }, { (void *)data, entry.data_bytes }
   };
   ssize_t bytes = (ssize_t)(sizeof entry + entry.path_bytes + entry.data_bytes);
-  if (syscall(SYS_writev, journal, parts, 3) != bytes) {
-    static const char complaint[] = "lossy-disk: the journal can't be written\n";
-    syscall(SYS_write, 2, complaint, sizeof complaint - 1);
-    abort();
-  }
+  if (syscall(SYS_writev, journal, parts, 3) != bytes) give_up("the journal can't be written");
   entries++;
 }
 
@@ -117,6 +119,7 @@ static int open_watched(int directory_fd, const char *path, int flags, mode_t mo
   int fd = (int)syscall(SYS_openat, directory_fd, path, flags, mode);
   int error = errno;
   if (fd >= 0 && fd < MAX_FDS) {
+    if (watched_fds[fd]) give_up("a file was closed in a way not seen here");
     watched_fds[fd] = 1;
     int emptied = existed && (flags & O_TRUNC) != 0 && (flags & O_ACCMODE) != O_RDONLY;
     struct entry entry = { .kind = OPEN, .fd = fd, .number = existed ? (emptied ? 2 : 0) : 1 };
@@ -170,16 +173,20 @@ FILE *fopen64(const char *path, const char *how) {
   return fd < 0 ? NULL : fdopen(fd, how);
 }
 
+/* Before it is closed: afterwards the number may be another file's. */
+static void forget(int fd) {
+  if (is_watched_fd(fd)) watched_fds[fd] = 0;
+}
+
 int close(int fd) {
   REAL(close);
-  if (is_watched_fd(fd)) watched_fds[fd] = 0;
+  forget(fd);
   return real(fd);
 }
 
 int fclose(FILE *stream) {
   REAL(fclose);
-  int fd = fileno(stream);
-  if (is_watched_fd(fd)) watched_fds[fd] = 0;
+  forget(fileno(stream));
   return real(stream);
 }
 
@@ -190,10 +197,8 @@ static ssize_t write_watched(int fd, const void *bytes, size_t count, off_t at) 
   ssize_t written = at < 0 ? syscall(SYS_write, fd, bytes, count) : syscall(SYS_pwrite64, fd, bytes, count, at);
   int error = errno;
   if (written > 0) {
-    off_t end = at < 0 ? lseek(fd, 0, SEEK_CUR) : at + written;
-    /* No file: the one that was open was closed in a way not seen here, and its number given to a pipe or socket. */
-    if (end < 0) watched_fds[fd] = 0;
-    else note((struct entry){ .kind = WRITE, .fd = fd, .number = (uint64_t)(end - written), .data_bytes = (uint32_t)written }, "", bytes);
+    if (at < 0) at = lseek(fd, 0, SEEK_CUR) - written;
+    note((struct entry){ .kind = WRITE, .fd = fd, .number = (uint64_t)at, .data_bytes = (uint32_t)written }, "", bytes);
   }
   pthread_mutex_unlock(&lock);
   errno = error;
@@ -266,6 +271,8 @@ long syscall(long number, ...) {
   long a = va_arg(rest, long), b = va_arg(rest, long), c = va_arg(rest, long);
   long d = va_arg(rest, long), e = va_arg(rest, long), f = va_arg(rest, long);
   va_end(rest);
+  /* libuv closes in this way: for glibc's close a thread may be cancelled. */
+  if (number == SYS_close) forget((int)a);
   if (number == SYS_copy_file_range && is_watched_fd((int)c)) {
     errno = ENOSYS;
     return -1;
