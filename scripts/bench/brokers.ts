@@ -21,6 +21,8 @@ export type BrokerName = 'mosquitto' | 'aedes' | 'sluice'
 export interface RunningBroker {
   readonly pid: number
   readonly port: number
+  /** NaN unless TLS was asked for. */
+  readonly tlsPort: number
   /** Messages in the outboxes of its routes, by the broker's own word; null for brokers that have none. */
   outboxDepth(): Promise<number | null>
   /** SIGTERM, and its end. */
@@ -32,6 +34,8 @@ export interface BrokerOptions {
   readonly directory: string
   /** Sluice gets a route for each of these filters, towards an upstream that refuses connections. */
   readonly routes: readonly string[]
+  /** It listens with TLS too. */
+  readonly isEncrypted: boolean
   /** Sluice gets a durable queue QUEUE for this filter; null: none. */
   readonly queueFilter: string | null
   /** What starts Sluice: the sources' start script or an executable. */
@@ -65,21 +69,26 @@ export async function startBroker(name: BrokerName, options: BrokerOptions): Pro
   return startSluice(options)
 }
 
-async function startMosquittoPinned({ directory, limits }: BrokerOptions): Promise<RunningBroker> {
+async function startMosquittoPinned({ directory, limits, isEncrypted }: BrokerOptions): Promise<RunningBroker> {
   const config = ['persistence false', 'log_type error']
   if (limits === 'wide') config.push('max_inflight_messages 1000', 'max_queued_messages 0')
+  const tlsPort = isEncrypted ? await freePort() : Number.NaN
+  if (isEncrypted) {
+    const { cert, key } = await makeCertificate(directory)
+    config.push(`listener ${tlsPort} 127.0.0.1`, `certfile ${cert}`, `keyfile ${key}`)
+  }
   const peer = await startMosquitto({ directory, config: config.join('\n') })
   if (CORES !== null) {
     await run('/usr/bin/taskset', ['--all-tasks', '--cpu-list', '--pid', CORES.broker, String(peer.pid)])
   }
-  return { pid: peer.pid, port: peer.port, outboxDepth: async () => null, stop: () => peer.stop() }
+  return { pid: peer.pid, port: peer.port, tlsPort, outboxDepth: async () => null, stop: () => peer.stop() }
 }
 
 async function startAedes(): Promise<RunningBroker> {
   const port = await freePort()
   const script = join(import.meta.dirname, 'aedes-peer.ts')
   const child = await startProcess([process.execPath, script, '--port', String(port)], port)
-  return { ...child, port, outboxDepth: async () => null }
+  return { ...child, port, tlsPort: Number.NaN, outboxDepth: async () => null }
 }
 
 async function startSluice({
@@ -87,20 +96,31 @@ async function startSluice({
   routes,
   queueFilter,
   limits,
+  isEncrypted,
   sluice,
   environment,
 }: BrokerOptions): Promise<RunningBroker> {
   const [port, httpPort, deadPort] = [await freePort(), await freePort(), await freePort()]
   const file = join(directory, 'sluice.yaml')
+  await mkdir(directory, { recursive: true })
+  const tlsPort = isEncrypted ? await freePort() : Number.NaN
+  const tls: string[] = []
+  if (isEncrypted) {
+    const { cert, key } = await makeCertificate(directory)
+    tls.push(`  mqtts: { host: 127.0.0.1, port: ${tlsPort}, tls: { cert: ${cert}, key: ${key} } }`)
+  }
   const config = [
     `gateway: { id: bench }`,
     `data_dir: ${join(directory, 'data')}`,
-    `listeners: { mqtt: { host: 127.0.0.1, port: ${port} } }`,
+    'listeners:',
+    `  mqtt: { host: 127.0.0.1, port: ${port} }`,
+    ...tls,
     `http: { host: 127.0.0.1, port: ${httpPort} }`,
     'store: { disk: 1TiB }',
     'log: { level: error }',
     'limits:',
     '  clients: 10000',
+    '  tls_clients: 10000',
   ]
   if (limits === 'wide') {
     config.push(
@@ -124,18 +144,28 @@ async function startSluice({
       ),
     )
   }
-  await mkdir(directory, { recursive: true })
   await writeFile(file, `${config.join('\n')}\n`)
   const child = await startProcess([sluice, 'run', '--config', file], port, environment)
   return {
     ...child,
     port,
+    tlsPort,
     outboxDepth: async () => {
       const response = await fetch(`http://127.0.0.1:${httpPort}/api/v1/routes`)
       const found = routeList.parse(await response.json())
       return found.length === 0 ? null : found.reduce((depth, route) => depth + route.depth, 0)
     },
   }
+}
+
+/** A certificate of its own, as devices have to check it: of a key on the curve P-256. */
+async function makeCertificate(directory: string): Promise<{ cert: string; key: string }> {
+  const [cert, key] = [join(directory, 'cert.pem'), join(directory, 'key.pem')]
+  await run('openssl', [
+    ...['req', '-x509', '-subj', '/CN=bench', '-days', '30', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256'],
+    ...['-noenc', '-keyout', key, '-out', cert],
+  ])
+  return { cert, key }
 }
 
 async function startProcess(

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import { CONNACK, connectFrame, DISCONNECT_FRAME, FrameReader, type OnFrame, SUBACK, subscribeFrame } from './frames.ts'
 import type { QoS } from './scenarios.ts'
 
@@ -26,6 +27,7 @@ export const ignore = () => undefined
 
 export interface Hello {
   readonly port: number
+  readonly isEncrypted: boolean
   readonly clientId: string
   readonly clean: boolean
   /** Called on CONNACK: what follows it in the same read may be messages of a session that goes on. */
@@ -33,22 +35,24 @@ export interface Hello {
 }
 
 /** Connects and waits for CONNACK. Of a session that was to go on, the broker must know. */
-export async function open({ port, clientId, clean, receive = ignore }: Hello): Promise<Connection> {
+export async function open({ port, isEncrypted, clientId, clean, receive = ignore }: Hello): Promise<Connection> {
   return new Promise((resolve, reject) => {
     const reader = new FrameReader((firstByte, bytes, body, end) => connection.onFrame(firstByte, bytes, body, end))
-    const socket = connect({
+    const options = {
       port,
       host: '127.0.0.1',
       noDelay: true,
       onread: {
         buffer: readBuffer,
-        callback: length => {
+        callback: (length: number) => {
           reader.read(readBuffer, length)
           connection.afterRead()
           return true
         },
       },
-    })
+    }
+    // The certificate of a broker that is measured is its own.
+    const socket = isEncrypted ? connectTls({ ...options, rejectUnauthorized: false }) : connect(options)
     const timer = setTimeout(() => {
       socket.destroy(new Error(`no CONNACK within ${HANDSHAKE_DEADLINE_MS} ms`))
     }, HANDSHAKE_DEADLINE_MS)

@@ -16,7 +16,8 @@ export async function runIdle({ port, load, brokerPid }: LoadOrder): Promise<Loa
   let opened = 0
   const openOneByOne = async () => {
     while (opened < load.idle) {
-      connections.push(await open({ port, clientId: `bench-idle-${opened++}`, clean: true }))
+      const clientId = `bench-idle-${opened++}`
+      connections.push(await open({ port, isEncrypted: load.isEncrypted, clientId, clean: true }))
     }
   }
   try {

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { Answers, type Connection, ignore, leave, open, subscribe } from './clients.ts'
+import { Answers, type Connection, type Hello, ignore, leave, open, subscribe } from './clients.ts'
 import {
   numberAt,
   PUBACK,
@@ -104,6 +104,8 @@ type MeasuredPart = Usage & Pick<LoadResult, 'seconds' | 'ratePerS' | 'latencyMs
 class Generator {
   readonly #order: LoadOrder
   readonly #load: Load
+  /** Where it connects to, and how. */
+  readonly #place: Pick<Hello, 'port' | 'isEncrypted'>
   readonly #publishers: Publisher[] = []
   readonly #connections: Connection[] = []
   #sent = 0
@@ -127,6 +129,7 @@ class Generator {
   constructor(order: LoadOrder) {
     this.#order = order
     this.#load = order.load
+    this.#place = { port: order.port, isEncrypted: order.load.isEncrypted }
   }
 
   async run(): Promise<LoadResult> {
@@ -203,21 +206,20 @@ class Generator {
   // ---- connections
 
   async #connectAll(): Promise<void> {
-    const { port } = this.#order
     const { publishers, subscribers, reads, qos, payloadBytes, sink } = this.#load
     if (sink === 'offline-session' || sink === 'returning-session') {
-      const absent = await open({ port, clientId: ABSENT, clean: false })
+      const absent = await open({ ...this.#place, clientId: ABSENT, clean: false })
       await subscribe(absent, { filter: FILTER, qos: 1, receive: ignore })
       await leave(absent)
     }
     for (let i = 0; i < subscribers; i++) {
-      const connection = await open({ port, clientId: `bench-sub-${i}`, clean: true })
+      const connection = await open({ ...this.#place, clientId: `bench-sub-${i}`, clean: true })
       const filter = sink === 'queue' ? `$queue/${QUEUE}` : reads === 'own' ? topicOf(i) : FILTER
       await subscribe(connection, { filter, qos, receive: () => this.#receiveOn(connection) })
       this.#keep(connection)
     }
     for (let i = 0; i < publishers; i++) {
-      const connection = await open({ port, clientId: `bench-pub-${i}`, clean: true })
+      const connection = await open({ ...this.#place, clientId: `bench-pub-${i}`, clean: true })
       const one = publishFrames({ topic: topicOf(i), qos, payloadBytes, count: 1 })
       const count = qos === 0 ? Math.floor(CHUNK_BYTES / one.frameBytes) : PACKET_IDS
       const publisher: Publisher = {
@@ -237,7 +239,7 @@ class Generator {
 
   /** One more subscriber, which does not even take what the kernel has for it. */
   async #freeze(): Promise<void> {
-    const frozen = await open({ port: this.#order.port, clientId: 'bench-frozen', clean: true })
+    const frozen = await open({ ...this.#place, clientId: 'bench-frozen', clean: true })
     this.#connections.push(frozen)
     // The broker may close it.
     frozen.socket.on('error', ignore)
@@ -259,7 +261,7 @@ class Generator {
       }
     }
     this.#isReplaying = true
-    await open({ port: this.#order.port, clientId: ABSENT, clean: false, receive })
+    await open({ ...this.#place, clientId: ABSENT, clean: false, receive })
     await this.#drain()
     return (1000 * this.#received) / (lastMs - startMs)
   }

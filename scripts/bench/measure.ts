@@ -43,11 +43,12 @@ const run = promisify(execFile)
 /** The brokers of a scenario; the first is the one the others are compared with. */
 export function contendersOf({ load, isDurable }: Scenario): readonly Contender[] {
   if (!isDurable) {
-    return [
+    const contenders: Contender[] = [
       { label: 'mosquitto', broker: 'mosquitto', sink: load.sink },
       { label: 'aedes', broker: 'aedes', sink: load.sink },
       { label: 'Sluice', broker: 'sluice', sink: load.sink },
     ]
+    return contenders.filter(({ broker }) => broker !== 'aedes' || !load.isEncrypted)
   }
   const fanIn: Contender = { label: 'mosquitto, fan-in', broker: 'mosquitto', sink: 'subscribers' }
   if (load.sink === 'queue') return [fanIn, { label: 'Sluice, $queue', broker: 'sluice', sink: 'queue' }]
@@ -73,6 +74,7 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     const broker = await startBroker(contender.broker, {
       directory,
       routes: isDurable && load.sink !== 'queue' ? routesOf(queues, load) : [],
+      isEncrypted: load.isEncrypted,
       queueFilter: load.sink === 'queue' ? FILTER : null,
       limits,
       sluice,
@@ -81,7 +83,7 @@ export async function measure(options: MeasureOptions): Promise<Measurement> {
     let result: LoadResult
     try {
       const order: LoadOrder = {
-        port: broker.port,
+        port: load.isEncrypted ? broker.tlsPort : broker.port,
         load: loadOf(load, contender.sink),
         warmUpS,
         seconds,

@@ -24,6 +24,8 @@ export interface Load {
   /** Messages per second of all publishers together, once warmed up; 0: as many as the windows allow. */
   readonly ratePerS: number
   readonly sink: Sink
+  /** TLS, on every connection. */
+  readonly isEncrypted: boolean
   /** Connections that are opened first, many at once, and stay without a word. */
   readonly idle: number
   /** The measured part is repeated with one more subscriber, which reads nothing. */
@@ -67,6 +69,7 @@ const FAN_IN: Load = {
   window: 20,
   ratePerS: 0,
   sink: 'subscribers',
+  isEncrypted: false,
   idle: 0,
   freezes: false,
 }
@@ -156,6 +159,21 @@ export const SCENARIOS: readonly Scenario[] = [
     load: IDLE,
     shows: 'memory',
     bar: figure(12),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'tls-qos1-fan-in',
+    title: 'QoS 1 in memory over TLS 1.3, 256 B, 10 publishers with window 20 to 1 subscriber',
+    load: { ...FAN_IN, isEncrypted: true },
+    bar: times(1),
+  },
+  {
+    ...IN_MEMORY,
+    name: 'tls-idle-memory',
+    title: '1,000 connections over TLS 1.3 that say nothing: anonymous memory of the broker for each',
+    load: { ...IDLE, idle: 1000, isEncrypted: true },
+    shows: 'memory',
+    bar: figure(70),
   },
   {
     ...IN_MEMORY,

@@ -1,11 +1,22 @@
 /*
  * The MQTT client of `pub` and `sub`: one connection, no reconnect. Simple rather than fast; it talks to any broker.
  */
-import { connect as connectSocket, type Socket } from 'node:net'
+import { connect as connectSocket, isIP, type Socket } from 'node:net'
 import mqttPacket, { type IConnackPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import { Failure } from './failure.ts'
 
 export type MqttVersion = 3 | 4 | 5
+
+/** What a connection over TLS is judged by. */
+export interface TlsTrust {
+  /** Authorities in PEM; null: those that Node knows. */
+  readonly ca: Buffer | null
+  /** The client's own certificate and key in PEM; null: it shows none. */
+  readonly cert: Buffer | null
+  readonly key: Buffer | null
+  /** Whether the broker's certificate must be for its host. */
+  readonly checksHost: boolean
+}
 
 export interface MqttAddress {
   readonly host: string
@@ -15,6 +26,8 @@ export interface MqttAddress {
   readonly version: MqttVersion
   /** Empty: the broker chooses (MQTT 3.1 needs one). */
   readonly clientId: string
+  /** Without it: in the clear. */
+  readonly tls?: TlsTrust
   /** 5.0: unanswered messages the broker may send at once; without it as many as it likes. */
   readonly receiveMaximum?: number
 }
@@ -94,7 +107,8 @@ export class MqttClient {
   /** Resolves once the broker accepted the session; rejects with a Failure that names the address. */
   static async connect(address: MqttAddress, onMessage: (message: IncomingMessage) => Answer): Promise<MqttClient> {
     const { host, port, version, clientId, user, password } = address
-    const socket = connectSocket({ host, port, noDelay: true })
+    const socket =
+      address.tls === undefined ? connectSocket({ host, port, noDelay: true }) : await openTls(address, address.tls)
     const client = new MqttClient(socket, version, onMessage)
     const where = `${host}:${port}`
     return new Promise((resolve, reject) => {
@@ -107,7 +121,7 @@ export class MqttClient {
       socket.setTimeout(CONNECT_TIMEOUT_MS, () => refuse(`nothing came within ${CONNECT_TIMEOUT_MS / 1000} s`))
       socket.on('error', error => {
         client.#failure ??= new Failure(`The connection to ${where} broke: ${error.message}.`, { cause: error })
-        refuse('code' in error && error.code === 'ECONNREFUSED' ? 'connection refused' : error.message)
+        refuse(reasonOf(error))
       })
       socket.once('close', () => refuse('the broker closed the connection'))
       const parser = mqttPacket.parser({ protocolVersion: version })
@@ -289,6 +303,48 @@ export class MqttClient {
     this.#roomWaiters = []
     for (const resolve of waiters) resolve()
   }
+}
+
+/** The module is loaded here and only here: most connections are in the clear. */
+async function openTls({ host, port }: MqttAddress, { ca, cert, key, checksHost }: TlsTrust): Promise<Socket> {
+  const { connect } = await import('node:tls')
+  try {
+    return connect({
+      host,
+      port,
+      ALPNProtocols: ['mqtt'],
+      // An address is no name to ask for (RFC 6066 section 3).
+      ...(isIP(host) === 0 && { servername: host }),
+      ...(ca !== null && { ca }),
+      ...(cert !== null && { cert }),
+      ...(key !== null && { key }),
+      ...(!checksHost && { checkServerIdentity: () => undefined }),
+    }).setNoDelay()
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new Failure(`TLS can't use the files of --cafile, --cert, --key: ${reason}.`, { cause })
+  }
+}
+
+const UNKNOWN_AUTHORITY = new Set([
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+])
+
+/** Why a connection did not come about, in words that say what to do. */
+function reasonOf(error: Error): string {
+  const code = 'code' in error ? String(error.code) : ''
+  if (code === 'ECONNREFUSED') return 'connection refused'
+  if (UNKNOWN_AUTHORITY.has(code)) return 'nobody known has signed its certificate; --cafile names the authority'
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return 'its certificate is for other hosts; --insecure takes it all the same'
+  }
+  // `…:SSL routines:ssl3_read_bytes:tlsv13 alert certificate required:../deps/…`
+  const alert = /SSL routines:[^:]*:([^:]+)/.exec(error.message)
+  return alert?.[1] === undefined ? error.message : `TLS failed: ${alert[1]}`
 }
 
 function connackRefusal(

@@ -1,12 +1,18 @@
+import { readFileSync } from 'node:fs'
 import { type Command, InvalidArgumentError } from 'commander'
 import { Failure } from './failure.ts'
-import type { MqttAddress, MqttVersion } from './mqtt-client.ts'
+import type { MqttAddress, MqttVersion, TlsTrust } from './mqtt-client.ts'
 import { wholeNumber } from './options.ts'
 
 /** The options that `pub` and `sub` have in common, in the letters of mosquitto_pub and mosquitto_sub. */
 export interface MqttOptions {
   readonly host: string
-  readonly port: number
+  readonly port?: number
+  readonly tls?: true
+  readonly cafile?: string
+  readonly cert?: string
+  readonly key?: string
+  readonly insecure?: true
   readonly url?: string
   readonly user?: string
   readonly password?: string
@@ -14,6 +20,9 @@ export interface MqttOptions {
   readonly protocol: MqttVersion
   readonly qos: 0 | 1 | 2
 }
+
+const PORT = 1883
+const TLS_PORT = 8883
 
 const VERSIONS: ReadonlyMap<string, MqttVersion> = new Map([
   ...(['3.1', '31', 'mqttv31'] as const).map(name => [name, 3] as const),
@@ -25,8 +34,13 @@ const VERSIONS: ReadonlyMap<string, MqttVersion> = new Map([
 export function withMqtt(command: Command): Command {
   return command
     .option('-h, --host <host>', 'host of the broker', '127.0.0.1')
-    .option('-p, --port <port>', 'its port', wholeNumber({ min: 1, max: 65_535 }), 1883)
-    .option('--url <url>', 'instead of both: mqtt://user:password@host:port')
+    .option('-p, --port <port>', 'its port (default: 1883, with TLS 8883)', wholeNumber({ min: 1, max: 65_535 }))
+    .option('--url <url>', 'instead of both: mqtt://user:password@host:port; mqtts:// is with TLS')
+    .option('--tls', 'TLS, with the authorities Node knows')
+    .option('--cafile <file>', 'TLS, with these authorities (PEM)')
+    .option('--cert <file>', 'own certificate (PEM), with --key')
+    .option('--key <file>', 'its private key (PEM)')
+    .option('--insecure', 'with TLS: take a certificate for other hosts, too')
     .option('-u, --user <name>', 'user name')
     .option('-P, --password <password>', 'password')
     .option('-i, --id <client-id>', 'client id (default: one of its own)')
@@ -36,25 +50,55 @@ export function withMqtt(command: Command): Command {
 
 /** Where to connect, from --url or the single options. */
 export function readAddress(options: MqttOptions, role: 'pub' | 'sub'): MqttAddress {
+  const url = options.url === undefined ? null : readUrl(options.url)
+  const isTls =
+    url?.protocol === 'mqtts:' ||
+    [options.tls, options.cafile, options.cert, options.key].some(given => given !== undefined)
   const address = {
     host: options.host,
-    port: options.port,
+    port: options.port ?? (isTls ? TLS_PORT : PORT),
+    ...(isTls && { tls: readTrust(options) }),
     user: options.user ?? null,
     password: options.password ?? null,
     version: options.protocol,
     clientId: options.id ?? `sluice-${role}-${process.pid}`,
   }
-  if (options.url === undefined) return address
-  const url = URL.parse(options.url)
-  if (url?.protocol !== 'mqtt:' || url.hostname === '') {
-    throw new Failure(`"${options.url}" is no address of a broker; --url takes mqtt://user:password@host:port.`)
-  }
+  if (url === null) return address
   return {
     ...address,
     host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: url.port === '' ? 1883 : Number(url.port),
+    port: url.port === '' ? (isTls ? TLS_PORT : PORT) : Number(url.port),
     user: url.username === '' ? address.user : decodeURIComponent(url.username),
     password: url.password === '' ? address.password : decodeURIComponent(url.password),
+  }
+}
+
+function readUrl(text: string): URL {
+  const url = URL.parse(text)
+  if (url === null || !['mqtt:', 'mqtts:'].includes(url.protocol) || url.hostname === '') {
+    throw new Failure(
+      `"${text}" is no address of a broker; --url takes mqtt://user:password@host:port, or mqtts:// for TLS.`,
+    )
+  }
+  return url
+}
+
+function readTrust({ cafile, cert, key, insecure }: MqttOptions): TlsTrust {
+  if ((cert === undefined) !== (key === undefined)) throw new Failure('--cert and --key belong together; give both.')
+  const read = (option: string, file: string | undefined): Buffer | null => {
+    if (file === undefined) return null
+    try {
+      return readFileSync(file)
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new Failure(`The file of ${option} can't be read: ${reason}.`, { cause })
+    }
+  }
+  return {
+    ca: read('--cafile', cafile),
+    cert: read('--cert', cert),
+    key: read('--key', key),
+    checksHost: insecure === undefined,
   }
 }
 

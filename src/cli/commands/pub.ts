@@ -41,7 +41,11 @@ export function command(): Command {
     .option('--json', 'print what was done as JSON')
     .addHelpText(
       'after',
-      examples('sluice pub -t sensors/7/temperature -m 21.5 -q 1', 'seq 1000 | sluice pub -t test -l -q 1 --rate 100'),
+      examples(
+        'sluice pub -t sensors/7/temperature -m 21.5 -q 1',
+        'seq 1000 | sluice pub -t test -l -q 1 --rate 100',
+        'sluice pub -t test -m hello --cafile ca.pem -h gateway.example',
+      ),
     )
   return pub.action(async (options: PubOptions) => {
     const sources = [options.message, options.fromFile, options.lines, options.null].filter(

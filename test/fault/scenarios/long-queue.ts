@@ -33,6 +33,7 @@ const LOAD: Load = {
   window: 1,
   ratePerS: 500,
   sink: 'queue',
+  isEncrypted: false,
   idle: 0,
   freezes: false,
 }
