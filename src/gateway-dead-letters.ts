@@ -40,7 +40,7 @@ export function historyDocument(
   if (history === null) return { moved_at: null, history: [] }
   return {
     moved_at: new Date(identities.wallTimeOf(history.movedAt)).toISOString(),
-    history: history.entries.map(({ event, queue, exchange, key, count, at: first, originalExpirationMs }) => ({
+    history: history.entries.map(({ event, queue, exchange, key, count, at: first, originalExpirationMs, words }) => ({
       event,
       queue,
       exchange,
@@ -48,6 +48,7 @@ export function historyDocument(
       count,
       first_at: new Date(identities.wallTimeOf(first)).toISOString(),
       original_expiration_ms: originalExpirationMs,
+      words,
     })),
   }
 }

@@ -372,6 +372,8 @@ const historyEvent = z.object({
   count,
   first_at: time,
   original_expiration_ms: z.nullable(durationMs),
+  /** What the upstream said when it refused the message last. */
+  words: z.nullable(z.string()),
 })
 export type HistoryEvent = z.infer<typeof historyEvent>
 

@@ -174,17 +174,19 @@ export class AmqpLink {
   }
 
   /**
-   * A confirm channel for one route, its exchange declared or checked. Rejects with UPSTREAM_REFUSED and the upstream's words if it refuses
+   * A confirm channel for one route, its exchanges declared or checked. Rejects with UPSTREAM_REFUSED and the upstream's words if it refuses
    * that; if the link ends meanwhile (or the upstream doesn't answer within the handshake timeout, which ends it) with UPSTREAM_UNREACHABLE.
    */
-  async openChannel(exchange: ExchangeOptions, handlers: ChannelHandlers): Promise<AmqpChannel> {
+  async openChannel(exchanges: readonly ExchangeOptions[], handlers: ChannelHandlers): Promise<AmqpChannel> {
     const ms = this.#options.handshakeTimeoutMs
     const timer = setTimeout(() => this.cut(new Error(`${SILENCE.channel} within ${ms} ms`)), ms)
     try {
       const model = await this.#model.createConfirmChannel()
-      const channel = new AmqpChannel(this, model, exchange.name, handlers)
-      if (exchange.declare === 'passive') await model.checkExchange(exchange.name)
-      else if (exchange.declare) await model.assertExchange(exchange.name, exchange.type, { durable: true })
+      const channel = new AmqpChannel(this, model, handlers)
+      for (const { name, type, declare } of exchanges) {
+        if (declare === 'passive') await model.checkExchange(name)
+        else if (declare) await model.assertExchange(name, type, { durable: true })
+      }
       return channel
     } catch (error) {
       throw this.#isOpen
@@ -243,17 +245,15 @@ export class AmqpLink {
   }
 }
 
-/** A confirm channel that publishes to one exchange, always `mandatory`. */
+/** A confirm channel, of which every message is `mandatory`. */
 export class AmqpChannel {
   readonly #link: AmqpLink
   readonly #model: ConfirmChannel
-  readonly #exchange: string
   #isOpen = true
 
-  constructor(link: AmqpLink, model: ConfirmChannel, exchange: string, handlers: ChannelHandlers) {
+  constructor(link: AmqpLink, model: ConfirmChannel, handlers: ChannelHandlers) {
     this.#link = link
     this.#model = model
-    this.#exchange = exchange
     model.on('ack', ({ deliveryTag, multiple }) => handlers.acked(deliveryTag, multiple))
     model.on('nack', ({ deliveryTag, multiple }) => handlers.nacked(deliveryTag, multiple))
     model.on('return', message => handlers.returned(String(message.properties.messageId), wordsOfReturn(message)))
@@ -277,9 +277,9 @@ export class AmqpChannel {
     if (!this.#isOpen || !this.#link.isOpen) return 'closed'
     this.#link.cork()
     try {
-      const { routingKey, messageId, appId, timestamp, deliveryMode, headers } = publication
+      const { exchange, routingKey, messageId, appId, timestamp, deliveryMode, headers } = publication
       const { contentType, correlationId, expiration } = publication
-      const hasRoom = this.#model.publish(this.#exchange, routingKey, body, {
+      const hasRoom = this.#model.publish(exchange, routingKey, body, {
         mandatory: true,
         messageId,
         appId,

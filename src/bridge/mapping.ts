@@ -5,6 +5,7 @@
  * and kept, and the result object is used again for each message.
  */
 import { isUtf8 } from 'node:buffer'
+import type { RouteConfig } from '../config/schema.ts'
 import { NOTE_LIVE } from '../core/consumer.ts'
 import type { Identities } from '../core/identity.ts'
 import { historyOf, originalTopic } from '../model/death-history.ts'
@@ -25,15 +26,16 @@ import {
   recordUser,
 } from '../model/message.ts'
 import { readMqtt5Properties } from '../model/mqtt5-properties.ts'
-import { compileRoutingKey, type RoutingKeyOf, type TopicCodec } from './routing-key.ts'
+import { compileRoutingKey, type RoutingKeyOf } from './routing-key.ts'
 import { addHistory, type XDeath, xDeathBytes } from './x-death.ts'
 
 export type HeaderValue = string | number | boolean | Buffer | string[] | XDeath[]
 /** Always without a prototype: devices choose names. */
 export type Headers = Record<string, HeaderValue>
 
-/** The arguments of one basic.publish beside exchange and body. */
+/** The arguments of one basic.publish beside the body. */
 export interface Publication {
+  exchange: string
   routingKey: string
   messageId: string
   appId: string
@@ -64,6 +66,7 @@ const RESERVED_NAME = /^(?:x-(?:sluice-|death$|(?:first|last)-death-|mqtt-|corre
 
 interface Names {
   readonly routingKey: string
+  readonly lateKey: string
   /** Length of the three names, bytes. */
   readonly bytes: number
   /**
@@ -74,17 +77,32 @@ interface Names {
   readonly backlog: Headers
 }
 
+/** What a route says about where its messages go. */
+type MappedRoute = Pick<RouteConfig, 'routingKey' | 'codec' | 'late'> & {
+  readonly exchange: Pick<RouteConfig['exchange'], 'name'>
+}
+
 /** Maps the messages of one route. */
 export class Mapping {
   readonly #identities: Identities
   readonly #routingKeyOf: RoutingKeyOf
+  /** Of the backlog. */
+  readonly #lateKeyOf: RoutingKeyOf
+  readonly #exchange: string
+  readonly #lateExchange: string
   readonly #names = new Map<string, Names>()
   readonly #publication: Publication
 
-  constructor({ routingKey, codec, identities }: { routingKey: string; codec: TopicCodec; identities: Identities }) {
+  constructor({ route, identities }: { route: MappedRoute; identities: Identities }) {
+    const { routingKey, codec, exchange, late } = route
+    const { gateway } = identities
     this.#identities = identities
-    this.#routingKeyOf = compileRoutingKey({ template: routingKey, codec, gateway: identities.gateway })
+    this.#routingKeyOf = compileRoutingKey({ template: routingKey, codec, gateway })
+    this.#lateKeyOf = compileRoutingKey({ template: routingKey + late.keySuffix, codec, gateway })
+    this.#exchange = exchange.name
+    this.#lateExchange = late.exchange ?? exchange.name
     this.#publication = {
+      exchange: '',
       routingKey: '',
       messageId: '',
       appId: identities.gateway,
@@ -97,8 +115,8 @@ export class Mapping {
     }
   }
 
-  /** The publication of the record at `at`; the object is valid until the next call. `headersBytes`: what the link can carry, if less than HEADERS_BYTES. */
-  publicationOf(bytes: Buffer, at: number, note: number, headersBytes = HEADERS_BYTES): Publication {
+  /** The publication of the record at `at`; the object is valid until the next call. `failures`: how often it was refused upstream before. `headersBytes`: what the link can carry, if less than HEADERS_BYTES. */
+  publicationOf(bytes: Buffer, at: number, note: number, failures: number, headersBytes = HEADERS_BYTES): Publication {
     const propertiesAt = recordPropertiesAt(bytes, at)
     const propertiesBytes = recordPropertiesBytes(bytes, at)
     const names = this.#namesOf(bytes, at, recordNamesEnd(bytes, at))
@@ -108,7 +126,6 @@ export class Mapping {
     const expiryMs = recordExpiryMs(bytes, at)
 
     const publication = this.#publication
-    publication.routingKey = names.routingKey
     publication.messageId = this.#identities.messageId(bytes, at)
     publication.timestamp = Math.floor(wallMs / 1000)
     publication.deliveryMode = qos === 0 ? 1 : 2
@@ -117,6 +134,8 @@ export class Mapping {
     publication.expiration = expiryMs === 0 ? undefined : String(Math.max(0, Math.ceil(expiryMs - ageMs)))
 
     const isBacklog = (note & NOTE_LIVE) === 0
+    publication.exchange = isBacklog ? this.#lateExchange : this.#exchange
+    publication.routingKey = isBacklog ? names.lateKey : names.routingKey
     let headers = isBacklog ? names.backlog : names.live
     headers['x-mqtt-qos'] = qos
     headers['x-sluice-ts-ms'] = wallMs
@@ -124,10 +143,11 @@ export class Mapping {
     if (isBacklog) headers['x-sluice-buffered-ms'] = Math.round(ageMs)
     const hasProperties = propertiesBytes > 0 && recordPropertiesTag(bytes, at) === PropertiesTag.mqtt5
     const history = historyOf(bytes, at)
-    if (hasProperties || history !== null || recordRetain(bytes, at) || recordDup(bytes, at)) {
+    if (hasProperties || history !== null || failures > 0 || recordRetain(bytes, at) || recordDup(bytes, at)) {
       headers = Object.assign(emptyHeaders(), headers)
       if (recordRetain(bytes, at)) headers['x-mqtt-retain'] = true
       if (recordDup(bytes, at)) headers['x-mqtt-dup'] = true
+      if (failures > 0) headers['x-sluice-attempts'] = failures
       if (history !== null) addHistory(headers, history, this.#identities)
     }
     publication.headers = headers
@@ -192,7 +212,9 @@ export class Mapping {
     const backlog = Object.assign(emptyHeaders(), live)
     backlog['x-sluice-replay'] = true
     backlog['x-sluice-buffered-ms'] = 0
-    return { routingKey: this.#routingKeyOf(topic, clientId, user), bytes: length, live, backlog }
+    const routingKey = this.#routingKeyOf(topic, clientId, user)
+    const lateKey = this.#lateKeyOf(topic, clientId, user)
+    return { routingKey, lateKey, bytes: length, live, backlog }
   }
 }
 

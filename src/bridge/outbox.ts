@@ -6,13 +6,11 @@
  *   again with the same message_id.
  * - Each route has a confirm channel of its own: AMQP answers a missing exchange or permission by closing the channel, and
  *   that must not touch other routes.
- * - A failure (return, nack, closed channel) is the message's own only if another message of the route has been confirmed since. Then
- *   it is held: unsettled, at most HELD_MESSAGES of them, retried after a growing pause while the others pass it.
- *   Where everything fails alike the route parks: all goes back to its place, and every PROBE_MS one message tries.
- * - Probes take turns between the oldest message that failed and the next that has not been tried, so that one message
- *   nobody wants can't keep a route parked.
- *
- * Giving up on a message after so many attempts belongs here too; it needs a dead-letter queue to give it to.
+ * - A failure (return, nack, closed channel) is the message's own only if another message of the route has been confirmed since. Until then it is suspect: in
+ *   flight to the queue, at most SUSPECTS of them. With that confirm it becomes a failed attempt (Queue.fail): it waits while others pass it, and is a dead letter after the last one.
+ *   Where everything fails alike the route parks: nothing counts, and every PROBE_MS one message tries.
+ * - A channel that is closed with several messages out does not say which of them it was. So many are sent one at a time then: whichever closes it again is it.
+ * - Probes try messages that have not been tried before suspects, and suspects in turn, so that messages nobody wants can't keep a route parked.
  */
 import type { RouteConfig } from '../config/schema.ts'
 import type { Clock } from '../core/clock.ts'
@@ -22,7 +20,7 @@ import type { Queue } from '../core/queue.ts'
 import { BrokerError } from '../model/error.ts'
 import { recordBytes, recordPayloadAt } from '../model/message.ts'
 import type { Logger } from '../telemetry/log.ts'
-import type { AmqpChannel, AmqpLink, ChannelHandlers } from './amqp-link.ts'
+import type { AmqpChannel, AmqpLink, ChannelHandlers, ExchangeOptions } from './amqp-link.ts'
 import { Backoff } from './backoff.ts'
 import { Mapping } from './mapping.ts'
 import type { Scheduler, Share } from './scheduler.ts'
@@ -31,8 +29,8 @@ import type { Watchdog } from './watchdog.ts'
 
 /** A live message that has waited longer is backlog for good (design.md section 2, "Order"). */
 const LIVE_MS = 5000
-/** Messages of one route set aside at most. Each keeps its segment in memory (256 KiB at most). */
-const HELD_MESSAGES = 32
+/** Messages that failed and of which it is not known yet whose fault that was, at most. Each keeps its segment in memory (256 KiB at most). */
+const SUSPECTS = 32
 /** A parked route tries one message so often. */
 const PROBE_MS = 5000
 /** So many failures without a confirm between them park a route that has nothing else to try. */
@@ -44,6 +42,8 @@ type RouteState =
   /** The link is not up. */
   | { readonly kind: 'idle' }
   | { readonly kind: 'flowing' }
+  /** The channel was closed: so many messages go out one at a time, to find out whose fault it was. */
+  | { readonly kind: 'seeking'; readonly left: number }
   /** Takes nothing more and waits for the confirms of what is out. */
   | { readonly kind: 'ending' }
   | { readonly kind: 'parked'; readonly since: number; readonly reason: string }
@@ -52,11 +52,11 @@ export interface OutboxStatus {
   readonly name: string
   /** Name of its outbox. */
   readonly queue: string
-  readonly state: 'idle' | 'flowing' | 'ending' | 'parked'
+  readonly state: RouteState['kind']
   readonly parked: { readonly reason: string; readonly since: number } | null
   readonly unconfirmed: number
-  /** Set aside after a failure of their own, to be retried. */
-  readonly held: number
+  /** Failed, and nothing confirmed since. */
+  readonly suspects: number
   readonly confirmed: number
   readonly returned: number
   readonly nacked: number
@@ -65,7 +65,7 @@ export interface OutboxStatus {
 }
 
 export interface OutboxOptions {
-  readonly route: Pick<RouteConfig, 'name' | 'exchange' | 'routingKey' | 'codec' | 'order' | 'priority'>
+  readonly route: Pick<RouteConfig, 'name' | 'exchange' | 'routingKey' | 'codec' | 'late' | 'order' | 'priority'>
   readonly queue: Queue
   readonly identities: Identities
   readonly scheduler: Scheduler
@@ -84,7 +84,7 @@ export class Outbox implements Consumer, Classes {
   readonly liveMs = LIVE_MS
   readonly isStrict: boolean
   readonly #name: string
-  readonly #exchange: RouteConfig['exchange']
+  readonly #exchanges: readonly ExchangeOptions[]
   readonly #mapping: Mapping
   readonly #scheduler: Scheduler
   readonly #live: Share
@@ -106,16 +106,15 @@ export class Outbox implements Consumer, Classes {
   #isBufferFull = false
   #headersBytes = 0
 
-  /** Positions set aside, still in flight to the queue. */
-  #held: number[] = []
-  /** Those of them that were sent again and not answered yet. */
-  readonly #retried = new Set<number>()
+  /** What the upstream said of each suspect, by position; all are in flight to the queue still. */
+  readonly #suspects = new Map<number, string>()
   #retryTimer: NodeJS.Timeout | null = null
   #failuresSinceConfirm = 0
 
   #probeTimer: NodeJS.Timeout | null = null
   #probeCredit = 0
-  #isOldestNext = true
+  /** While seeking, the classes take turns: no class waits for the other to run dry. */
+  #isBacklogTurn = false
 
   #confirmed = 0
   #returned = 0
@@ -129,8 +128,9 @@ export class Outbox implements Consumer, Classes {
     this.priority = route.priority
     this.isStrict = route.order === 'strict'
     this.#name = route.name
-    this.#exchange = route.exchange
-    this.#mapping = new Mapping({ routingKey: route.routingKey, codec: route.codec, identities })
+    const { exchange, late } = route
+    this.#exchanges = late.exchange === null ? [exchange] : [exchange, { ...exchange, name: late.exchange }]
+    this.#mapping = new Mapping({ route, identities })
     this.#scheduler = scheduler
     this.#windowMessages = windowMessages
     this.#watchdog = watchdog
@@ -149,11 +149,14 @@ export class Outbox implements Consumer, Classes {
   // ---- what the queue asks
 
   get #canSend(): boolean {
+    const { kind } = this.#state
+    const isSending =
+      kind === 'flowing' || (kind === 'seeking' && this.#channel !== null && this.#unconfirmed.count === 0)
     return (
-      this.#state.kind === 'flowing' &&
+      isSending &&
       this.#link?.isBlocked === false &&
       !this.#isBufferFull &&
-      this.#held.length < HELD_MESSAGES &&
+      this.#suspects.size < SUSPECTS &&
       this.#unconfirmed.hasRoom
     )
   }
@@ -164,7 +167,8 @@ export class Outbox implements Consumer, Classes {
   }
 
   get liveCredit(): number {
-    return this.#creditOf(this.#live)
+    const isOthersTurn = this.#state.kind === 'seeking' && this.#isBacklogTurn && this.queue.hasBacklog
+    return isOthersTurn ? 0 : this.#creditOf(this.#live)
   }
 
   get backlogCredit(): number {
@@ -180,17 +184,20 @@ export class Outbox implements Consumer, Classes {
     return isLive ? this.#live : this.#backlog
   }
 
-  deliver(bytes: Buffer, at: number, position: number, note: number): void {
+  deliver(bytes: Buffer, at: number, position: number, note: number, attempts: number): void {
     this.#probeCredit = 0
-    const publication = this.#mapping.publicationOf(bytes, at, note, this.#headersBytes)
+    this.#isBacklogTurn = !this.#isBacklogTurn
+    const failures = attempts === 0 ? 0 : this.queue.failuresOf(position)
+    const publication = this.#mapping.publicationOf(bytes, at, note, failures, this.#headersBytes)
     const length = recordBytes(bytes, at)
     try {
       const body = bytes.subarray(recordPayloadAt(bytes, at), at + length)
       const sent = this.#channel?.publish(publication, body) ?? 'closed'
       if (sent === 'closed') {
-        // It is in flight to the queue until the end of the link, which is on its way, gives it back.
+        // The end of the link is on its way.
         this.#channel = null
         this.#isBufferFull = true
+        this.queue.requeue(position)
         return
       }
       if (sent === 'sent-buffer-full') this.#isBufferFull = true
@@ -229,14 +236,13 @@ export class Outbox implements Consumer, Classes {
     this.#setState({ kind: 'ending' })
   }
 
-  /** The link is gone: everything unsettled goes back to its place. */
+  /** The link is gone: everything unsettled goes back to its place, and it was no attempt. */
   unplug(): void {
     this.#stopTimers()
     this.#link = null
     this.#channel = null
-    this.#held = []
-    this.#retried.clear()
-    this.#forgetUnconfirmed(() => undefined)
+    this.#requeueSuspects()
+    this.#forgetUnconfirmed(position => this.queue.requeue(position))
     this.#setState({ kind: 'idle' })
     this.queue.detach(this)
   }
@@ -254,7 +260,7 @@ export class Outbox implements Consumer, Classes {
       state: state.kind,
       parked: state.kind === 'parked' ? { reason: state.reason, since: state.since } : null,
       unconfirmed: this.#unconfirmed.count,
-      held: this.#held.length,
+      suspects: this.#suspects.size,
       confirmed: this.#confirmed,
       returned: this.#returned,
       nacked: this.#nacked,
@@ -284,7 +290,7 @@ export class Outbox implements Consumer, Classes {
     this.#handlers = handlers
     this.#unconfirmed = new Unconfirmed(this.#windowMessages)
     try {
-      const channel = await link.openChannel(this.#exchange, handlers)
+      const channel = await link.openChannel(this.#exchanges, handlers)
       if (this.#link !== link) return null
       if (!channel.isOpen) return this.#lastFailure?.reason ?? 'channel closed'
       this.#channel = channel
@@ -316,8 +322,9 @@ export class Outbox implements Consumer, Classes {
     this.#confirmed++
     this.#failuresSinceConfirm = 0
     this.queue.settle(position)
-    if (this.#retried.size > 0) this.#retrySucceeded(position)
     if (this.#state.kind === 'parked') this.#unpark()
+    if (this.#suspects.size > 0) this.#blame()
+    this.#sought()
   }
 
   readonly #onNack = (position: number, bytes: number, isLive: boolean): void => {
@@ -329,47 +336,82 @@ export class Outbox implements Consumer, Classes {
   #failed(position: number, reason: string): void {
     this.#failuresSinceConfirm++
     this.#lastFailure = { reason, at: this.#clock.monotonicMs() }
-    this.#retried.delete(position)
-    if (this.#held.length >= HELD_MESSAGES) {
-      this.queue.requeue(position)
-    } else {
-      this.#held.push(position)
-    }
+    if (this.#suspects.size < SUSPECTS) this.#suspects.set(position, reason)
+    else this.queue.requeue(position)
     if (this.#state.kind === 'parked') {
       this.#setState({ ...this.#state, reason })
-    } else if (this.#state.kind === 'flowing') {
-      const isAlone = this.#unconfirmed.count === 0 && this.#failuresSinceConfirm >= FAILURES_TO_PARK
-      if (isAlone || this.#held.length >= HELD_MESSAGES) this.#park(reason)
-      else this.#retryTimer ??= setTimeout(() => this.#retry(), this.#retryPause.nextMs())
+      return
     }
+    if (this.#state.kind === 'ending') return
+    const isAlone = this.#unconfirmed.count === 0 && !this.queue.hasReady
+    if ((isAlone && this.#failuresSinceConfirm >= FAILURES_TO_PARK) || this.#suspects.size >= SUSPECTS) {
+      this.#park(reason)
+      return
+    }
+    this.#retryTimer ??= setTimeout(() => this.#retry(), this.#retryPause.nextMs())
+    this.#sought()
   }
 
+  /** Another message was confirmed since: each suspect failed by its own fault. */
+  #blame(): void {
+    for (const [position, words] of this.#suspects) this.queue.fail(position, words)
+    this.#suspects.clear()
+    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer)
+    this.#retryTimer = null
+    this.#retryPause.reset()
+  }
+
+  /** There was nothing else to confirm: the suspects try again. */
   #retry(): void {
     this.#retryTimer = null
-    for (const position of this.#held) {
-      this.#retried.add(position)
-      this.queue.requeue(position)
-    }
-    this.#held = []
+    this.#requeueSuspects()
     this.queue.pump()
   }
 
-  #retrySucceeded(position: number): void {
-    this.#retried.delete(position)
-    if (this.#retried.size === 0 && this.#held.length === 0) this.#retryPause.reset()
+  #requeueSuspects(): void {
+    for (const position of this.#suspects.keys()) this.queue.requeue(position)
+    this.#suspects.clear()
   }
 
   #channelClosed(words: string): void {
+    const link = this.#link
     this.#channel = null
     this.#lastFailure = { reason: words, at: this.#clock.monotonicMs() }
-    // What was a probe is known to be the message that closed the channel. Else it may have been any.
-    const isProbe = this.#state.kind === 'parked' && this.#unconfirmed.count === 1 && this.#held.length < HELD_MESSAGES
-    this.#forgetUnconfirmed(position => {
-      if (isProbe) this.#held.push(position)
-      else this.queue.requeue(position)
-    })
-    if (this.#state.kind === 'parked') this.#setState({ ...this.#state, reason: words })
-    else if (this.#state.kind === 'flowing') this.#park(words)
+    const out: number[] = []
+    this.#forgetUnconfirmed(position => out.push(position))
+    const [first] = out
+    const isKnown = first !== undefined && out.length === 1
+    if (isKnown) this.#failed(first, words)
+    else for (const position of out) this.queue.requeue(position)
+    if (link === null || (this.#state.kind !== 'flowing' && this.#state.kind !== 'seeking')) return
+    if (out.length === 0) {
+      this.#park(words)
+      return
+    }
+    if (!isKnown)
+      this.#log.warn(
+        { reason: words, messages: out.length },
+        'channel closed: sending one at a time to find out which message it was',
+      )
+    const before = this.#state.kind === 'seeking' ? this.#state.left : 0
+    this.#setState({ kind: 'seeking', left: Math.max(before, isKnown ? 1 : out.length) })
+    void this.#reopen(link)
+  }
+
+  /** Never rejects: of a link that ends meanwhile, `unplug` tells. */
+  async #reopen(link: AmqpLink): Promise<void> {
+    const refusal = await this.#openChannel(link)
+    if (this.#link !== link || this.#state.kind !== 'seeking') return
+    if (refusal !== null) this.#park(refusal)
+    else this.queue.pump()
+  }
+
+  /** While seeking: one more was answered. */
+  #sought(): void {
+    if (this.#state.kind !== 'seeking') return
+    const left = this.#state.left - 1
+    if (left > 0) this.#state = { kind: 'seeking', left }
+    else this.#flow()
   }
 
   #forgetUnconfirmed(each: (position: number) => void): void {
@@ -394,18 +436,14 @@ export class Outbox implements Consumer, Classes {
     this.#log.warn({ reason }, 'route parked: the upstream takes none of its messages; it keeps them and probes')
     this.#stopTimers()
     this.#setState({ kind: 'parked', since: this.#clock.monotonicMs(), reason })
-    for (const position of this.#held) this.queue.requeue(position)
-    this.#held = []
-    this.#retried.clear()
-    this.#isOldestNext = true
     this.#probeAgain()
   }
 
   #unpark(): void {
     this.#log.info('route flows again')
     this.#stopTimers()
-    this.#retryPause.reset()
-    if (this.#held.length > 0) this.#retryTimer = setTimeout(() => this.#retry(), this.#retryPause.nextMs())
+    // What made messages fail before is probably over.
+    this.queue.wakeAll()
     this.#flow()
   }
 
@@ -433,16 +471,17 @@ export class Outbox implements Consumer, Classes {
       this.#unpark()
       return
     }
-    if (this.#held.length > 0 && (this.#isOldestNext || this.queue.ledger.queued === 0)) this.#requeueOldest()
-    this.#isOldestNext = !this.#isOldestNext
+    if (this.#suspects.size >= SUSPECTS || !this.queue.hasReady) this.#requeueSuspect()
     this.#probeCredit = 1
     this.queue.pump()
   }
 
-  #requeueOldest(): void {
-    const oldest = Math.min(...this.#held)
-    this.#held = this.#held.filter(position => position !== oldest)
-    this.queue.requeue(oldest)
+  /** The one that failed first: should it fail again, it is the last in turn. */
+  #requeueSuspect(): void {
+    const [first] = this.#suspects.keys()
+    if (first === undefined) return
+    this.#suspects.delete(first)
+    this.queue.requeue(first)
   }
 
   #stopTimers(): void {
@@ -460,6 +499,8 @@ export class Outbox implements Consumer, Classes {
 
   /** Messages accepted while the route forwards are live, the others backlog. */
   #tellQueue(): void {
-    this.queue.setForwarding(this.#state.kind === 'flowing' && this.#link?.isBlocked === false)
+    const { kind } = this.#state
+    const isForwarding = kind === 'flowing' || kind === 'seeking'
+    this.queue.setForwarding(isForwarding && this.#link?.isBlocked === false)
   }
 }

@@ -4,7 +4,7 @@
 import { isLoopback } from '../model/address.ts'
 import { formatDuration, formatSize } from '../model/quantity.ts'
 import { nearestWord } from './nearest.ts'
-import type { Config } from './schema.ts'
+import type { Config, NamedQueueConfig } from './schema.ts'
 
 type Resolved = Omit<Config, 'effective' | 'warnings'>
 
@@ -185,14 +185,9 @@ function* queueConflicts({ queues, routes, streams, limits }: Resolved): Iterabl
       message: `${limits.declared.queues} is less than the queues and routes of this file, which are ${declared}; raise it`,
     }
   }
-  for (const { name, policy } of queues) {
-    const { firstMs, maxMs } = policy.retry
-    if (firstMs > maxMs) {
-      yield {
-        path: ['queues', name, 'retry', 'backoff', 'first'],
-        message: `${formatDuration(firstMs)} is more than retry.backoff.max (${formatDuration(maxMs)})`,
-      }
-    }
+  yield* retryConflicts('queues', queues)
+  yield* retryConflicts('routes', routes)
+  for (const { name } of queues) {
     if (routes.some(route => route.name === name)) {
       yield {
         path: ['queues', name],
@@ -208,6 +203,20 @@ function* queueConflicts({ queues, routes, streams, limits }: Resolved): Iterabl
         : null
     if (other !== null) {
       yield { path: ['streams', name], message: `there is a ${other} of this name; rename one of them` }
+    }
+  }
+}
+
+function* retryConflicts(
+  section: string,
+  of: readonly Pick<NamedQueueConfig, 'name' | 'policy'>[],
+): Iterable<Conflict> {
+  for (const { name, policy } of of) {
+    const { firstMs, maxMs } = policy.retry
+    if (firstMs <= maxMs) continue
+    yield {
+      path: [section, name, 'retry', 'backoff', 'first'],
+      message: `${formatDuration(firstMs)} is more than retry.backoff.max (${formatDuration(maxMs)})`,
     }
   }
 }

@@ -62,6 +62,12 @@ const routingKey = text(
   ),
 )
 
+const keySuffix = text(
+  'text',
+  'text without braces',
+  words(/^[^{}]{1,100}$/, 'has a brace, or is longer than 100 characters'),
+)
+
 const upstreamUrl = text(
   'AMQP URL',
   'amqp://user:password@host:port/vhost, or file:PATH of a file that holds it',
@@ -433,30 +439,41 @@ const queueLimits = z.pipe(
 /** What a queue has that is declared without limits. */
 export const DEFAULT_QUEUE_LIMITS = queueLimits.parse({})
 
+const retryOptions = {
+  backoff: section(
+    z.pipe(
+      z.strictObject({
+        first: setting(duration({ min: '1ms', max: '1d' }), '1s', 'Pause after the first failed delivery; it doubles.'),
+        max: setting(duration({ min: '1ms', max: '1d' }), '5m', 'Longest pause.'),
+      }),
+      z.transform(o => ({ firstMs: o.first, maxMs: o.max })),
+    ),
+    'How long a message waits after a failed delivery, while others pass it.',
+  ),
+  waiting: setting(
+    count({ min: 1, max: 100_000 }),
+    10_000,
+    'Messages that may wait so at once; while so many do, the queue delivers only what has waited long enough.',
+  ),
+}
+
 /** Pauses between failed deliveries. */
 const retry = z.pipe(
-  z.strictObject({
-    backoff: section(
-      z.pipe(
-        z.strictObject({
-          first: setting(
-            duration({ min: '1ms', max: '1d' }),
-            '1s',
-            'Pause after the first failed delivery; it doubles.',
-          ),
-          max: setting(duration({ min: '1ms', max: '1d' }), '5m', 'Longest pause.'),
-        }),
-        z.transform(o => ({ firstMs: o.first, maxMs: o.max })),
-      ),
-      'How long a message waits after a failed delivery, while others pass it.',
-    ),
-    waiting: setting(
-      count({ min: 1, max: 100_000 }),
-      10_000,
-      'Messages that may wait so at once; while so many do, the queue delivers only what has waited long enough.',
-    ),
-  }),
+  z.strictObject(retryOptions),
   z.transform(o => ({ ...o.backoff, waiting: o.waiting })),
+)
+
+/** Of a route, whose consumer is the upstream. */
+const routeRetry = z.pipe(
+  z.strictObject({
+    max_attempts: setting(
+      count({ min: 1, max: 65_535 }),
+      10,
+      'Times the upstream may refuse a message, while it takes others of the route, before the message becomes a dead letter.',
+    ),
+    ...retryOptions,
+  }),
+  z.transform(o => ({ maxAttempts: o.max_attempts, retry: { ...o.backoff, waiting: o.waiting } })),
 )
 
 const ackOptions = {
@@ -600,6 +617,19 @@ const route = z.pipe(
       0,
       'Routes of a higher priority go first, and have twice the part of the window for each priority more; those of a lower one always have at least one message out.',
     ),
+    late: section(
+      z.pipe(
+        z.strictObject({
+          exchange: optional(exchange, 'Exchange for backlog; declared as the one above.', {
+            absent: 'the same as for live messages',
+          }),
+          key_suffix: optional(keySuffix, 'Text behind the routing key of backlog, such as .late', { absent: 'none' }),
+        }),
+        z.transform(o => ({ exchange: o.exchange ?? null, keySuffix: o.key_suffix ?? '' })),
+      ),
+      'Where messages go that had to wait for the link, if not to the same place.',
+    ),
+    retry: section(routeRetry, 'Messages that the upstream refuses (returned, nacked, or closing the channel).'),
     limits: section(queueLimits, 'Limits of the outbox, the queue that keeps messages while the upstream is away.'),
     dead_letter: optional(
       deadLetter,
@@ -616,9 +646,10 @@ const route = z.pipe(
     qos0: o.qos0,
     order: o.order,
     priority: o.priority,
+    late: o.late,
     limits: o.limits,
     deadLetter: o.dead_letter ?? null,
-    policy: { ...PLAIN_POLICY, ack: o.ack, ackTimeoutMs: o.ack_timeout },
+    policy: { ...PLAIN_POLICY, ...o.retry, ack: o.ack, ackTimeoutMs: o.ack_timeout },
   })),
 )
 

@@ -17,9 +17,9 @@ export interface DeadLetterTarget {
   readonly address: MessageAddress
   /**
    * Takes over a record (model/message.ts, beginning at `at`, valid during the call only) that the queue lets go of; the queue books and marks it in the same turn, so
-   * that one commit moves it. held: the message stays where it is. cycle, unrouted: nobody takes it, and the queue drops it with that reason.
+   * that one commit moves it; `words` are of whoever refused the message last. held: the message stays where it is. cycle, unrouted: nobody takes it, and the queue drops it with that reason.
    */
-  take(bytes: Buffer, at: number, reason: DeadLetterReason): MoveOutcome
+  take(bytes: Buffer, at: number, reason: DeadLetterReason, words: string | null): MoveOutcome
 }
 
 /** Sends the dead letters of one queue to an exchange, by the rules of RabbitMQ (Dead Letter Exchanges). */
@@ -34,7 +34,7 @@ export class DeadLetters implements DeadLetterTarget {
     this.#mover = mover
   }
 
-  take(bytes: Buffer, at: number, reason: DeadLetterReason): MoveOutcome {
+  take(bytes: Buffer, at: number, reason: DeadLetterReason, words: string | null): MoveOutcome {
     const expiryMs = recordExpiryMs(bytes, at)
     const death = {
       event: reason,
@@ -42,6 +42,7 @@ export class DeadLetters implements DeadLetterTarget {
       exchange: recordExchange(bytes, at),
       key: recordKey(bytes, at),
       originalExpirationMs: expiryMs === 0 ? null : expiryMs,
+      words,
     }
     const history = appendEvent(historyOf(bytes, at), death, this.#mover.now())
     return this.#mover.move(bytes, at, this.address, history, this.#queue)

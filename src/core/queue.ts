@@ -319,9 +319,14 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     return this.#fits(1, 1)
   }
 
+  /** Something could be delivered now, in memory or on disk. */
+  get hasReady(): boolean {
+    return this.ledger.queued > this.waitingCount
+  }
+
   /** Nothing is ready that the pump has not handed out, or nothing but a backlog that live messages overtake. */
   get isCaughtUp(): boolean {
-    if (this.ledger.queued === this.waitingCount) return true
+    if (!this.hasReady) return true
     return this.#noteNow === NOTE_LIVE && this.classes?.isStrict === false && this.#first.isLiveOut
   }
 
@@ -527,7 +532,9 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
    */
   #letGo(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): boolean {
     this.#leavingBytes = segment.recordBytesAt(index)
-    const outcome = this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason) ?? 'no-target'
+    // Expiry and overflow are nobody's refusal.
+    const words = reason === 'delivery_limit' ? (lane.triedAt(segment, index)?.words ?? null) : null
+    const outcome = this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason, words) ?? 'no-target'
     this.#leavingBytes = 0
     this.#isRefused = outcome === 'held'
     if (outcome === 'held') return false
@@ -701,8 +708,8 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     this.expire()
   }
 
-  /** Nothing waits any more: whoever empties the queue takes it as it is. */
-  #wakeAll(): void {
+  /** Nothing waits any more: what made messages fail is over, or whoever empties the queue takes it as it is. The caller pumps. */
+  wakeAll(): void {
     this.#waiting?.clear()
     for (const lane of this.#lanes) for (const [position] of lane.waiting()) lane.wake(position)
   }
@@ -720,7 +727,7 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     // What is read, or does not wait any more, only to be dropped goes to no consumer.
     this.#purges++
     this.#isRefused = false
-    this.#wakeAll()
+    this.wakeAll()
     try {
       for (const [priority, lane] of this.#lanes.entries()) {
         purged += await this.#purgeLane(lane, throughs[priority] ?? 0)
@@ -976,21 +983,32 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     this.#dueIfUnwritten()
   }
 
-  /** A failed attempt: it waits for the next one, longer each time, while others pass it; after the last one it is given up. The caller pumps. */
-  fail(position: number): void {
+  /**
+   * A failed attempt: it waits for the next one, longer each time, while others pass it; after the last one it is given up, and `words` go with it: why it was
+   * refused. The caller pumps.
+   */
+  fail(position: number, words: string | null = null): void {
     const lane = this.#laneAt(position)
     const segment = lane.inFlightAt(position - lane.base)
     if (segment === null) return
     const index = position - lane.base - segment.first
     this.#settleTime.abandoned()
+    const tried = lane.trying(segment, index)
+    tried.words = words
     if (this.#countFailure(lane, segment, index)) {
       this.#giveUp(lane, segment, index, 'delivery_limit')
       return
     }
-    const tried = lane.trying(segment, index)
     tried.deliveries++
     const { firstMs, maxMs } = this.#policy.retry
     this.#wait(lane, segment, index, Math.min(maxMs, firstMs * 2 ** (tried.failures - 1)))
+  }
+
+  /** How often a message in flight has failed before. */
+  failuresOf(position: number): number {
+    const lane = this.#laneAt(position)
+    const segment = lane.inFlightAt(position - lane.base)
+    return segment === null ? 0 : (lane.triedAt(segment, position - lane.base - segment.first)?.failures ?? 0)
   }
 
   /** Refused for good by its consumer: a dead letter, or else booked as dropped{reason} or as expired. */

@@ -63,7 +63,7 @@ export async function replay(
       result.unaddressed++
       return 'keep'
     }
-    const event = { event: 'replayed', queue: queue.name, ...address, originalExpirationMs: null } as const
+    const event = { event: 'replayed', queue: queue.name, ...address, originalExpirationMs: null, words: null } as const
     const history = appendEvent(historyOf(bytes, at), event, mover.now())
     const outcome = isDryRun ? mover.outcomeOf(bytes, at, address) : mover.move(bytes, at, address, history, queue)
     if (outcome === 'held') {

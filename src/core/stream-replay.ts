@@ -48,6 +48,7 @@ export async function replayStream(
       exchange: to.exchange,
       key,
       originalExpirationMs: null,
+      words: null,
     } as const
     const history = appendEvent(historyOf(bytes, at), event, mover.now())
     const outcome = mover.move(bytes, at, to, history, stream)

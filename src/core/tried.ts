@@ -22,6 +22,8 @@ export interface Tried {
   pauseMs: number
   /** It goes to the dead letters for this, as soon as these have room; null: it is to be delivered. */
   verdict: DeadLetterReason | null
+  /** What was said when it failed last; null: nothing, or it was said before this start. */
+  words: string | null
 }
 
 /** What is known of the messages of a lane that came back, wherever they are, and what of it the disk does not know yet. */
@@ -55,7 +57,7 @@ export class TriedMessages {
   }
 
   add(position: number, deliveries: number): Tried {
-    const tried = { deliveries, failures: 0, pauseMs: 0, verdict: null }
+    const tried = { deliveries, failures: 0, pauseMs: 0, verdict: null, words: null }
     this.#byPosition.set(position, tried)
     return tried
   }
@@ -125,5 +127,6 @@ export function decodeTried(value: Buffer): Tried | null {
     failures: value.readUInt16LE(2),
     pauseMs: value.readUIntLE(4, 6),
     verdict: DEAD_LETTER_REASONS[value.readUInt8(10) - 1] ?? null,
+    words: null,
   }
 }

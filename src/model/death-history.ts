@@ -13,7 +13,7 @@
  *     2   4  boot in which it last moved, little-endian like all below
  *     6   6  when, milliseconds of the monotonic clock since that boot
  *    12      entries, newest first:
- *     0   1  bits 0-6 event, 7 original expiration present
+ *     0   1  bits 0-5 event, 6 words present, 7 original expiration present
  *     1   4  count
  *     5   4  boot in which it happened first
  *     9   6  when, milliseconds of the monotonic clock since that boot
@@ -22,6 +22,7 @@
  *    17   2  key, bytes
  *    19   6  only if bit 7: original expiration, milliseconds
  *         …  queue, exchange, key (UTF-8)
+ *         …  only if bit 6: words, their length in front (2 bytes), UTF-8
  */
 import { isUtf8 } from 'node:buffer'
 import { MQTT_EXCHANGE, recordHistory, recordIsTopic, recordTopic } from './message.ts'
@@ -49,6 +50,8 @@ export interface HistoryEntry {
   readonly at: Moment
   /** The time to live that was taken off, milliseconds; null: it had none. */
   readonly originalExpirationMs: number | null
+  /** What the last one who refused it said, WORDS_BYTES at most; null: nothing. */
+  readonly words: string | null
 }
 
 export interface DeathHistory {
@@ -65,10 +68,15 @@ const HISTORY_ENTRIES = 16
 /** Bytes at most, unless the newest entry and the first death alone take more (their keys may be topics of 64 KiB). */
 const HISTORY_BYTES = 32 * 1024
 
+/** Of what was said about a message so much is kept, bytes. */
+const WORDS_BYTES = 512
+
 const HEAD_BYTES = 12
 const ENTRY_BYTES = 19
 const EXPIRATION_BYTES = 6
 const FLAG_EXPIRATION = 0x80
+const FLAG_WORDS = 0x40
+const EVENT_MASK = 0x3f
 const NO_DEATH = 0xff
 const COUNT_MAX = 0xffff_ffff
 
@@ -78,15 +86,26 @@ export function appendEvent(
   event: Omit<HistoryEntry, 'count' | 'at'>,
   now: Moment,
 ): DeathHistory {
+  const words = event.words === null ? null : cut(event.words)
   const before = history?.entries ?? []
   const known = before.find(entry => isSame(entry, event))
   const newest: HistoryEntry =
-    known === undefined ? { ...event, count: 1, at: now } : { ...known, count: Math.min(known.count + 1, COUNT_MAX) }
+    known === undefined
+      ? { ...event, words, count: 1, at: now }
+      : { ...known, words, count: Math.min(known.count + 1, COUNT_MAX) }
   const wasFirst = history?.firstDeath ?? null
   const isFirst = event.event !== 'replayed' && (wasFirst === null || wasFirst === known)
   const firstDeath = isFirst ? newest : wasFirst
   const entries = [newest, ...before.filter(entry => entry !== known)]
   return { entries: bounded(entries, firstDeath), firstDeath, movedAt: now }
+}
+
+/** Whole characters only. */
+function cut(words: string): string {
+  const bytes = Buffer.from(words)
+  let end = Math.min(bytes.length, WORDS_BYTES)
+  while (end < bytes.length && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--
+  return bytes.toString('utf8', 0, end)
 }
 
 /** A replay to another destination is another entry. */
@@ -128,8 +147,9 @@ export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): B
   bytes[1] = firstDeath === null ? NO_DEATH : entries.indexOf(firstDeath)
   writeMoment(bytes, movedAt, 2)
   let at = HEAD_BYTES
-  for (const { event, queue, exchange, key, count, at: moment, originalExpirationMs } of entries) {
-    bytes[at] = EVENTS.indexOf(event) | (originalExpirationMs === null ? 0 : FLAG_EXPIRATION)
+  for (const { event, queue, exchange, key, count, at: moment, originalExpirationMs, words } of entries) {
+    bytes[at] =
+      EVENTS.indexOf(event) | (originalExpirationMs === null ? 0 : FLAG_EXPIRATION) | (words === null ? 0 : FLAG_WORDS)
     bytes.writeUInt32LE(count, at + 1)
     writeMoment(bytes, moment, at + 5)
     bytes[at + 15] = Buffer.byteLength(queue)
@@ -140,6 +160,11 @@ export function encodeHistory({ entries, firstDeath, movedAt }: DeathHistory): B
     at += bytes.write(queue, at)
     at += bytes.write(exchange, at)
     at += bytes.write(key, at)
+    if (words !== null) {
+      const length = bytes.write(words, at + 2)
+      bytes.writeUInt16LE(length, at)
+      at += 2 + length
+    }
   }
   return bytes
 }
@@ -180,24 +205,30 @@ export function decodeHistory(bytes: Buffer): DeathHistory | null {
 function decodeEntry(bytes: Buffer, at: number): HistoryEntry | null {
   if (at + ENTRY_BYTES > bytes.length) return null
   const flags = bytes[at] ?? 0
-  const event = EVENTS[flags & ~FLAG_EXPIRATION]
+  const event = EVENTS[flags & EVENT_MASK]
   const count = bytes.readUInt32LE(at + 1)
   const hasExpiration = (flags & FLAG_EXPIRATION) !== 0
   const namesAt = at + ENTRY_BYTES + (hasExpiration ? EXPIRATION_BYTES : 0)
   const exchangeAt = namesAt + (bytes[at + 15] ?? 0)
   const keyAt = exchangeAt + (bytes[at + 16] ?? 0)
-  const end = keyAt + bytes.readUInt16LE(at + 17)
-  if (event === undefined || count === 0 || end > bytes.length) return null
-  const names = [bytes.subarray(namesAt, exchangeAt), bytes.subarray(exchangeAt, keyAt), bytes.subarray(keyAt, end)]
-  if (!names.every(name => isUtf8(name))) return null
-  const [queue = '', exchange = '', key = ''] = names.map(name => name.toString('utf8'))
+  const keyEnd = keyAt + bytes.readUInt16LE(at + 17)
+  const wordsAt = keyEnd + ((flags & FLAG_WORDS) === 0 ? 0 : 2)
+  if (event === undefined || count === 0 || wordsAt > bytes.length) return null
+  const end = wordsAt + (wordsAt === keyEnd ? 0 : bytes.readUInt16LE(keyEnd))
+  if (end > bytes.length) return null
+  const ends = [namesAt, exchangeAt, keyAt, keyEnd]
+  const texts = [...ends.slice(1).map((to, i) => bytes.subarray(ends[i], to)), bytes.subarray(wordsAt, end)]
+  if (!texts.every(text => isUtf8(text))) return null
+  const [queue = '', exchange = '', key = '', said = ''] = texts.map(text => text.toString('utf8'))
+  const words = wordsAt === keyEnd ? null : said
   const originalExpirationMs = hasExpiration ? bytes.readUIntLE(at + ENTRY_BYTES, EXPIRATION_BYTES) : null
-  return { event, queue, exchange, key, count, at: readMoment(bytes, at + 5), originalExpirationMs }
+  return { event, queue, exchange, key, count, at: readMoment(bytes, at + 5), originalExpirationMs, words }
 }
 
-function entryBytes({ queue, exchange, key, originalExpirationMs }: HistoryEntry): number {
+function entryBytes({ queue, exchange, key, originalExpirationMs, words }: HistoryEntry): number {
   const names = Buffer.byteLength(queue) + Buffer.byteLength(exchange) + Buffer.byteLength(key)
-  return ENTRY_BYTES + (originalExpirationMs === null ? 0 : EXPIRATION_BYTES) + names
+  const wordsBytes = words === null ? 0 : 2 + Buffer.byteLength(words)
+  return ENTRY_BYTES + (originalExpirationMs === null ? 0 : EXPIRATION_BYTES) + names + wordsBytes
 }
 
 function writeMoment(bytes: Buffer, { boot, ms }: Moment, at: number): void {

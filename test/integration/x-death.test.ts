@@ -8,6 +8,7 @@ import { encodeRecord, movedRecord } from '../../src/model/message.ts'
 import { onChannel } from '../support/bridge-kit.ts'
 import { eventually } from '../support/eventually.ts'
 import { messageTo } from '../support/messages.ts'
+import { PLAIN_ROUTE } from '../support/plain-route.ts'
 import { tempDir } from '../support/temp-dir.ts'
 
 const BOOT = { boot: 1, epoch: 'abcdefghij', gateway: 'gw', wallOffsetMs: Date.now(), clock: 2 } as const
@@ -20,7 +21,7 @@ const identities = new Identities(
 /** Headers of a message that expired so often in `work`, after it had been published to `sensors/7/t`. */
 function ours(deaths: number): Record<string, unknown> {
   let history: DeathHistory | null = null
-  const death = { event: 'expired', queue: 'work', exchange: 'mqtt', key: 'sensors/7/t' } as const
+  const death = { event: 'expired', queue: 'work', exchange: 'mqtt', key: 'sensors/7/t', words: null } as const
   for (let i = 0; i < deaths; i++) {
     // Once it has died it has no expiry any more.
     const originalExpirationMs = i === 0 ? 10 : null
@@ -34,7 +35,7 @@ function ours(deaths: number): Record<string, unknown> {
     history: encodeHistory(history),
     properties: Buffer.alloc(0),
   })
-  return { ...new Mapping({ routingKey: '{topic}', codec: 'escaped', identities }).publicationOf(moved, 0, 0).headers }
+  return { ...new Mapping({ route: PLAIN_ROUTE, identities }).publicationOf(moved, 0, 0, 0).headers }
 }
 
 /** What tells of deaths, with every time the same. */

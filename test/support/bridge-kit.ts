@@ -7,8 +7,9 @@ import { systemClock } from '../../src/core/clock.ts'
 import type { Queue } from '../../src/core/queue.ts'
 import type { Message } from '../../src/model/message.ts'
 import { exchangeName } from '../../src/model/names.ts'
+import { PLAIN_POLICY, type QueuePolicy } from '../../src/model/queue-policy.ts'
 import { eventually } from './eventually.ts'
-import { messageTo } from './messages.ts'
+import { messageTo, WIDE_LIMITS } from './messages.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 import { CoreUnderTest } from './with-core.ts'
 
@@ -32,6 +33,8 @@ export interface RouteUnderTest {
   readonly codec?: RouteConfig['codec']
   readonly order?: RouteConfig['order']
   readonly priority?: number
+  readonly late?: RouteConfig['late']
+  readonly policy?: Partial<QueuePolicy>
 }
 
 /** Store, core and one upstream with its routes, as the gateway composes them. Outboxes are named as their routes. */
@@ -73,16 +76,27 @@ export class BridgeUnderTest implements AsyncDisposable {
       },
     })
     const queues = new Map<string, Queue>()
-    for (const [name, { from }] of Object.entries(routes)) queues.set(name, await core.queue(name, from))
+    for (const [name, { from, policy = {} }] of Object.entries(routes)) {
+      const dead = `${name}.dead`
+      await core.topology.declareQueue({ name: dead, origin: 'config', limits: WIDE_LIMITS, qos0: 'buffer' })
+      const queue = await core.queue(name, from, WIDE_LIMITS, { exchange: '', key: dead })
+      queue.policy = { ...PLAIN_POLICY, ...policy }
+      queues.set(name, queue)
+    }
     const upstream = new Upstream({
       name: 'central',
       options: { ...QUICK, ...options, urls: [url] },
       routes: Object.entries(routes).map(([name, route]) => {
         const queue = queues.get(name)
         if (queue === undefined) throw new TypeError(name)
-        const { codec = 'escaped', order = 'live_first', priority = 0 } = route
+        const {
+          codec = 'escaped',
+          order = 'live_first',
+          priority = 0,
+          late = { exchange: null, keySuffix: '' },
+        } = route
         const exchange = { ...route.exchange, name: exchangeName(route.exchange.name) }
-        return { route: { name, exchange, codec, order, priority, routingKey: '{topic}' }, queue }
+        return { route: { name, exchange, codec, late, order, priority, routingKey: '{topic}' }, queue }
       }),
       identities: core.identities,
       log: pino({ level: 'info' }, sink),

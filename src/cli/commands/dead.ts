@@ -106,6 +106,7 @@ async function showLetters(name: string, options: GatewayOptions & { limit: numb
       { title: 'TIMES', text: row => String(latest(row)?.count ?? 0), align: 'right' },
       { title: 'IN', text: row => latest(row)?.queue ?? '-' },
       { title: 'KEY', text: row => latest(row)?.routing_key || row.routing_key || '-' },
+      { title: 'SAID', text: row => clip(latest(row)?.words ?? '-', 80) },
       { title: 'PAYLOAD', text: row => clip(row.encoding === 'utf8' ? row.payload : `base64 ${row.payload}`, 200) },
     ]),
   )

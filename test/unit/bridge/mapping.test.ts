@@ -5,6 +5,7 @@ import { type Boot, Identities } from '../../../src/core/identity.ts'
 import { Clock, encodeRecord, type Message, PropertiesTag } from '../../../src/model/message.ts'
 import { messageTo } from '../../support/messages.ts'
 import { mqtt5PropertyBytes } from '../../support/mqtt5-publish.ts'
+import { PLAIN_ROUTE } from '../../support/plain-route.ts'
 
 const BOOT_AT_MS = Date.UTC(2026, 0, 1)
 let now = 0
@@ -17,8 +18,8 @@ const identities = new Identities(
   clock,
 )
 
-function mapping(): Mapping {
-  return new Mapping({ routingKey: '{topic}', codec: 'escaped', identities })
+function mapping(route: Partial<ConstructorParameters<typeof Mapping>[0]['route']> = {}): Mapping {
+  return new Mapping({ route: { ...PLAIN_ROUTE, ...route }, identities })
 }
 
 /** Accepted 1,234 ms after the start of the boot. */
@@ -27,6 +28,7 @@ function publish(
   {
     waitedMs = 0,
     note = NOTE_LIVE,
+    failures = 0,
     key = 'sensors/dev-1/t',
     by = mapping(),
     trust = boot.clock,
@@ -41,7 +43,7 @@ function publish(
     acceptedAt: 1234,
     clock: Clock.unknown,
   })
-  const { headers, ...publication } = by.publicationOf(record, 0, note, limit)
+  const { headers, ...publication } = by.publicationOf(record, 0, note, failures, limit)
   return { ...publication, headers: { ...headers } satisfies Headers }
 }
 
@@ -58,6 +60,7 @@ test('a message of another exchange has its routing key written as a topic, besi
 
 test('a live message of QoS 1 carries its id, origin and times, and no more', () => {
   expect(publish({})).toEqual({
+    exchange: 'telemetry',
     routingKey: 'sensors.dev-1.t',
     messageId: 'gw-1/abcdefghij/42',
     appId: 'gw-1',
@@ -141,6 +144,27 @@ describe('a late message', () => {
       'x-sluice-replay': true,
       'x-sluice-buffered-ms': 70,
     })
+  })
+
+  test('goes to the exchange and with the key suffix for late data, if the route has them; live messages do not', () => {
+    const by = mapping({ late: { exchange: 'late', keySuffix: '.late' } })
+    expect(publish({}, { by })).toMatchObject({ exchange: 'telemetry', routingKey: 'sensors.dev-1.t' })
+    expect(publish({}, { by, note: 0 })).toMatchObject({ exchange: 'late', routingKey: 'sensors.dev-1.t.late' })
+    const suffixed = mapping({ late: { exchange: null, keySuffix: '.late' } })
+    expect(publish({}, { by: suffixed, note: 0 }).exchange).toBe('telemetry')
+  })
+
+  test('has a key of 255 bytes at most, suffix included', () => {
+    const by = mapping({ late: { exchange: null, keySuffix: '.late' } })
+    const key = 'x/'.repeat(126)
+    expect(publish({}, { by, key }).routingKey).toHaveLength(252)
+    expect(Buffer.byteLength(publish({}, { by, key, note: 0 }).routingKey)).toBeLessThanOrEqual(255)
+  })
+
+  test('that the upstream refused before says how often', () => {
+    const by = mapping()
+    expect(publish({}, { by, note: 0, failures: 2 }).headers).toMatchObject({ 'x-sluice-attempts': 2 })
+    expect(publish({}, { by, note: 0 }).headers).not.toHaveProperty('x-sluice-attempts')
   })
 
   test('leaves no mark on the next live one of the same topic', () => {

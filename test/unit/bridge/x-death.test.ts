@@ -4,6 +4,7 @@ import { type Boot, Identities } from '../../../src/core/identity.ts'
 import { appendEvent, type DeathHistory, encodeHistory, type HistoryEntry } from '../../../src/model/death-history.ts'
 import { Clock, encodeRecord, movedRecord } from '../../../src/model/message.ts'
 import { messageTo } from '../../support/messages.ts'
+import { PLAIN_ROUTE } from '../../support/plain-route.ts'
 
 const BOOT_AT_MS = Date.UTC(2026, 0, 1)
 const boot: Boot = { boot: 7, epoch: 'abcdefghij', gateway: 'gw-1', wallOffsetMs: BOOT_AT_MS, clock: Clock.synced }
@@ -20,6 +21,7 @@ const DEATH = {
   exchange: 'mqtt',
   key: 'sensors/7/t',
   originalExpirationMs: 500,
+  words: null,
 } as const
 
 /** Headers of a message after these events, the first of them in an earlier boot. */
@@ -37,7 +39,7 @@ function headersAfter(...events: readonly Omit<HistoryEntry, 'count' | 'at'>[]):
     history: encodeHistory(history),
     properties: Buffer.alloc(0),
   })
-  return new Mapping({ routingKey: '{topic}', codec: 'escaped', identities }).publicationOf(moved, 0, 0).headers
+  return new Mapping({ route: PLAIN_ROUTE, identities }).publicationOf(moved, 0, 0, 0).headers
 }
 
 describe('the history of a message upstream', () => {
@@ -62,7 +64,14 @@ describe('the history of a message upstream', () => {
   })
 
   it('tells how often it was replayed beside its deaths, not among them', () => {
-    const replay = { event: 'replayed', queue: 'dead', exchange: 'mqtt', key: 'a', originalExpirationMs: null } as const
+    const replay = {
+      event: 'replayed',
+      queue: 'dead',
+      exchange: 'mqtt',
+      key: 'a',
+      originalExpirationMs: null,
+      words: null,
+    } as const
     const headers = headersAfter(DEATH, replay, DEATH, replay)
     expect(headers['x-sluice-replayed']).toBe(2)
     expect(headers['x-death']).toMatchObject([{ count: { value: 2 }, queue: 'telemetry' }])

@@ -109,9 +109,10 @@ describe('defaults', () => {
         qos0: 'buffer',
         order: 'live_first',
         priority: 0,
+        late: { exchange: null, keySuffix: '' },
         limits: { messages: 1_000_000, bytes: 2 * 2 ** 30, ageMs: 7 * 86_400_000, onFull: 'reject' },
         deadLetter: 'telemetry.dead',
-        policy: PLAIN_POLICY,
+        policy: { ...PLAIN_POLICY, maxAttempts: 10 },
       },
     ])
   })

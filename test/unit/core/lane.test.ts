@@ -16,7 +16,7 @@ import { eventually } from '../../support/eventually.ts'
 import { messageTo } from '../../support/messages.ts'
 
 const PREFIX = recordPrefix(messageTo('a', ''))
-const waitingMs = (pauseMs: number): Tried => ({ deliveries: 1, failures: 1, pauseMs, verdict: null })
+const waitingMs = (pauseMs: number): Tried => ({ deliveries: 1, failures: 1, pauseMs, verdict: null, words: null })
 
 /** A disk that gives back what commits wrote, but for what is damaged. */
 class Disk {

@@ -27,6 +27,7 @@ const happened = (event: HistoryEvent, queue: string, changes: Partial<Happened>
   exchange: 'events',
   key: 'a.b',
   originalExpirationMs: null,
+  words: null,
   ...changes,
 })
 
@@ -49,6 +50,7 @@ const anyHappened: fc.Arbitrary<Happened> = fc.record({
   exchange: fc.constantFrom('', 'mqtt', 'größe'),
   key: fc.oneof(fc.string({ unit: 'binary', maxLength: 80 }), fc.constant('k'.repeat(65_535))),
   originalExpirationMs: fc.option(fc.nat({ max: 2 ** 40 })),
+  words: fc.option(fc.string({ unit: 'binary', maxLength: 300 })),
 })
 
 describe('the history of a message', () => {
@@ -66,6 +68,16 @@ describe('the history of a message', () => {
       originalExpirationMs: 500,
     })
     expect(history.movedAt.ms).toBe(2000)
+  })
+
+  it('keeps what was said last, whole characters of at most 512 bytes', () => {
+    const history = lived(
+      happened('delivery_limit', 'jobs', { words: '404 NOT_FOUND' }),
+      happened('delivery_limit', 'jobs', { words: `x${'ö'.repeat(400)}` }),
+    )
+    expect(history.entries).toHaveLength(1)
+    expect(history.entries[0]?.words).toBe(`x${'ö'.repeat(255)}`)
+    expect(decodeHistory(encodeHistory(history))).toEqual(history)
   })
 
   it('tells reasons apart: the same queue with another reason is another entry', () => {
