@@ -31,7 +31,6 @@ import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { SysTopics } from './gateway-sys.ts'
-import type { WatchedUsers } from './gateway-users.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { type CreateLevel, createLevel } from './store/level.ts'
 import { Store, type StoreOptions } from './store/store.ts'
@@ -252,10 +251,12 @@ async function compose(
   onStop(async () => clearInterval(expiry))
 
   const gate = new AddressGate(config.limits.addresses, clock.monotonicMs)
-  const watchedUsers = config.auth.usersFile === null ? null : await openUsers(config.auth.usersFile, log)
+  const { watchedUsers, watchedTokens } = await openCredentials(config, log)
+  for (const watched of [watchedUsers, watchedTokens]) if (watched !== null) onStop(() => watched.stop())
   const access = new Access({
     anonymous: config.auth.anonymous,
-    users: watchedUsers?.users ?? null,
+    users: watchedUsers?.known ?? null,
+    tokens: watchedTokens?.known ?? null,
     gate,
     loginQueue: config.limits.loginQueue,
     wallMs: clock.wallMs,
@@ -281,10 +282,7 @@ async function compose(
     authenticator: access,
     rules,
   })
-  if (watchedUsers !== null) {
-    watchedUsers.onChange = () => mqtt.review(identity => access.review(identity))
-    onStop(() => watchedUsers.stop())
-  }
+  if (watchedUsers !== null) watchedUsers.onChange = () => mqtt.review(identity => access.review(identity))
   const sys = new SysTopics({ mqtt, router, topology, retained, clock })
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
   onStop(async () => sys.stop())
@@ -330,6 +328,7 @@ async function compose(
     clock,
     gate,
     watchedUsers,
+    watchedTokens,
   })
   const metrics = new Metrics()
   metrics.add(
@@ -339,7 +338,7 @@ async function compose(
       ...{ listeners, handshakes, tlsListeners, access, gate },
     }),
   )
-  const api = new ApiServer({ gateway, metrics, log, ...config.http, monotonicMs: clock.monotonicMs })
+  const api = new ApiServer({ ...common, gateway, metrics, access, ...config.http, monotonicMs: clock.monotonicMs })
   await api.start()
   onStop(() => api.stop())
 
@@ -362,9 +361,12 @@ async function compose(
   return { addresses, gateway, listeners }
 }
 
-async function openUsers(file: string, log: Logger): Promise<WatchedUsers> {
-  const { WatchedUsers } = await import('./gateway-users.ts')
-  return WatchedUsers.open(file, log)
+/** Who may log in. Rejects with CONFIG_NOT_FOUND or CONFIG_INVALID. Where there are neither users nor tokens nothing of it is loaded. */
+async function openCredentials({ auth: { usersFile }, http: { tokensFile } }: Config, log: Logger) {
+  if (usersFile === null && tokensFile === null) return { watchedUsers: null, watchedTokens: null }
+  const { openUsers, openTokens } = await import('./gateway-users.ts')
+  const watchedTokens = tokensFile === null ? null : await openTokens(tokensFile, log)
+  return { watchedUsers: usersFile === null ? null : await openUsers(usersFile, log), watchedTokens }
 }
 
 /** The listeners with TLS. Rejects with TLS_FILES_INVALID. Without any, nothing of TLS is loaded. */

@@ -31,7 +31,7 @@ import { RunningModel } from './gateway-model.ts'
 import { RunningRetained } from './gateway-retained.ts'
 import { clientDetail, clientSummary, sessionDetail, sessionSummary } from './gateway-sessions.ts'
 import { RunningStreams } from './gateway-streams.ts'
-import type { WatchedUsers } from './gateway-users.ts'
+import type { openTokens, openUsers } from './gateway-users.ts'
 import { CLOCK_WORDS, PropertiesTag } from './model/message.ts'
 import type { ClientId, ConfiguredName } from './model/names.ts'
 import type { MqttServer } from './protocol/mqtt/server.ts'
@@ -56,7 +56,9 @@ export interface GatewayParts {
   readonly clock: Clock
   readonly gate: AddressGate
   /** Null: there is no users file. */
-  readonly watchedUsers: WatchedUsers | null
+  readonly watchedUsers: Awaited<ReturnType<typeof openUsers>> | null
+  /** Null: there is no tokens file. */
+  readonly watchedTokens: Awaited<ReturnType<typeof openTokens>> | null
 }
 
 const LOST_UNWRITTEN = 'acknowledged before they were written were lost when the gateway ended last (ack: buffered)'
@@ -131,7 +133,19 @@ export class RunningGateway implements Gateway {
 
   /** Unavailable only while no publish can be accepted; an outage upstream is what a gateway is for and merely degrades. */
   health(): Health {
-    const { store, topology, streams, retained, upstreams, memory, listeners, clock, watchedUsers, gate } = this.#parts
+    const {
+      store,
+      topology,
+      streams,
+      retained,
+      upstreams,
+      memory,
+      listeners,
+      clock,
+      watchedUsers,
+      watchedTokens,
+      gate,
+    } = this.#parts
     const blocking: string[] = []
     const reasons: string[] = []
     const { refusal } = store
@@ -176,8 +190,8 @@ export class RunningGateway implements Gateway {
     }
     if (retained.isFull)
       reasons.push('retained: limits.retained is reached, retained publishes to further topics are refused')
-    if (watchedUsers?.problem) {
-      reasons.push(`users: the file is not taken, users are as they were before; ${watchedUsers.problem}`)
+    for (const watched of [watchedUsers, watchedTokens]) {
+      if (watched?.problem) reasons.push(`${watched.what}: not taken, all stays as it was before; ${watched.problem}`)
     }
     const [ban, ...more] = gate.bans()
     if (ban !== undefined) {
@@ -218,7 +232,7 @@ export class RunningGateway implements Gateway {
   *users(): Iterable<UserStatus> {
     const { mqtt, watchedUsers } = this.#parts
     const clients = mqtt.clientsByUser()
-    for (const { user, groups, lastLoginMs } of watchedUsers?.users.all() ?? []) {
+    for (const { user, groups, lastLoginMs } of watchedUsers?.known.all() ?? []) {
       const last_login_at = lastLoginMs === null ? null : new Date(lastLoginMs).toISOString()
       yield { name: user, groups: [...groups], clients: clients.get(user) ?? 0, last_login_at }
     }

@@ -3,12 +3,13 @@
  */
 import { type Context, Hono, type MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
+import type { Access } from '../core/access.ts'
 import { DEFINITIONS_BYTES_MAX, DEFINITIONS_PATH } from '../model/definitions-document.ts'
 import { BrokerError } from '../model/error.ts'
 import type { Logger } from '../telemetry/log.ts'
 import { METRICS_CONTENT_TYPE, type Metrics } from '../telemetry/metrics.ts'
+import { authorize } from './authorize.ts'
 import type { Gateway } from './gateway.ts'
-import { loopbackOnly } from './loopback-only.ts'
 import type { Rates } from './rates.ts'
 import { mountClients } from './routes/clients.ts'
 import { mountDeadLetters } from './routes/dead-letters.ts'
@@ -30,15 +31,16 @@ export interface AppParts {
   readonly metrics: Metrics
   readonly rates: Rates
   readonly log: Logger
+  readonly access: Access
 }
 
 /** Twice the default `limits.packet`: a payload of that size still fits in base64. Beyond: 413. */
 const BODY_MAX_BYTES = 2 * 1024 * 1024
 
 /** All routes of contract.md section 4 that exist. */
-export function createApp({ gateway, metrics, rates, log }: AppParts): Hono {
+export function createApp({ gateway, metrics, rates, log, access }: AppParts): Hono {
   const app = new Hono()
-  app.use(loopbackOnly)
+  app.use(authorize(access))
   const [limitBody, limitDefinitions] = [bodyOfAtMost(BODY_MAX_BYTES), bodyOfAtMost(DEFINITIONS_BYTES_MAX)]
   app.use((c, next) => (c.req.path === DEFINITIONS_PATH ? limitDefinitions : limitBody)(c, next))
   app.use('/api/*', async (c, next) => {

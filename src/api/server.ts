@@ -1,4 +1,6 @@
 import { createServer, type RequestListener, type Server } from 'node:http'
+import type { Access } from '../core/access.ts'
+import { isLoopback } from '../model/address.ts'
 import { BrokerError } from '../model/error.ts'
 import { LimitedLog } from '../telemetry/limited-log.ts'
 import type { Logger } from '../telemetry/log.ts'
@@ -15,6 +17,9 @@ export interface ApiServerParts {
   readonly gateway: Gateway
   readonly metrics: Metrics
   readonly log: Logger
+  readonly access: Access
+  /** Asked with the address of each connection before anything is read from it; one that is not admitted is closed at once. */
+  readonly admits: (address: string) => boolean
   readonly host: string
   readonly port: number
   readonly monotonicMs: () => number
@@ -35,6 +40,11 @@ export class ApiServer {
     const options = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS }
     this.#server = createServer(options, this.#firstRequest)
     this.#server.maxConnections = CONNECTIONS_MAX
+    this.#server.prependListener('connection', socket => {
+      const { remoteAddress } = socket
+      // Without an address it is gone already. The operator of the machine gets in whatever clients on it do.
+      if (remoteAddress === undefined || !(isLoopback(remoteAddress) || parts.admits(remoteAddress))) socket.destroy()
+    })
   }
 
   /** Resolves when the port is open; rejects with LISTENER_PORT_IN_USE or LISTENER_FAILED. */
@@ -87,8 +97,8 @@ export class ApiServer {
 
   async #load(): Promise<RequestListener> {
     const [{ createApp }, { getRequestListener }] = await Promise.all([import('./app.ts'), import('@hono/node-server')])
-    const { gateway, metrics, log } = this.#parts
-    const app = createApp({ gateway, metrics, rates: this.#rates, log })
+    const { gateway, metrics, log, access } = this.#parts
+    const app = createApp({ gateway, metrics, rates: this.#rates, log, access })
     return getRequestListener(app.fetch)
   }
 }

@@ -38,11 +38,12 @@ const HTTP_STATUS = {
   STOPPING: 503,
 } as const satisfies Record<ErrorCode, number>
 
-type ProblemStatus = (typeof HTTP_STATUS)[ErrorCode] | 404 | 413
+type ProblemStatus = (typeof HTTP_STATUS)[ErrorCode] | 401 | 404 | 413
 
 /** Phrases of RFC 9110; `about:blank` asks for exactly these as title. */
 const TITLES: Readonly<Record<ProblemStatus, string>> = {
   400: 'Bad Request',
+  401: 'Unauthorized',
   403: 'Forbidden',
   404: 'Not Found',
   409: 'Conflict',

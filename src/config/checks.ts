@@ -18,6 +18,7 @@ export interface Conflict {
 export function findConflicts(config: Resolved): Conflict[] {
   return [
     ...portConflicts(config),
+    ...httpConflicts(config),
     ...tlsConflicts(config),
     ...accessConflicts(config),
     ...limitConflicts(config),
@@ -40,6 +41,11 @@ export function findWarnings(config: Resolved): string[] {
     )
   } else if (anonymous === 'everybody' && open !== undefined && open !== null) {
     warnings.push(`every host that reaches ${open.host} may connect without a password: auth.allow_anonymous is true`)
+  }
+  if (!isLoopback(config.http.host)) {
+    warnings.push(
+      `HTTP on ${config.http.host} is not encrypted: whoever sees the network reads passwords and tokens; put a proxy with TLS in front`,
+    )
   }
   for (const { name } of config.upstreams) {
     if (!config.routes.some(route => route.upstream === name))
@@ -93,6 +99,15 @@ function* accessConflicts({ auth }: Resolved): Iterable<Conflict> {
         message: 'the rule says nothing; give publish, deny_publish, subscribe, deny_subscribe or consume',
       }
     }
+  }
+}
+
+/** Outside loopback nobody asks without saying who they are (contract.md section 4). */
+function* httpConflicts({ http, auth }: Resolved): Iterable<Conflict> {
+  if (isLoopback(http.host) || http.tokensFile !== null || auth.usersFile !== null) return
+  yield {
+    path: ['http', 'host'],
+    message: `${http.host} is not loopback; outside loopback HTTP needs tokens or users: set http.tokens_file or auth.users_file, or listen on 127.0.0.1`,
   }
 }
 

@@ -121,12 +121,13 @@ const tls = z.pipe(
 )
 
 const http = z.strictObject({
-  host: setting(
-    text('host', '127.0.0.1, ::1 or localhost', words(/^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/, loopbackOnly())),
-    '127.0.0.1',
-    'Address to listen on. Loopback only: tokens for anything else are not built yet.',
-  ),
+  host: setting(host, '127.0.0.1', 'Address to listen on. Outside loopback only with tokens_file or auth.users_file.'),
   port: setting(port, 15_680, `TCP port of API, metrics and health; ${PORT_HELP}.`),
+  tokens_file: optional(
+    file,
+    'Tokens that may be shown instead of user and password: a file that `sluice passwd --token` writes. Read again when it changes; one with mistakes is not taken.',
+    { absent: 'there are none' },
+  ),
 })
 
 const patterns = listOf(filter, { min: 0, max: 1000 })
@@ -743,7 +744,7 @@ export const configSchema = z.pipe(
     gateway: o.gateway,
     dataDir: resolve(o.data_dir),
     listeners: { mqtt: o.listeners.mqtt, mqtts: o.listeners.mqtts ?? null },
-    http: o.http,
+    http: { host: o.http.host, port: o.http.port, tokensFile: o.http.tokens_file ?? null },
     auth: {
       anonymous: anonymousRule(
         o.auth.allow_anonymous,
@@ -795,10 +796,6 @@ function queueOrNone(name: string): string | null {
 
 function describedRecord<T extends z.ZodMiniType>(value: T, help: string) {
   return section(z.record(name.schema, value), help)
-}
-
-function loopbackOnly(): string {
-  return 'is not loopback; outside loopback HTTP needs tokens, which are not built yet: listen on 127.0.0.1 and put a proxy in front'
 }
 
 function parseUpstreamUrl(value: string): string {

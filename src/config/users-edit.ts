@@ -1,12 +1,13 @@
 /*
- * Changes to the text of a users file, made by `sluice passwd`: comments and everything else in it stay.
+ * Changes to the text of a users or tokens file, made by `sluice passwd`: comments and everything else in it stay.
  */
 import type { Document } from 'yaml'
 import { BrokerError } from '../model/error.ts'
 
 export interface UserChange {
   readonly name: string
-  /** Hash of the new password. */
+  /** What the hash is of. */
+  readonly key: 'password' | 'token'
   readonly hash: string
   /** Null: as they are; of a new user none. */
   readonly groups: readonly string[] | null
@@ -15,24 +16,21 @@ export interface UserChange {
 /** What became of the user. */
 export type UserOutcome = 'added' | 'changed'
 
-/** The file with a user added, or with its password changed. `text` has passed `readUsersFile`; empty: there is no file yet. */
+/** The file with a user or token added, or changed. `text` has been read without problems; empty: there is no file yet. */
 export async function withUser(
   text: string,
-  { name, hash, groups }: UserChange,
+  { name, key, hash, groups }: UserChange,
 ): Promise<{ text: string; outcome: UserOutcome }> {
   const { isMap, parseDocument, Scalar, YAMLMap } = await import('yaml')
   const document: Document = parseDocument(text)
-  const password = new Scalar(hash)
-  password.type = Scalar.QUOTE_DOUBLE
+  const secret = new Scalar(hash)
+  secret.type = Scalar.QUOTE_DOUBLE
   const before = document.get(name)
   if (before !== undefined && !isMap(before)) {
-    throw new BrokerError(
-      'CONFIG_INVALID',
-      `${JSON.stringify(name)} is an alias in the users file; write it out first.`,
-    )
+    throw new BrokerError('CONFIG_INVALID', `${JSON.stringify(name)} is an alias in the file; write it out first.`)
   }
   const user = before ?? new YAMLMap()
-  user.set('password', password)
+  user.set(key, secret)
   if (groups !== null) user.set('groups', document.createNode(groups, { flow: true }))
   if (before === undefined) {
     user.flow = true

@@ -8,6 +8,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { AddressGate } from './address-gate.ts'
 import { PasswordChecks } from './password-checks.ts'
+import type { Tokens } from './tokens.ts'
 import { User, type Users } from './users.ts'
 
 /** What is known of a client that wants in. */
@@ -71,6 +72,7 @@ export class Access implements Authenticator {
 
   readonly #anonymous: AnonymousRule
   readonly #users: Users | null
+  readonly #tokens: Tokens | null
   readonly #gate: AddressGate
   readonly #checks: PasswordChecks
   readonly #wallMs: () => number
@@ -78,6 +80,7 @@ export class Access implements Authenticator {
   constructor({
     anonymous,
     users,
+    tokens,
     gate,
     loginQueue,
     wallMs,
@@ -85,6 +88,8 @@ export class Access implements Authenticator {
     anonymous: AnonymousRule
     /** Null: there is no users file, and names are not checked. */
     users: Users | null
+    /** Null: there is no tokens file. */
+    tokens: Tokens | null
     gate: AddressGate
     /** Passwords that may wait to be checked, `limits.login_queue`. */
     loginQueue: number
@@ -92,6 +97,7 @@ export class Access implements Authenticator {
   }) {
     this.#anonymous = anonymous
     this.#users = users
+    this.#tokens = tokens
     this.#gate = gate
     this.#checks = new PasswordChecks(loginQueue)
     this.#wallMs = wallMs
@@ -109,6 +115,18 @@ export class Access implements Authenticator {
     }
     const isWelcome = this.#anonymous === 'everybody' || (this.#anonymous === 'local' && isLocal)
     return isWelcome ? this.#accept(ANONYMOUS) : this.#refuse('anonymous')
+  }
+
+  /** Whether there is anybody who could prove to be somebody, by password or token. */
+  get hasCredentials(): boolean {
+    return this.#users !== null || this.#tokens !== null
+  }
+
+  /** Whose token this is. */
+  byToken(token: string, address: string): Login | Promise<Login> {
+    const identity = this.#tokens?.find(token) ?? null
+    if (identity !== null) return this.#accept(identity)
+    return this.#refuseGuess(address, token)
   }
 
   /** The certificate is the proof: a password is not asked for, and a name given besides must be the same. The users file need not know it; if it does, its groups count. */
@@ -129,17 +147,22 @@ export class Access implements Authenticator {
       hash: () => (this.#gate.isBanned(address) ? null : users.hashFor(name)),
     })
     if (checked === null) return this.#refuse('busy')
-    return checked.then(async right => {
+    return checked.then(right => {
       // The file may have been read again meanwhile.
       const found = users.find(name)
       if (found !== undefined && found.hash.text === right?.text) {
         found.prove(tag)
         return this.#acceptUser(found)
       }
-      if (this.#gate.isBanned(address)) return this.#refuse('banned')
-      await delay(this.#gate.failed(address, guess), undefined, { ref: false })
-      return this.#refuse('bad-credentials')
+      return this.#refuseGuess(address, guess)
     })
+  }
+
+  /** Counts against the address, and takes its time. */
+  async #refuseGuess(address: string, guess: string): Promise<Login> {
+    if (this.#gate.isBanned(address)) return this.#refuse('banned')
+    await delay(this.#gate.failed(address, guess), undefined, { ref: false })
+    return this.#refuse('bad-credentials')
   }
 
   #acceptUser(user: User): Login {

@@ -1,6 +1,7 @@
 import { scryptSync } from 'node:crypto'
 import { Access, type AnonymousRule } from '../../src/core/access.ts'
 import { AddressGate } from '../../src/core/address-gate.ts'
+import type { Tokens } from '../../src/core/tokens.ts'
 import { Users } from '../../src/core/users.ts'
 import { parseScryptHash } from '../../src/model/scrypt-hash.ts'
 import type { UserEntry } from '../../src/model/user-entry.ts'
@@ -28,15 +29,17 @@ export const userLine = (name: string, password: string, ...groups: string[]): s
 export function accessWith({
   anonymous = 'nobody',
   users = null,
+  tokens = null,
   gate = new AddressGate({ connectionsPerS: 0, loginFailures: 10, banMs: 60_000 }, () => performance.now()),
   loginQueue = 1000,
 }: {
   anonymous?: AnonymousRule
   users?: Users | null
+  tokens?: Tokens | null
   gate?: AddressGate
   loginQueue?: number
 } = {}): Access {
-  return new Access({ anonymous, users, gate, loginQueue, wallMs: Date.now })
+  return new Access({ anonymous, users, tokens, gate, loginQueue, wallMs: Date.now })
 }
 
 export function usersOf(...entries: UserEntry[]): Users {

@@ -95,7 +95,7 @@ test('a users file with mistakes is not taken, and health says so until it is ri
   await eventually(() => gateway.health().reasons.length > 0)
   expect(gateway.health()).toEqual({
     status: 'degraded',
-    reasons: [expect.stringMatching(/^users: .*users\.yaml:2:18: new\.password: this is no password hash/)],
+    reasons: [expect.stringMatching(/^users file: .*users\.yaml:2:18: new\.password: this is no password hash/)],
   })
   expect(gateway.connected()).toEqual(['c-stays'])
   await (await gateway.connect('stays', 'a')).end()

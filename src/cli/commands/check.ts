@@ -1,7 +1,8 @@
 import { Command } from 'commander'
 import { findConfigFile, readConfig } from '../../config/load.ts'
-import { formatProblems } from '../../config/problem.ts'
-import { examineUsersFile } from '../../config/users-file.ts'
+import { type ConfigProblem, formatProblems } from '../../config/problem.ts'
+import type { Config } from '../../config/schema.ts'
+import { examineTokensFile, examineUsersFile } from '../../config/users-file.ts'
 import { Failure } from '../failure.ts'
 import { collect, dressCommand, examples } from '../options.ts'
 import { printJson } from '../print.ts'
@@ -27,8 +28,7 @@ export function command(): Command {
 async function check(given: string | undefined, { set, json }: CheckOptions): Promise<void> {
   const file = given ?? findConfigFile()
   const { config, problems: found } = await readConfig({ file, env: process.env, set })
-  const usersFile = config?.auth.usersFile ?? null
-  const problems = usersFile === null ? found : (await examineUsersFile(usersFile)).problems
+  const problems = config === null ? found : await examineCredentials(config)
   const name = file ?? 'the default configuration'
   if (json) {
     const valid = problems.length === 0
@@ -42,4 +42,11 @@ async function check(given: string | undefined, { set, json }: CheckOptions): Pr
   console.log(
     `${name} is valid: ${routes.length} routes, ${upstreams.length} upstreams, ${queues.length} queues, ${streams.length} streams`,
   )
+}
+
+/** What is wrong with the files of users and tokens. */
+async function examineCredentials({ auth: { usersFile }, http: { tokensFile } }: Config): Promise<ConfigProblem[]> {
+  const users = usersFile === null ? [] : (await examineUsersFile(usersFile)).problems
+  const tokens = tokensFile === null ? [] : (await examineTokensFile(tokensFile)).problems
+  return [...users, ...tokens]
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
 import type * as z from 'zod/mini'
@@ -5,10 +6,14 @@ import { createApp } from '../../../src/api/app.ts'
 import * as contract from '../../../src/api/contract.ts'
 import type { Gateway, Model, PublishedMessage } from '../../../src/api/gateway.ts'
 import { Rates } from '../../../src/api/rates.ts'
+import type { Access } from '../../../src/core/access.ts'
+import { AddressGate } from '../../../src/core/address-gate.ts'
+import { Tokens } from '../../../src/core/tokens.ts'
 import { BrokerError } from '../../../src/model/error.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
 import { EMPTY_MODEL, NO_DEFINITIONS, NO_RETAINED, NO_STREAMS } from '../../support/empty-model.ts'
 import { PLAIN_QUEUE_STATUS } from '../../support/plain-queue-status.ts'
+import { accessWith, userEntry, usersOf } from '../../support/users.ts'
 
 const CLIENT: contract.ClientDetail = {
   id: 'line/2 é',
@@ -195,14 +200,18 @@ class SmallGateway implements Gateway {
   }
 }
 
-function openApi() {
+function openApi({ access = accessWith(), from = '127.0.0.1' }: { access?: Access; from?: string } = {}) {
   const gateway = new SmallGateway()
   const metrics = new Metrics()
   metrics.add({ name: 'sluice_clients', help: 'Clients.', kind: 'gauge', read: () => 1 })
   const rates = new Rates({ read: () => gateway.messages(), monotonicMs: () => 0 })
-  const app = createApp({ gateway, metrics, rates, log: pino({ level: 'silent' }) })
+  const app = createApp({ gateway, metrics, rates, log: pino({ level: 'silent' }), access })
   const request = (path: string, { headers, ...init }: RequestInit & { headers?: Record<string, string> } = {}) =>
-    app.request(path, { ...init, headers: { host: '127.0.0.1:15680', ...headers } })
+    app.request(
+      path,
+      { ...init, headers: { host: '127.0.0.1:15680', ...headers } },
+      { incoming: { socket: { remoteAddress: from } } },
+    )
   const publish = (body: unknown) =>
     request('/api/v1/publish', { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) })
   return { gateway, request, publish }
@@ -466,6 +475,91 @@ describe('what is not there or not allowed', () => {
     }
     const problem = await expectProblem(await request('/api/v1/clients'), 500, 'INTERNAL')
     expect(problem.detail).not.toContain('secret detail')
+  })
+})
+
+describe('outside loopback', () => {
+  const [ADMIN, VIEWER, NOBODY] = ['admin-token', 'viewer-token', 'nobodys-token']
+  const host = 'gateway.example:15680'
+  const sha256 = (token: string) => createHash('sha256').update(token).digest()
+
+  function openFrom(from: string) {
+    const tokens = new Tokens()
+    tokens.replace([
+      { name: 'ops', sha256: sha256(ADMIN), groups: ['admin'] },
+      { name: 'prometheus', sha256: sha256(VIEWER), groups: ['viewer'] },
+      { name: 'other', sha256: sha256(NOBODY), groups: ['meters'] },
+    ])
+    const users = usersOf(userEntry('operator', 'a:b', 'admin'), userEntry('guest', 'g', 'viewer'))
+    const gate = new AddressGate({ connectionsPerS: 0, loginFailures: 3, banMs: 60_000 }, () => performance.now())
+    const access = accessWith({ tokens, users, gate })
+    const { request, gateway } = openApi({ access, from })
+    const ask = (method: 'GET' | 'POST' | 'HEAD', authorization?: string, headers: Record<string, string> = {}) =>
+      request(method === 'POST' ? '/api/v1/upstreams/central/pause' : '/api/v1/overview', {
+        method,
+        headers: { host, ...headers, ...(authorization !== undefined && { authorization }) },
+      })
+    return { ask, gateway, access }
+  }
+  const basic = (user: string, password: string) => `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`
+
+  test('nobody asks without saying who they are, not even for health, and hears how', async () => {
+    const { ask, gateway } = openFrom('192.0.2.7')
+    const response = await ask('GET')
+    expect(response.headers.get('www-authenticate')).toMatch(/^Bearer realm="sluice", Basic realm="sluice"/)
+    await expectProblem(response, 401, 'NOT_AUTHENTICATED')
+    await expectProblem(await ask('POST'), 401, 'NOT_AUTHENTICATED')
+    // Who calls itself local is not.
+    await expectProblem(await ask('GET', undefined, { host: '127.0.0.1:15680' }), 401, 'NOT_AUTHENTICATED')
+    const probe = openApi({ access: accessWith({ users: usersOf() }), from: '192.0.2.7' })
+    expect((await probe.request('/health/live')).status).toBe(401)
+    expect((await probe.request('/metrics')).status).toBe(401)
+    expect(gateway.isPaused).toBe(false)
+  })
+
+  test.each([
+    ['a token of the group admin', `Bearer ${ADMIN}`, 200, 200],
+    ['a token of the group viewer', `Bearer ${VIEWER}`, 200, 403],
+    ['a token of another group', `Bearer ${NOBODY}`, 403, 403],
+    ['a token nobody has', 'Bearer admin', 401, 401],
+    ['a user of the group admin', basic('operator', 'a:b'), 200, 200],
+    ['a user of the group viewer', basic('guest', 'g'), 200, 403],
+    ['a wrong password', basic('operator', 'a'), 401, 401],
+    ['a user nobody is', basic('constructor', 'a'), 401, 401],
+    ['a token given as a password', basic('ops', ADMIN), 401, 401],
+    ['another scheme', 'Digest username="operator"', 401, 401],
+    ['no scheme', ADMIN, 401, 401],
+    ['Basic without a colon', 'Basic b3BlcmF0b3I=', 401, 401],
+  ])('with %s', async (_, authorization, reading, changing) => {
+    for (const from of ['192.0.2.7', '127.0.0.1']) {
+      expect((await openFrom(from).ask('GET', authorization)).status).toBe(reading)
+      expect((await openFrom(from).ask('HEAD', authorization)).status).toBe(reading)
+      const { ask, gateway } = openFrom(from)
+      expect((await ask('POST', authorization)).status).toBe(changing)
+      expect(gateway.isPaused).toBe(changing === 200)
+    }
+  })
+
+  test('wrong tokens and passwords get their address banned', async () => {
+    const { ask, access } = openFrom('192.0.2.7')
+    await Promise.all([ask('GET', 'Bearer a'), ask('GET', 'Bearer b'), ask('GET', basic('operator', 'x'))])
+    expect((await ask('GET', basic('operator', 'a:b'))).status).toBe(401)
+    expect(access.refused.banned).toBe(1)
+  })
+
+  test('on this machine nobody has to, unless a proxy on it passes a request on', async () => {
+    const { ask } = openFrom('127.0.0.1')
+    const local = { host: 'localhost:15680' }
+    expect((await ask('POST', undefined, local)).status).toBe(200)
+    await expectProblem(await ask('GET'), 401, 'NOT_AUTHENTICATED')
+    expect((await ask('POST', `Bearer ${VIEWER}`, local)).status).toBe(403)
+  })
+
+  test('a page of another site may not use what a browser knows, a page of this one may', async () => {
+    const { ask } = openFrom('192.0.2.7')
+    const token = `Bearer ${ADMIN}`
+    await expectProblem(await ask('POST', token, { origin: 'http://evil.example' }), 403, 'NOT_AUTHORIZED')
+    expect((await ask('POST', token, { origin: `http://${host}` })).status).toBe(200)
   })
 })
 

@@ -5,6 +5,7 @@ import type { Gateway } from '../../../src/api/gateway.ts'
 import { ApiServer } from '../../../src/api/server.ts'
 import { Metrics } from '../../../src/telemetry/metrics.ts'
 import { EMPTY_MODEL, NO_DEFINITIONS, NO_RETAINED, NO_STREAMS } from '../../support/empty-model.ts'
+import { accessWith } from '../../support/users.ts'
 
 /** Only what the listener itself reads; app.test.ts asks the rest. */
 const NOTHING = { received: 0, delivered: 0, forwarded: 0, unrouted: 0, dropped: 0 }
@@ -42,6 +43,8 @@ function open(port: number): ApiServer {
     gateway,
     metrics: new Metrics(),
     log: pino({ level: 'silent' }),
+    access: accessWith(),
+    admits: () => true,
     host: '127.0.0.1',
     port,
     monotonicMs: () => performance.now(),

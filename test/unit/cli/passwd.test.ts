@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { readUsersFile } from '../../../src/config/users-file.ts'
+import { readTokensFile, readUsersFile } from '../../../src/config/users-file.ts'
+import { Tokens } from '../../../src/core/tokens.ts'
 import { eventually } from '../../support/eventually.ts'
 import { runSluice } from '../../support/run-sluice.ts'
 import { tempDir } from '../../support/temp-dir.ts'
@@ -102,6 +103,28 @@ describe.concurrent('sluice passwd', () => {
       status: 1,
       stderr: expect.stringContaining('--stdin'),
     })
+  })
+
+  test('makes a token, shows it once, and keeps its hash', async () => {
+    await using directory = await tempDir()
+    const file = join(directory.path, 'tokens.yaml')
+    const { status, stdout, stderr } = await runSluice([
+      'passwd',
+      'prometheus',
+      '--token',
+      '--groups',
+      'viewer',
+      '--file',
+      file,
+    ])
+    expect({ status, stdout }).toEqual({ status: 0, stdout: `prometheus is added to ${file}\n` })
+    const token = /: ([A-Za-z0-9_-]{43})\n$/.exec(stderr)?.[1] ?? ''
+    const tokens = new Tokens()
+    tokens.replace(await readTokensFile(file))
+    expect(tokens.find(token)).toEqual({ user: 'prometheus', groups: ['viewer'] })
+    expect(tokens.find(`${token}x`)).toBeNull()
+    expect(await readFile(file, 'utf8')).not.toContain(token)
+    expect((await stat(file)).mode & 0o777).toBe(0o600)
   })
 
   test('asks twice on a terminal, shows nothing of it, and takes only what was typed alike', async () => {

@@ -142,7 +142,7 @@ describe('errors say where, what, and what is accepted', () => {
       '1:26 auth.allow_anonymous: "maybe" is not accepted; accepted is true or false',
     ],
     ['gateway: { id: a/b }', '1:16 gateway.id: "a/b" is no gateway id; accepted is 1 to 64 letters'],
-    ['http: { host: 0.0.0.0 }', '1:15 http.host: "0.0.0.0" is not loopback; outside loopback HTTP needs tokens'],
+    ['http: { host: 0.0.0.0 }', '1:15 http.host: 0.0.0.0 is not loopback; outside loopback HTTP needs tokens'],
     ['routes: { __proto__: {} }', '1:11 __proto__: unknown key "__proto__"'],
     ['upstreams: { a.b: {} }', '1:14 upstreams.a.b: "a.b" is not a valid name'],
   ])('%j', async (yaml, expected) => {
@@ -492,6 +492,13 @@ describe('who may connect', () => {
     const chosen = await accept('listeners: { mqtt: { host: 0.0.0.0 } }\nauth: { allow_anonymous: true }')
     expect(chosen.auth.anonymous).toBe('everybody')
     expect(chosen.warnings).toEqual([expect.stringMatching(/^every host that reaches 0\.0\.0\.0/)])
+  })
+
+  test('HTTP outside loopback needs users or tokens, and is worth a warning', async () => {
+    for (const who of ['auth: { users_file: users.yaml }', 'http: { tokens_file: tokens.yaml }']) {
+      const { warnings } = await accept(who, { set: ['http.host=0.0.0.0'] })
+      expect(warnings).toEqual([expect.stringMatching(/^HTTP on 0\.0\.0\.0 is not encrypted/)])
+    }
   })
 
   test('an upstream nothing is forwarded to is worth a warning', async () => {

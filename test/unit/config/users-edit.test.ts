@@ -14,12 +14,12 @@ operator:
 
 describe('a users file keeps its comments', () => {
   test('when a password changes, in either form', async () => {
-    const one = await withUser(FILE, { name: 'meter-7', hash: NEW, groups: null })
+    const one = await withUser(FILE, { name: 'meter-7', key: 'password', hash: NEW, groups: null })
     expect(one).toEqual({
       outcome: 'changed',
       text: FILE.replace(`{ password: "${OLD}"`, `{ password: "${NEW}"`),
     })
-    const other = await withUser(FILE, { name: 'operator', hash: NEW, groups: ['viewer'] })
+    const other = await withUser(FILE, { name: 'operator', key: 'password', hash: NEW, groups: ['viewer'] })
     expect(other.text).toBe(
       FILE.replace(
         `password: "${OLD}" # changed in May\n  groups:\n    - admin`,
@@ -29,7 +29,12 @@ describe('a users file keeps its comments', () => {
   })
 
   test('when a user is added, on one line', async () => {
-    const { text, outcome } = await withUser(FILE, { name: 'Zähler: 8', hash: NEW, groups: ['meters', 'hall-2'] })
+    const { text, outcome } = await withUser(FILE, {
+      name: 'Zähler: 8',
+      key: 'password',
+      hash: NEW,
+      groups: ['meters', 'hall-2'],
+    })
     expect(outcome).toBe('added')
     expect(text).toBe(`${FILE}"Zähler: 8": { password: "${NEW}", groups: [ meters, hall-2 ] }\n`)
   })
@@ -41,7 +46,7 @@ describe('a users file keeps its comments', () => {
 
   test('and begins with the first user', async () => {
     for (const empty of ['', '# nobody yet\n']) {
-      const { text, outcome } = await withUser(empty, { name: 'constructor', hash: NEW, groups: null })
+      const { text, outcome } = await withUser(empty, { name: 'constructor', key: 'password', hash: NEW, groups: null })
       expect(outcome).toBe('added')
       expect(text).toContain(empty.trimEnd())
       expect(text).toMatch(/^constructor: \{ password: "\$scrypt\$[^"]*" \}\n$/m)

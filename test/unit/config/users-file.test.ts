@@ -97,7 +97,7 @@ describe('a users file', () => {
   test('that is not there says what to do', async () => {
     await expect(readUsersFile('/nowhere/users.yaml')).rejects.toMatchObject({
       code: 'CONFIG_NOT_FOUND',
-      message: expect.stringMatching(/^The users file \/nowhere\/users\.yaml can't be read: .*sluice passwd/),
+      message: expect.stringMatching(/^The file \/nowhere\/users\.yaml can't be read: .*sluice passwd/),
     })
   })
 })
