@@ -291,6 +291,7 @@ async function compose(
   const handshakes = new Handshakes({
     atOnce: config.limits.tls.handshakes,
     clientsMax: config.limits.tls.clients,
+    deadlineMs: config.limits.connectTimeoutMs,
     monotonicMs: clock.monotonicMs,
   })
   const common = { log, admits: (address: string) => gate.admits(address) }

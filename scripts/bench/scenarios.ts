@@ -169,6 +169,13 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     ...IN_MEMORY,
+    name: 'tls-window-1',
+    title: 'QoS 1 over TLS 1.3, 256 B, 100 publishers with one message in flight each, 1 subscriber',
+    load: { ...FAN_IN, publishers: 100, window: 1, isEncrypted: true },
+    bar: times(1),
+  },
+  {
+    ...IN_MEMORY,
     name: 'tls-idle-memory',
     title: '1,000 connections over TLS 1.3 that say nothing: anonymous memory of the broker for each',
     load: { ...IDLE, idle: 1000, isEncrypted: true },

@@ -322,7 +322,7 @@ const limits = z.pipe(
     connect_timeout: setting(
       duration({ min: '100ms', max: '1m' }),
       '10s',
-      'How long a connection may take until its CONNECT is here and answered; then it is closed.',
+      'How long a connection may take until its CONNECT is here and answered, and before that its TLS handshake; then it is closed.',
     ),
     refuse_disconnect_after: setting(
       duration({ min: '100ms', max: '1h' }),

@@ -3,9 +3,7 @@
  * after a power cut a whole site waits in order. Who holds a place without getting on loses it: soon while others wait, and no address holds more than half of the places.
  */
 
-/** From the first byte to the end of the handshake, while nobody waits for its place. */
-const DEADLINE_MS = 10_000
-/** The same while somebody does: three round trips of a bad link. */
+/** What a handshake has while others wait for its place, if that is less: three round trips of a bad link. */
 const PRESSED_DEADLINE_MS = 3_000
 /** Longest wait for a place: even slow boards are through with 500 connections by then. */
 const WAITING_DEADLINE_MS = 20_000
@@ -24,6 +22,7 @@ export class Handshakes {
   readonly #atOnce: number
   readonly #perAddress: number
   readonly #clientsMax: number
+  readonly #deadlineMs: number
   readonly #monotonicMs: () => number
   /** When each began. */
   readonly #running = new Map<Handshake, number>()
@@ -43,16 +42,20 @@ export class Handshakes {
   constructor({
     atOnce,
     clientsMax,
+    deadlineMs,
     monotonicMs,
   }: {
     atOnce: number
     /** Connections at once: established, in their handshake, and waiting for it. */
     clientsMax: number
+    /** For a handshake, from its begin. */
+    deadlineMs: number
     monotonicMs: () => number
   }) {
     this.#atOnce = atOnce
     this.#perAddress = Math.ceil(atOnce / 2)
     this.#clientsMax = clientsMax
+    this.#deadlineMs = deadlineMs
     this.#monotonicMs = monotonicMs
   }
 
@@ -129,7 +132,7 @@ export class Handshakes {
   #expire(): void {
     const nowMs = this.#monotonicMs()
     for (const [handshake, sinceMs] of this.#running) {
-      const mostMs = this.#waiting.size > 0 ? PRESSED_DEADLINE_MS : DEADLINE_MS
+      const mostMs = this.#waiting.size > 0 ? Math.min(PRESSED_DEADLINE_MS, this.#deadlineMs) : this.#deadlineMs
       if (nowMs - sinceMs >= mostMs) handshake.expire()
     }
     for (const [handshake, sinceMs] of this.#waiting) {

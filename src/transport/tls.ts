@@ -10,6 +10,7 @@ import { createServer, type SecureContextOptions, type Server, type TLSSocket } 
 import { BrokerError } from '../model/error.ts'
 import { isRevoked } from '../model/revocation.ts'
 import { expiryWarnings, type TlsFiles } from '../model/tls-files.ts'
+import { LimitedLog } from '../telemetry/limited-log.ts'
 import { certificateUser, type UserFrom } from './certificate-user.ts'
 import type { Handshake, Handshakes } from './handshakes.ts'
 import type { Accept, Accepted, Listener, ListenerCounters, ListenerOptions, Peer, PortOptions } from './listener.ts'
@@ -27,9 +28,6 @@ const CIPHERS = [
   'ECDHE-ECDSA-AES256-GCM-SHA384',
   'ECDHE-RSA-AES256-GCM-SHA384',
 ].join(':')
-
-/** Failed handshakes told in the log each minute; the rest is counted. */
-const LOG_LINES_PER_MINUTE = 10
 
 export interface TlsOptions extends ListenerOptions, PortOptions {
   /** Reads and examines the files; throws BrokerError with what is wrong with which. */
@@ -57,6 +55,8 @@ interface Connection extends Handshake {
 export class TlsListener implements Listener {
   readonly #options: TlsOptions
   readonly #tcp: TcpListener
+  /** For failed handshakes: whoever scans ports must not fill the log. */
+  readonly #limitedLog: LimitedLog
   readonly #server: Server
   /** Those that are open. */
   readonly #connections = new Set<Connection>()
@@ -68,9 +68,6 @@ export class TlsListener implements Listener {
   /** Why the files as they are now are not the ones in use; null: they are. */
   #reloadFault: string | null = null
   #accept: Accept = () => null
-  #logMinute = 0
-  #logLines = 0
-  #logWithheld = 0
 
   /** Certificates taken into use since the start, and how often new ones were refused. */
   readonly reloads = { done: 0, refused: 0 }
@@ -79,6 +76,7 @@ export class TlsListener implements Listener {
   constructor(options: TlsOptions) {
     this.#options = options
     this.#tcp = new TcpListener({ ...options, reads: 'nothing' })
+    this.#limitedLog = new LimitedLog(options.log, options.monotonicMs)
     this.#files = options.readFiles()
     const { clientCert, alpn } = options
     this.#server = createServer({
@@ -232,30 +230,12 @@ export class TlsListener implements Listener {
   }
 
   #fail(connection: Connection, reason: string, why: string): void {
-    const { handshakes } = this.#options
+    const { handshakes, name: listener } = this.#options
     connection.isOver = true
     handshakes.fail(connection, reason)
     this.counters.refused.handshake++
-    this.#tell(connection.address, why)
+    this.#limitedLog.write('warn', { listener, address: connection.address, reason: why }, 'a TLS handshake failed')
     connection.raw.destroy()
-  }
-
-  /** One line for a failed handshake, if this minute has one left: whoever scans ports must not fill the log. */
-  #tell(address: string, reason: string): void {
-    const { name: listener, log, monotonicMs } = this.#options
-    const minute = Math.floor(monotonicMs() / 60_000)
-    if (minute !== this.#logMinute) {
-      if (this.#logWithheld > 0) log.warn({ listener, handshakes: this.#logWithheld }, 'more TLS handshakes failed')
-      this.#logMinute = minute
-      this.#logLines = 0
-      this.#logWithheld = 0
-    }
-    if (this.#logLines >= LOG_LINES_PER_MINUTE) {
-      this.#logWithheld++
-      return
-    }
-    this.#logLines++
-    log.warn({ listener, address, reason }, 'a TLS handshake failed')
   }
 
   #connectionOf(socket: TLSSocket): Connection | undefined {

@@ -24,6 +24,7 @@ export interface Attacker {
 
 export interface Target {
   readonly mqttPort: number
+  readonly tlsPort: number
   readonly httpPort: number
   /** How long the attack goes on. */
   readonly attackMs: number
@@ -47,6 +48,11 @@ export class Arena {
   /** Opens a connection to the MQTT port; resolves when the kernel has it, whatever becomes of it then. */
   async connect({ address = ATTACKER_ADDRESS, halfOpen = false } = {}): Promise<Foe> {
     return await this.#open({ port: this.#target.mqttPort, address, halfOpen })
+  }
+
+  /** Opens a connection to the port for TLS, and nothing more. */
+  async connectTls(): Promise<Foe> {
+    return await this.#open({ port: this.#target.tlsPort, address: ATTACKER_ADDRESS, halfOpen: false })
   }
 
   async connectHttp(): Promise<Foe> {

@@ -3,5 +3,6 @@ import type { Attacker } from './attacker.ts'
 import { connecting } from './attackers/connecting.ts'
 import { garbage } from './attackers/garbage.ts'
 import { receiving } from './attackers/receiving.ts'
+import { encrypted } from './attackers/tls.ts'
 
-export const ATTACKERS: readonly Attacker[] = [...connecting, ...garbage, ...receiving]
+export const ATTACKERS: readonly Attacker[] = [...connecting, ...encrypted, ...garbage, ...receiving]

@@ -10,8 +10,10 @@ import { readdir, readlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import { freePort } from '../../scripts/free-port.ts'
 import { Gateway } from '../fault/support/gateway.ts'
 import { watchMemory } from '../fault/support/memory.ts'
+import { CertificateAuthority } from '../support/certificates.ts'
 import { eventually } from '../support/eventually.ts'
 import type { Attacker, Target } from './attacker.ts'
 import type { Seen } from './well-behaved-process.ts'
@@ -76,14 +78,17 @@ export async function hostilities({
   undisturbedMs: number
   say: (line: string) => void
 }): Promise<Hostilities> {
-  await using gateway = await Gateway.start({ directory, config })
+  const tlsPort = await freePort()
+  const tls = await (await CertificateAuthority.create(directory)).issue('gateway')
+  const listeners = { mqtt: { port: 0 }, mqtts: { port: tlsPort, tls } }
+  await using gateway = await Gateway.start({ directory, config: { listeners, ...config } })
   using clients = await WellBehavedClients.start(gateway.mqttPort)
   const memory = watchMemory(gateway.pid)
   try {
     await clients.during(() => delay(WARM_UP_MS))
     const undisturbed = await clients.during(() => bystander(undisturbedMs))
     const outcomes: Outcome[] = []
-    const target = { mqttPort: gateway.mqttPort, httpPort: gateway.httpPort, attackMs }
+    const target = { mqttPort: gateway.mqttPort, tlsPort, httpPort: gateway.httpPort, attackMs }
     for (const { name } of attackers) {
       const before = await descriptors(gateway)
       const logged = gateway.printedBytes

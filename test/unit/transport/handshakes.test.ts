@@ -5,7 +5,7 @@ beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
 const limited = (atOnce: number, clientsMax = 500) =>
-  new Handshakes({ atOnce, clientsMax, monotonicMs: () => performance.now() })
+  new Handshakes({ atOnce, clientsMax, deadlineMs: 10_000, monotonicMs: () => performance.now() })
 
 /** Whoever expires is closed, as a listener does it. */
 function arrive(handshakes: Handshakes, address: string) {
