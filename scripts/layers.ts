@@ -146,6 +146,7 @@ const LAYERS: readonly Layer[] = [
       'src/gateway-streams.ts',
       'src/gateway-message.ts',
       'src/gateway-users.ts',
+      'src/gateway-reload.ts',
       'src/gateway-metrics.ts',
     ),
     may: ['src/'],

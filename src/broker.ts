@@ -30,12 +30,13 @@ import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
+import { Reload, type ReloadReport } from './gateway-reload.ts'
 import { SysTopics } from './gateway-sys.ts'
 import { MQTT_EXCHANGE } from './model/message.ts'
 import { type CreateLevel, createLevel } from './store/level.ts'
 import { Store, type StoreOptions } from './store/store.ts'
 import { LimitedLog } from './telemetry/limited-log.ts'
-import type { Logger } from './telemetry/log.ts'
+import { changeLevel, type Logger } from './telemetry/log.ts'
 import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
 import { Handshakes } from './transport/handshakes.ts'
@@ -48,6 +49,12 @@ const EXPIRY_INTERVAL_MS = 1_000
 
 /** Dead letters wait for somebody to look at them: ten years, the longest age a queue can be given. */
 const DEAD_LETTERS_AGE_MS = 3650 * 86_400_000
+
+/** Limits that are read where they are used, and take no part in what `limits.memory` covers. */
+const COUNTING_LIMITS = [
+  ...['clients', 'sessions', 'subscriptions_per_session', 'receive_max', 'inflight', 'topic_aliases', 'topic_levels'],
+  ...['keep_alive_max', 'session_expiry_max', 'connect_timeout', 'refuse_disconnect_after'],
+].map(key => `limits.${key}`)
 
 export interface Address {
   readonly host: string
@@ -71,13 +78,15 @@ export class Broker {
   /** What the API shows, for callers in the same process. */
   readonly gateway: Gateway
   readonly #listeners: ReadonlyMap<string, Listener>
+  readonly #reload: Reload
   readonly #stops: readonly (() => Promise<void>)[]
   #stopped: Promise<void> | null = null
 
-  private constructor({ addresses, gateway, listeners }: Composition, stops: readonly (() => Promise<void>)[]) {
+  private constructor({ addresses, gateway, listeners, reload }: Composition, stops: readonly (() => Promise<void>)[]) {
     this.addresses = addresses
     this.gateway = gateway
     this.#listeners = listeners
+    this.#reload = reload
     this.#stops = stops
   }
 
@@ -96,9 +105,10 @@ export class Broker {
     }
   }
 
-  /** Takes what files hold now into use; see `Listener.reload`. */
-  reload(): void {
+  /** Takes over what of a configuration can be changed now, and what files hold that it names (`Listener.reload`). No connection ends that is still allowed. */
+  reload(config: Config): ReloadReport {
     for (const listener of this.#listeners.values()) listener.reload()
+    return this.#reload.take(config)
   }
 
   /** Closes listeners first, the store last; everything taken in is on disk when it resolves. May be called again. */
@@ -120,6 +130,7 @@ interface Composition {
   readonly addresses: ReadonlyMap<string, Address>
   readonly gateway: Gateway
   readonly listeners: ReadonlyMap<string, Listener>
+  readonly reload: Reload
 }
 
 async function compose(
@@ -311,8 +322,22 @@ async function compose(
   const forecasts = new Forecasts({ read: () => stocks(topology, store), monotonicMs: clock.monotonicMs })
   forecasts.samples.start()
   onStop(async () => forecasts.samples.stop())
+  const reload = new Reload(config)
+  reload.on(['auth.acl'], ({ auth }) => {
+    rules.replace(auth.acl)
+    void mqtt.rulesChanged()
+  })
+  reload.on(['auth.allow_anonymous'], ({ auth }) => {
+    access.anonymous = auth.anonymous
+  })
+  const { packetBytes, outputPerClientBytes, sessionQueue, sessionQueueQos0, declared } = config.limits
+  reload.on(COUNTING_LIMITS, ({ limits }) => {
+    mqtt.limits = { ...limits, packetBytes, outputPerClientBytes, sessionQueue, sessionQueueQos0, declared }
+  })
+  reload.on(['log.level'], ({ log: { level } }) => changeLevel(log, level))
   const gateway = new RunningGateway({
     config,
+    reload,
     store,
     topology,
     streams,
@@ -359,7 +384,7 @@ async function compose(
     { gateway: store.boot.gateway, epoch: store.boot.epoch, ...Object.fromEntries(addresses) },
     'gateway is running',
   )
-  return { addresses, gateway, listeners }
+  return { addresses, gateway, listeners, reload }
 }
 
 /** Who may log in. Rejects with CONFIG_NOT_FOUND or CONFIG_INVALID. Where there are neither users nor tokens nothing of it is loaded. */

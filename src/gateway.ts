@@ -28,6 +28,7 @@ import type { Topology } from './core/topology.ts'
 import { RunningDefinitions } from './gateway-definitions.ts'
 import type { Forecasts } from './gateway-forecasts.ts'
 import { RunningModel } from './gateway-model.ts'
+import type { Reload } from './gateway-reload.ts'
 import { RunningRetained } from './gateway-retained.ts'
 import { clientDetail, clientSummary, sessionDetail, sessionSummary } from './gateway-sessions.ts'
 import { RunningStreams } from './gateway-streams.ts'
@@ -39,7 +40,9 @@ import type { Store } from './store/store.ts'
 import type { Listener } from './transport/listener.ts'
 
 export interface GatewayParts {
+  /** Of the start. */
   readonly config: Config
+  readonly reload: Reload
   readonly store: Store
   readonly topology: Topology
   readonly streams: Streams
@@ -82,7 +85,7 @@ export class RunningGateway implements Gateway {
   }
 
   get config(): Readonly<Record<string, unknown>> {
-    return this.#parts.config.effective
+    return this.#parts.reload.effective
   }
 
   messages(): Overview['messages'] {
@@ -114,7 +117,7 @@ export class RunningGateway implements Gateway {
         uptime_ms: Math.round(clock.monotonicMs()),
         clock: CLOCK_WORDS[boot.clock],
       },
-      clients: { connected: mqtt.clientCount, limit: config.limits.clients },
+      clients: { connected: mqtt.clientCount, limit: mqtt.limits.clients },
       memory: {
         used_bytes: memory.usedBytes,
         limit_bytes: memory.limitBytes,

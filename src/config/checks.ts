@@ -6,7 +6,7 @@ import { formatDuration, formatSize } from '../model/quantity.ts'
 import { nearestWord } from './nearest.ts'
 import type { Config, NamedQueueConfig } from './schema.ts'
 
-type Resolved = Omit<Config, 'effective' | 'warnings'>
+type Resolved = Omit<Config, 'effective' | 'options' | 'warnings'>
 
 /** A rule broken, with the path of the option that should change. */
 export interface Conflict {

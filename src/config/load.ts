@@ -8,7 +8,7 @@ import { nearestWord } from './nearest.ts'
 import { applyOverride, readOverrides, unknownKey } from './overrides.ts'
 import { type ConfigProblem, formatProblems, type Position } from './problem.ts'
 import { type Config, configSchema } from './schema.ts'
-import { nodeAt, type OptionNode, pathText, readTree, showSection } from './tree.ts'
+import { maskedValue, nodeAt, type OptionNode, pathText, plainValue, readTree, showSection } from './tree.ts'
 
 export interface ConfigSources {
   /** YAML file; null: defaults and overrides alone. */
@@ -76,8 +76,11 @@ export async function readConfig({
     ...parsed.data,
     // Made when it is asked for, which is seldom.
     get effective() {
-      const shown = showSection(tree, filled)
+      const shown = showSection(tree, filled, maskedValue)
       return { ...shown, auth: { ...(shown.auth as object), allow_anonymous: anonymous !== 'nobody' } }
+    },
+    get options() {
+      return showSection(tree, filled, plainValue)
     },
     warnings: [...findWarnings(parsed.data), ...files.warnings],
   }

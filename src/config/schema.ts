@@ -774,6 +774,8 @@ type Parsed = z.output<typeof configSchema>
 export interface Config extends Parsed {
   /** The same in the file's own keys and words, defaults included and secrets masked: what `GET /api/v1/config` shows. */
   readonly effective: Readonly<Record<string, unknown>>
+  /** The same with secrets: to be compared, never shown. */
+  readonly options: Readonly<Record<string, unknown>>
   /** What is accepted and yet worth a line in the log. */
   readonly warnings: readonly string[]
 }

@@ -74,32 +74,38 @@ export function pathText(path: readonly PropertyKey[]): string {
   return path.map(String).join('.')
 }
 
-/**
- * A section as the file could say it in full: given values as they are, defaults filled in, passwords masked. `raw` has passed the schema.
- */
-export function showSection(node: OptionNode, raw: unknown): Record<string, unknown> {
+type Show = (about: About, value: unknown) => unknown
+
+/** A section as the file could say it in full: given values as they are, defaults filled in, passwords masked by `show`. `raw` has passed the schema. */
+export function showSection(node: OptionNode, raw: unknown, show: Show): Record<string, unknown> {
   const given = asRecord(raw)
   if (node.kind === 'group') {
-    return Object.fromEntries([...node.keys].map(([key, child]) => [key, showNode(child, given[key])]))
+    return Object.fromEntries([...node.keys].map(([key, child]) => [key, showNode(child, given[key], show)]))
   }
   if (node.kind === 'named') {
-    return Object.fromEntries(Object.entries(given).map(([key, value]) => [key, showNode(node.each, value)]))
+    return Object.fromEntries(Object.entries(given).map(([key, value]) => [key, showNode(node.each, value, show)]))
   }
   throw new TypeError('a single value is not a section')
 }
 
-function showNode(node: OptionNode, raw: unknown): unknown {
-  if (node.kind === 'value') return showValue(node.about, raw ?? node.fallback)
+function showNode(node: OptionNode, raw: unknown, show: Show): unknown {
+  if (node.kind === 'value') return show(node.about, raw ?? node.fallback)
   if (node.kind === 'group' && node.isOptional && raw === undefined) return null
-  if (node.kind === 'list') return Array.isArray(raw) ? raw.map(item => showValue(node.about, item)) : []
-  if (node.kind === 'sections') return Array.isArray(raw) ? raw.map(item => showSection(node.each, item)) : []
-  return showSection(node, raw)
+  if (node.kind === 'list') return Array.isArray(raw) ? raw.map(item => show(node.about, item)) : []
+  if (node.kind === 'sections') return Array.isArray(raw) ? raw.map(item => showSection(node.each, item, show)) : []
+  return showSection(node, raw, show)
 }
 
-function showValue(about: About, value: unknown): unknown {
+/** As it is, secrets included. */
+export function plainValue(about: About, value: unknown): unknown {
   // Overrides and `${NAME}` give text where the file would have a number or a word of YAML.
   if (about.type === 'number' && typeof value === 'string') return Number(value)
   if (about.type === 'true or false' && typeof value === 'string') return value === 'true'
+  return value
+}
+
+export function maskedValue(about: About, given: unknown): unknown {
+  const value = plainValue(about, given)
   if (about.secrecy === 'public' || typeof value !== 'string') return value
   const url = URL.parse(value)
   if (url === null) return '***'

@@ -70,7 +70,8 @@ export class Access implements Authenticator {
   accepted = 0
   readonly refused: Record<LoginRefusal, number> = { 'bad-credentials': 0, anonymous: 0, banned: 0, busy: 0 }
 
-  readonly #anonymous: AnonymousRule
+  /** For clients that come from now on. */
+  anonymous: AnonymousRule
   readonly #users: Users | null
   readonly #tokens: Tokens | null
   readonly #gate: AddressGate
@@ -95,7 +96,7 @@ export class Access implements Authenticator {
     loginQueue: number
     wallMs: () => number
   }) {
-    this.#anonymous = anonymous
+    this.anonymous = anonymous
     this.#users = users
     this.#tokens = tokens
     this.#gate = gate
@@ -113,7 +114,7 @@ export class Access implements Authenticator {
     if (this.#users !== null && user !== null) {
       return this.#byPassword(this.#users, { ...credentials, user, password: password ?? NO_PASSWORD })
     }
-    const isWelcome = this.#anonymous === 'everybody' || (this.#anonymous === 'local' && isLocal)
+    const isWelcome = this.anonymous === 'everybody' || (this.anonymous === 'local' && isLocal)
     return isWelcome ? this.#accept(ANONYMOUS) : this.#refuse('anonymous')
   }
 

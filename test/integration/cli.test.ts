@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -189,6 +189,28 @@ function isRunning(pid: number): boolean {
 }
 
 describe('sluice run', () => {
+  test('reads its configuration again on SIGHUP, and says what takes a restart and what is wrong', async () => {
+    const file = join(directory.path, 'sluice.yaml')
+    const before = await readFile(file, 'utf8')
+    const hangUp = async (text: string, answer: RegExp): Promise<void> => {
+      const heard = gateway.output().length
+      await writeFile(file, text)
+      process.kill(gateway.pid, 'SIGHUP')
+      await eventually(() => answer.test(gateway.output().slice(heard)), { what: String(answer) })
+    }
+    const publishing = () => mqtt('pub', '-t', 'other', '-m', 'x', '-q', '1', '-V', '5')
+    const rules = 'auth: { acl: [ { user: "*", publish: [ "sensors/#" ] } ] }'
+    await hangUp(
+      `${before}\n${rules}\nstore: { disk: 4GiB }`,
+      /"applied":\["auth\.acl"\].*restart to apply: store\.disk"/s,
+    )
+    expect(await publishing()).toMatchObject({ status: 1, stderr: expect.stringContaining('not allowed') })
+    await hangUp('bogus: 1', /"code":"CONFIG_INVALID".*nothing changes: .*unknown key \\"bogus\\"/s)
+    expect(await publishing()).toMatchObject({ status: 1 })
+    await hangUp(before, /"applied":\["auth\.acl"\]/)
+    expect(await publishing()).toMatchObject({ status: 0 })
+  })
+
   test('stops on SIGTERM with status 0, having said so', async () => {
     await using own = await tempDir()
     const running = await startGatewayProcess({ command: [SLUICE], directory: own.path })

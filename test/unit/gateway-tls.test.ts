@@ -40,6 +40,7 @@ async function startGateway(...tls: string[]) {
   if (mqtts === undefined || http === undefined) throw new TypeError('both are configured')
   return {
     broker,
+    reload: () => broker.reload(config),
     async client(clientId: string, pair?: KeyPair): Promise<TLSSocket> {
       const own = pair === undefined ? {} : { cert: readFileSync(pair.cert), key: readFileSync(pair.key) }
       const socket = connect({ port: mqtts.port, host: '127.0.0.1', ca: readFileSync(authority.cert), ...own })
@@ -111,12 +112,12 @@ test('a certificate that ends soon degrades health, and so do new files that can
   const reasons = () => gateway.broker.gateway.health().reasons
   expect(reasons()).toEqual([expect.stringMatching(/^listeners\.mqtts\.tls\.cert: the certificate expires on/)])
   await copyFile(server.key, place.key)
-  gateway.broker.reload()
+  gateway.reload()
   expect(reasons()).toEqual([
     expect.stringMatching(/the certificate expires on/),
     expect.stringMatching(/^listeners\.mqtts\.tls: the old files stay in use: .*place-key\.pem: it does not belong/),
   ])
   await copyFile(server.cert, place.cert)
-  gateway.broker.reload()
+  gateway.reload()
   expect(reasons()).toEqual([])
 })

@@ -79,15 +79,19 @@ async function publish(options: PubOptions): Promise<void> {
     if (qos === 0) await noted
     else pending = Promise.all([pending, noted]).then(() => undefined)
   }
-  if (single === null) {
-    for await (const line of createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY }))
-      await send(Buffer.from(line))
-  } else {
-    for (let turn = 0; turn < options.repeat; turn++) await send(single)
+  try {
+    if (single === null) {
+      for await (const line of createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY }))
+        await send(Buffer.from(line))
+    } else {
+      for (let turn = 0; turn < options.repeat; turn++) await send(single)
+    }
+    await pending
+    if (failure !== null) throw failure
+  } finally {
+    // An open connection would keep the command from ending.
+    await client.end()
   }
-  await pending
-  if (failure !== null) throw failure
-  await client.end()
   if (options.json) printJson({ topic, qos, published })
 }
 

@@ -156,6 +156,8 @@ export class Connection implements Timed, OutputOwner, Reader {
   wheelSlot = -1
 
   readonly #host: ConnectionHost
+  /** Those of the moment it came: what CONNACK announces holds as long as it lasts. */
+  readonly #limits: MqttLimits
   readonly #socket: Socket
   readonly #address: string
   readonly #frames: FrameReader
@@ -176,18 +178,20 @@ export class Connection implements Timed, OutputOwner, Reader {
   constructor(socket: Socket, host: ConnectionHost) {
     this.#socket = socket
     this.#host = host
+    const { limits } = host
+    this.#limits = limits
     this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
-    this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, host.limits.packetBytes), host.incomplete)
+    this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, limits.packetBytes), host.incomplete)
     this.#output = new Output(socket, {
       memory: host.memory,
       counters: host.counters,
-      limitBytes: host.limits.outputPerClientBytes,
+      limitBytes: limits.outputPerClientBytes,
       owner: this,
     })
     const nowMs = host.clock.monotonicMs()
     this.#lastReceivedMs = nowMs
     this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
-    host.wheel.schedule(this, nowMs + host.limits.connectTimeoutMs)
+    host.wheel.schedule(this, nowMs + limits.connectTimeoutMs)
     socket.on('data', chunk => this.#received(chunk))
     socket.on('end', () => this.#end({ reason: null, why: 'closed by the client', isWillDue: true }))
     socket.on('error', error => this.#end({ reason: null, why: error.message, isWillDue: true }))
@@ -387,7 +391,10 @@ export class Connection implements Timed, OutputOwner, Reader {
       const connect = readConnect(bytes, body, end)
       level = connect.version
       most = connect.maximumPacketSize
-      const terms = agreeOn(connect, this.#host)
+      const terms = agreeOn(connect, {
+        limits: this.#limits,
+        authenticationMethods: this.#host.authenticationMethods,
+      })
       const { authentication } = terms
       if (authentication === null) this.#login({ connect, terms })
       else this.#judge({ connect, terms, authentication }, authentication.begin(connect.authenticationData))
@@ -483,7 +490,8 @@ export class Connection implements Timed, OutputOwner, Reader {
   #accept({ connect: said, terms, identity, proof }: Admission): void {
     // The name that counts is the proved one, and a password is not kept.
     const connect = { ...said, user: identity.user ?? said.user, password: null }
-    const { router, limits, memory, counters, clock, clientLog, gathering } = this.#host
+    const { router, memory, counters, clock, clientLog, gathering } = this.#host
+    const limits = this.#limits
     if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
       // Before it has a session: whoever cannot be told that it is let in is not.
       checkSize(connect, connackAccepted(connect, { terms, limits, proof, sessionPresent: false }))
@@ -524,7 +532,8 @@ export class Connection implements Timed, OutputOwner, Reader {
     { connect, terms, session }: Client,
     { proof, sessionPresent }: { proof: Buffer | null; sessionPresent: boolean },
   ): void {
-    const { limits, clock } = this.#host
+    const { clock } = this.#host
+    const limits = this.#limits
     const output = this.#output
     this.#isWelcome = true
     this.#send(connackAccepted(connect, { terms, limits, proof, sessionPresent })) // [MQTT-3.2.0-1], [MQTT-3.2.0-2]
@@ -539,8 +548,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   }
 
   #heldBack(connect: ConnectPacket): Attachment['heldBack'] {
-    const { memory, limits } = this.#host
-    const packets = new HeldBack(memory, limits.outputPerClientBytes)
+    const packets = new HeldBack(this.#host.memory, this.#limits.outputPerClientBytes)
     return { packets, writer: new PublishWriter(packets, connect, 0) }
   }
 
@@ -594,7 +602,7 @@ export class Connection implements Timed, OutputOwner, Reader {
       case PacketType.disconnect: {
         expectFlags(first, 0, version) // [MQTT-3.14.1-1]
         const { reason, sessionExpiryS } = readDisconnect(bytes, body, end, connect)
-        if (sessionExpiryS !== null) session.expiryMs = expiryMs(sessionExpiryS, this.#host.limits) // section 3.14.2.2.2
+        if (sessionExpiryS !== null) session.expiryMs = expiryMs(sessionExpiryS, this.#limits) // section 3.14.2.2.2
         // [MQTT-3.14.4-3]: only a normal DISCONNECT discards the will.
         this.#end({ reason: null, why: 'disconnected', isWillDue: reason !== Reason.success })
         return
@@ -686,10 +694,10 @@ export class Connection implements Timed, OutputOwner, Reader {
   }
 
   #checkDeadlines({ publishing, terms }: Client, nowMs: number): void {
-    const { counters, limits } = this.#host
+    const { counters } = this.#host
     const { hold } = publishing
     if (hold.kind === 'refused' || hold.kind === 'memory') {
-      if (nowMs - hold.sinceMs >= limits.refuseDisconnectAfterMs) {
+      if (nowMs - hold.sinceMs >= this.#limits.refuseDisconnectAfterMs) {
         const cause = hold.kind === 'refused' ? hold.code : 'MEMORY_FULL'
         this.#end({ reason: Reason.quotaExceeded, why: `held back for too long: ${cause}`, isWillDue: true })
         return

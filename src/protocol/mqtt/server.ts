@@ -31,7 +31,7 @@ import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
 import { ReadingTurns } from './reading-turns.ts'
 import { FeedTurns, type RetainedMessages } from './retained-feed.ts'
-import type { Session, Subscription } from './session.ts'
+import type { Session, SessionHost, Subscription } from './session.ts'
 import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
@@ -80,7 +80,8 @@ export interface ClientInfo extends SessionInfo {
 export class MqttServer {
   readonly counters = new MqttCounters()
 
-  readonly #host: ConnectionHost
+  readonly #host: ConnectionHost & { limits: MqttLimits }
+  readonly #sessionHost: SessionHost & { limits: MqttLimits }
   readonly #rules: AccessRules
   readonly #wheel: TimerWheel
   readonly #connections = new Set<Connection>()
@@ -133,21 +134,19 @@ export class MqttServer {
     const { counters } = this
     const groups = new SharedGroups({ router, topology, kept: keptSessions, limits, counters })
     this.#groups = groups
-    this.#sessions = new Sessions(
-      {
-        router,
-        topology,
-        streams,
-        retained,
-        feedTurns: new FeedTurns(),
-        groups,
-        limits,
-        counters,
-        identities,
-        clientLog,
-      },
-      { rules, keptSessions, wheel: this.#wheel, clock },
-    )
+    this.#sessionHost = {
+      router,
+      topology,
+      streams,
+      retained,
+      feedTurns: new FeedTurns(),
+      groups,
+      limits,
+      counters,
+      identities,
+      clientLog,
+    }
+    this.#sessions = new Sessions(this.#sessionHost, { rules, keptSessions, wheel: this.#wheel, clock })
     this.#host = {
       router,
       memory,
@@ -171,6 +170,16 @@ export class MqttServer {
 
   get clientCount(): number {
     return this.#clients.size
+  }
+
+  /** For connections, sessions and subscriptions that come from now on; queues that are there keep theirs. */
+  set limits(limits: MqttLimits) {
+    this.#host.limits = limits
+    this.#sessionHost.limits = limits
+  }
+
+  get limits(): MqttLimits {
+    return this.#host.limits
   }
 
   /** The users have changed: every client is looked at again, and those that are nobody any more (null) are disconnected. */
