@@ -73,8 +73,11 @@ export interface LaneOwner {
 /** Which end of a durable lane stays in memory when it is longer than the window: where a queue delivers, or where a stream grows. */
 export type KeptEnd = 'front' | 'back'
 
-/** Says of a message that is ready what becomes of it; `moved`: somebody else has it now. `stop`: nothing more is wanted, this one included. */
-export type Judge = (bytes: Buffer, at: number, position: number) => 'keep' | 'moved' | 'stop'
+/** moved: somebody else has it now. ended: nobody shall. stop: nothing more is wanted, this one included. */
+export type Verdict = 'keep' | 'moved' | 'ended' | 'stop'
+
+/** Says of a message that is ready what becomes of it. */
+export type Judge = (bytes: Buffer, at: number, position: number) => Verdict
 
 /** A segment in the gap, or where one may come to be, of which something was taken out: kept until its marks are on disk. */
 interface Sifted {
@@ -138,6 +141,8 @@ export class Lane {
   /** It is a sift that reads, and nothing of it comes into the head. */
   #isSifting = false
   readonly #sifted = new Map<string, Sifted>()
+  /** Looks at it under way. */
+  #peeks = 0
   /** Bytes the last open segment came to: the next one begins with room for as many. */
   #expectedBytes = 0
   #nextPosition: number
@@ -404,6 +409,18 @@ export class Lane {
     const ahead = segment.used - segment.offsetAt(this.#entry)
     const next = this.#cursor + 1 < this.#head ? (this.#segments[this.#cursor + 1]?.used ?? 0) : 0
     if (ahead + next < READ_AHEAD_BYTES) this.#readOn()
+  }
+
+  /** Whether a message that is ready, on disk or in memory, was delivered before. */
+  wasDelivered(position: number): boolean {
+    return position < this.#delivered || this.#tried.get(position) !== undefined
+  }
+
+  /** Where the lane goes on, from a position on, with what is on disk only; null: nowhere. */
+  placeOnDisk(from: number): number | null {
+    if (this.#gapLast === null) return null
+    const place = Math.max(from, this.#segments[this.#head - 1]?.end ?? 0)
+    return place < (this.#segments[this.#head]?.first ?? this.#nextPosition) ? place : null
   }
 
   /** Puts the entry that was found last in flight to the consumer in `slot`; returns its index. */
@@ -714,6 +731,16 @@ export class Lane {
 
   /** Shows messages in order until `visit` returns false. Nothing changes. @throws BrokerError STOPPING */
   async peek(visit: (bytes: Buffer, at: number, seen: Peeked) => boolean): Promise<void> {
+    this.#peeks++
+    try {
+      await this.#peek(visit)
+    } finally {
+      this.#peeks--
+      this.#forgetSifted()
+    }
+  }
+
+  async #peek(visit: (bytes: Buffer, at: number, seen: Peeked) => boolean): Promise<void> {
     let isWanted = true
     /** Position behind what was shown: the lane goes on while the disk is read, and its segments may move between memory and disk. */
     let next = 0
@@ -857,16 +884,17 @@ export class Lane {
       if (verdict === 'stop') return position
       if (verdict === 'keep') continue
       const isLast = segment.live === 1
-      this.move(segment, index)
+      if (verdict === 'moved') this.move(segment, index)
+      else this.end(segment, index)
       // The last one takes the segment with it.
       if (isLast) break
     }
     return end
   }
 
-  /** What the sifts took out is known on disk: from there it may be read again. */
+  /** What the sifts took out is known on disk: from there it may be read again, but for what is being read as it was before. */
   #forgetSifted(): void {
-    if (this.#reading !== null) return
+    if (this.#reading !== null || this.#peeks > 0 || this.#isCommitting) return
     for (const [key, { segment, isChanged }] of this.#sifted) {
       if (isChanged) continue
       this.#sifted.delete(key)

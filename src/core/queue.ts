@@ -6,7 +6,7 @@
  * - A position names a message for as long as it is in the queue; its lane is folded into it.
  * - The ledger's figures are counted where things happen; `queued + inFlight` is what `depth` says. What waits for another attempt is queued.
  * - What is expired, or given up, is never delivered: it leaves when it comes to the front of its lane, with or without a consumer. Message expiry
- *   is looked for behind the front too, once a second at most and as far as messages are in memory (sweep).
+ *   is looked for behind the front too: in memory once a second at most (sweep), on disk once a minute at most, a part at a time (sweepDisk).
  * - What the dead-letter target has no room for stays, and is offered again every OFFER_AGAIN_MS.
  *
  * Operations: take (append) → pump (deliver) → settle | requeue | fail | reject; prepareCommit/committed by the commit schedule.
@@ -18,6 +18,7 @@ import {
   type RecordPrefix,
   recordAcceptedAt,
   recordBoot,
+  recordBytes,
   recordExpiryMs,
   recordLength,
   recordPriority,
@@ -29,10 +30,19 @@ import { type Classes, type Consumer, NOTE_LIVE } from './consumer.ts'
 import { Consumers, MAX_CONSUMERS } from './consumers.ts'
 import type { DeadLetterReason, DeadLetterTarget } from './dead-letter.ts'
 import type { Keeper } from './keeper.ts'
-import { type Judge, Lane, type LaneDurability, type LaneOwner, type Peeked, type StoredLane } from './lane.ts'
+import {
+  type Judge,
+  Lane,
+  type LaneDurability,
+  type LaneOwner,
+  type Peeked,
+  type StoredLane,
+  type Verdict,
+} from './lane.ts'
 import { type DropReason, Ledger, type PersistentFigures } from './ledger.ts'
 import { encodeLedgerRecord } from './ledger-record.ts'
 import type { MemoryBudget, MemoryHolder } from './memory.ts'
+import type { MoveOutcome } from './mover.ts'
 import { Owed } from './owed.ts'
 import { PASSING, type Segment, SHARED } from './segment.ts'
 import { SettleTime } from './settle-time.ts'
@@ -82,6 +92,8 @@ const LANE_POSITIONS = 2 ** 48
 const TURN_MESSAGES = 1000
 /** What the dead-letter target has no room for is offered again after so long. */
 const OFFER_AGAIN_MS = 5000
+/** What is on disk only is not looked through for expired messages again before so long has passed. */
+const DISK_SWEEP_MS = 60_000
 
 export class Queue implements Keeper, LaneOwner, MemoryHolder {
   readonly name: string
@@ -120,6 +132,12 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
   /** Monotonic milliseconds; before then no message in memory expires, as far as is known. */
   #soonestExpiry = Number.POSITIVE_INFINITY
   #isSweeping = false
+  /** Monotonic milliseconds; before then no message on disk expires, as far as is known. */
+  #soonestOnDisk = Number.POSITIVE_INFINITY
+  /** Where looking through what is on disk goes on; null: that has not begun. */
+  #diskSweep: SiftCursor | null = null
+  /** When the last one ended. */
+  #diskSweptAtMs = Number.NEGATIVE_INFINITY
   /** The dead-letter target had no room for the last message it was offered. */
   #isRefused = false
   /** Or-ed into the note of every message accepted from now on. */
@@ -189,6 +207,8 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     for (const lane of this.#lanes) {
       for (const [position, { pauseMs }] of lane.waiting()) this.#wakeIn(lane.base + position, pauseMs)
     }
+    // What is there from earlier runs may expire; nobody knows before it is read.
+    if (this.depth > 0) this.#mayExpireOnDisk(monotonicMs())
     memory.join(this)
   }
 
@@ -531,25 +551,33 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
    * changed.
    */
   #letGo(lane: Lane, segment: Segment, index: number, reason: DeadLetterReason): boolean {
-    this.#leavingBytes = segment.recordBytesAt(index)
+    const wasInFlight = lane.isInFlight(segment, index)
     // Expiry and overflow are nobody's refusal.
     const words = reason === 'delivery_limit' ? (lane.triedAt(segment, index)?.words ?? null) : null
-    const outcome = this.deadLetter?.take(segment.bytes, segment.offsetAt(index), reason, words) ?? 'no-target'
+    const outcome = this.#offer(segment.bytes, segment.offsetAt(index), reason, words)
+    if (outcome === 'held') return false
+    if (wasInFlight) this.ledger.inFlight--
+    else this.ledger.queued--
+    if (outcome === 'moved') this.#moved(lane, segment, index)
+    else lane.end(segment, index)
+    return true
+  }
+
+  /** Offers a message to the dead-letter target, if there is one, and books what becomes of it: all but that it is not queued, or in flight, any more. */
+  #offer(bytes: Buffer, at: number, reason: DeadLetterReason, words: string | null): MoveOutcome | 'no-target' {
+    this.#leavingBytes = recordBytes(bytes, at)
+    const outcome = this.deadLetter?.take(bytes, at, reason, words) ?? 'no-target'
     this.#leavingBytes = 0
     this.#isRefused = outcome === 'held'
-    if (outcome === 'held') return false
-    if (lane.isInFlight(segment, index)) this.ledger.inFlight--
-    else this.ledger.queued--
-    if (outcome === 'moved') {
-      this.ledger.deadLetter(reason, 1)
-      this.#moved(lane, segment, index)
-      return true
-    }
-    if (outcome !== 'no-target') this.ledger.drop(outcome, 1)
-    else if (reason === 'expired') this.ledger.expire(1)
+    if (outcome === 'moved') this.ledger.deadLetter(reason, 1)
+    else if (outcome === 'cycle' || outcome === 'unrouted') this.ledger.drop(outcome, 1)
+    else if (outcome === 'no-target') this.#bookLeft(reason)
+    return outcome
+  }
+
+  #bookLeft(reason: DeadLetterReason): void {
+    if (reason === 'expired') this.ledger.expire(1)
     else this.ledger.drop(reason === 'maxlen' ? 'overflow' : reason, 1)
-    lane.end(segment, index)
-    return true
   }
 
   /** Another queue has it. That one's copy is written, and what is on disk here marked, by one commit; it takes all there is. */
@@ -600,18 +628,34 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
   }
 
   #expiresAt(monotonicMs: number): void {
+    this.#mayExpireInMemory(monotonicMs)
+    // It may have left memory by then.
+    if (this.#durability !== null) this.#mayExpireOnDisk(monotonicMs)
+  }
+
+  #mayExpireInMemory(monotonicMs: number): void {
     if (monotonicMs >= this.#soonestExpiry) return
     this.#soonestExpiry = monotonicMs
     this.#expiring.add(this)
   }
 
+  #mayExpireOnDisk(monotonicMs: number): void {
+    if (monotonicMs >= this.#soonestOnDisk) return
+    this.#soonestOnDisk = monotonicMs
+    this.#expiring.add(this)
+  }
+
+  /** Monotonic milliseconds at which a message expires, in the past if it has; Infinity: it does not. */
+  #expiryOf(bytes: Buffer, at: number): number {
+    const expiryMs = recordExpiryMs(bytes, at)
+    return expiryMs === 0 ? Number.POSITIVE_INFINITY : this.#monotonicMs() + expiryMs - this.#ageMs(bytes, at)
+  }
+
   /** True: the message has expired. Else it will be looked at again when it does. */
   #noteExpiry(bytes: Buffer, at: number): boolean {
-    const expiryMs = recordExpiryMs(bytes, at)
-    if (expiryMs === 0) return false
-    const leftMs = expiryMs - this.#ageMs(bytes, at)
-    if (leftMs <= 0) return true
-    this.#expiresAt(this.#monotonicMs() + leftMs)
+    const expiry = this.#expiryOf(bytes, at)
+    if (expiry <= this.#monotonicMs()) return true
+    if (expiry !== Number.POSITIVE_INFINITY) this.#expiresAt(expiry)
     return false
   }
 
@@ -627,7 +671,7 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     const lane = this.#lanes[priority]
     if (lane === undefined) {
       this.#isSweeping = false
-      if (this.#soonestExpiry === Number.POSITIVE_INFINITY) this.#expiring.delete(this)
+      this.#noteNothingExpires()
       return
     }
     let left = TURN_MESSAGES
@@ -641,10 +685,65 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
       if (!this.#noteExpiry(segment.bytes, segment.offsetAt(index))) return true
       if (this.#letGo(lane, segment, index, 'expired')) return true
       // The dead letters have no room: the next sweep tries again.
-      this.#expiresAt(this.#monotonicMs())
+      this.#mayExpireInMemory(this.#monotonicMs())
       return false
     })
     setImmediate(() => this.#sweepOn(next.priority, next.from))
+  }
+
+  #noteNothingExpires(): void {
+    const soonest = Math.min(this.#soonestExpiry, this.#soonestOnDisk)
+    if (soonest === Number.POSITIVE_INFINITY && this.#diskSweep === null) this.#expiring.delete(this)
+  }
+
+  /** Something that is on disk only may have expired, and was not looked for lately. */
+  get isDiskSweepDue(): boolean {
+    if (this.#durability === null || this.#isDeleted || this.#purges > 0) return false
+    if (this.#diskSweep !== null) return true
+    const now = this.#monotonicMs()
+    return now >= this.#soonestOnDisk && now >= this.#diskSweptAtMs + DISK_SWEEP_MS
+  }
+
+  /**
+   * Lets go of what has expired in the next part of what is on disk only [MQTT-3.3.2-5], about 512 KiB of it. Called from time to time while `isDiskSweepDue`.
+   * @throws BrokerError if what is on disk cannot be read now.
+   */
+  async sweepDisk(): Promise<void> {
+    if (this.#diskSweep === null) this.#soonestOnDisk = this.#soonestExpiry
+    let isHeld = false
+    const place = this.#placeOnDisk(this.#diskSweep ?? this.siftStart)
+    const judge = (lane: Lane, bytes: Buffer, at: number, position: number): Verdict => {
+      if (this.#isDeleted || this.#purges > 0) return 'stop'
+      // The rest is looked through in memory.
+      if (lane.segmentOf(position) !== null || (this.keepsSent && lane.wasDelivered(position))) return 'keep'
+      const expiry = this.#expiryOf(bytes, at)
+      if (expiry > this.#monotonicMs()) {
+        this.#mayExpireOnDisk(expiry)
+        return 'keep'
+      }
+      const outcome = this.#offer(bytes, at, 'expired', null)
+      isHeld = outcome === 'held'
+      if (isHeld) return 'stop'
+      this.ledger.queued--
+      if (outcome === 'moved') this.#dueNow()
+      return outcome === 'moved' ? 'moved' : 'ended'
+    }
+    const next = place === null ? null : await this.#siftOn(place, judge)
+    if (isHeld) this.#mayExpireOnDisk(this.#monotonicMs())
+    this.#diskSweep = isHeld ? null : next
+    if (this.#diskSweep !== null) return
+    this.#diskSweptAtMs = this.#monotonicMs()
+    this.#noteNothingExpires()
+  }
+
+  /** This place or the next one at which messages are on disk only; null: there is none. */
+  #placeOnDisk({ position, through }: SiftCursor): SiftCursor | null {
+    const first = this.#laneAt(position)
+    for (const lane of this.#lanes.slice(0, this.#lanes.indexOf(first) + 1).toReversed()) {
+      const place = lane.placeOnDisk(lane === first ? position - lane.base : 0)
+      if (place !== null) return { position: lane.base + place, through }
+    }
+    return null
   }
 
   #clearOn(): void {
@@ -809,18 +908,28 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
    * is booked as settled. Resolves with where to go on; null: that was the last.
    * @throws BrokerError if what is on disk cannot be read now.
    */
-  async sift({ position, through }: SiftCursor, judge: Judge): Promise<SiftCursor | null> {
-    const lane = this.#laneAt(position)
-    const priority = this.#lanes.indexOf(lane)
-    const end = through[priority] ?? 0
-    let isStopped = false
-    const next = await lane.sift(position - lane.base, (bytes, at, inLane) => {
-      const verdict = lane.base + inLane >= end ? 'keep' : judge(bytes, at, lane.base + inLane)
+  sift(cursor: SiftCursor, judge: Judge): Promise<SiftCursor | null> {
+    return this.#siftOn(cursor, (lane, bytes, at, inLane) => {
+      const verdict = judge(bytes, at, lane.base + inLane)
       if (verdict === 'moved') {
         this.ledger.queued--
         this.ledger.settled++
         this.#dueNow()
       }
+      return verdict
+    })
+  }
+
+  async #siftOn(
+    { position, through }: SiftCursor,
+    judge: (lane: Lane, bytes: Buffer, at: number, inLane: number) => Verdict,
+  ): Promise<SiftCursor | null> {
+    const lane = this.#laneAt(position)
+    const priority = this.#lanes.indexOf(lane)
+    const end = through[priority] ?? 0
+    let isStopped = false
+    const next = await lane.sift(position - lane.base, (bytes, at, inLane) => {
+      const verdict = lane.base + inLane >= end ? 'keep' : judge(lane, bytes, at, inLane)
       isStopped ||= verdict === 'stop'
       return verdict
     })
@@ -1109,7 +1218,7 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
 
   loaded(): void {
     // Nobody has looked yet at what was read.
-    this.#expiresAt(this.#monotonicMs())
+    this.#mayExpireInMemory(this.#monotonicMs())
     this.expire()
   }
 

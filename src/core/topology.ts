@@ -40,6 +40,9 @@ import { decodeTried, type Tried, triedNumber, triedPosition } from './tried.ts'
 /** So many queues' fronts are read at a start, and in each second after it, so that their age can be told. */
 const LOOKS_AT_ONCE = 32
 
+/** So many parts of queues, of 512 KiB each, are read in a second to find what has expired on disk. */
+const DISK_SWEEPS_AT_ONCE = 4
+
 /** What exists: durable queues and their definitions, kept in the store; memory queues by their owners. */
 export class Topology {
   readonly #store: Store
@@ -51,6 +54,9 @@ export class Topology {
   readonly #queues: Registry<Queue, QueueDefinition>
   /** All queues with messages that expire, sessions' own among them. */
   readonly #expiring = new Set<Queue>()
+  /** Whose disk is looked through next. */
+  #sweeping = this.#expiring.values()
+  #isSweepingDisk = false
   /** What queues that no list has, those of sessions, have dropped since this start, by reason; `expired` beside. */
   readonly unlistedDropped = new Map<DropReason | 'expired', number>()
   /** Names of streams. */
@@ -418,6 +424,28 @@ export class Topology {
     this.#lookAtFronts()
     for (const queue of this.#queues.all()) queue.expire()
     for (const queue of this.#expiring) queue.sweep()
+    if (this.#isSweepingDisk) return
+    // It rejects when the store is closed.
+    this.#sweepDisks().catch(() => undefined)
+  }
+
+  /** In turn, a bounded number of parts. */
+  async #sweepDisks(): Promise<void> {
+    this.#isSweepingDisk = true
+    let isAnyDue = true
+    for (let left = DISK_SWEEPS_AT_ONCE; left > 0; ) {
+      const { done, value: queue } = this.#sweeping.next()
+      if (done === true) {
+        this.#sweeping = this.#expiring.values()
+        if (!isAnyDue) break
+        isAnyDue = false
+      } else if (queue.isDiskSweepDue) {
+        isAnyDue = true
+        left--
+        await queue.sweepDisk()
+      }
+    }
+    this.#isSweepingDisk = false
   }
 
   /** In turn, so that each has its own, and a bounded number at once: a gateway with many queues has better things to do at its start. */
