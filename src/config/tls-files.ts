@@ -20,7 +20,7 @@ type FileOption = 'cert' | 'key' | 'ca' | 'crl'
 /** Reads and examines them. Throws BrokerError TLS_FILES_INVALID with the option at fault, its file, why, and what to do. */
 export function readTlsFiles(tls: TlsConfig): TlsFiles {
   const cert = readPem('cert', tls.cert)
-  const certificate = inFile('cert', tls.cert, () => readCertificates(cert)[0])
+  const [certificate] = inFile('cert', tls.cert, () => readCertificates(certificateBlocks(cert)))
   const key = readPem('key', tls.key)
   const privateKey = inFile('key', tls.key, () => readKey(key))
   if (!certificate.checkPrivateKey(privateKey)) {
@@ -30,10 +30,10 @@ export function readTlsFiles(tls: TlsConfig): TlsFiles {
       `it does not belong to the certificate in ${tls.cert}; name the key that one was made for`,
     )
   }
-  const ca = tls.ca === null ? null : readPem('ca', tls.ca)
-  if (tls.ca !== null && ca !== null) inFile('ca', tls.ca, () => readCertificates(ca))
-  const crl = tls.crl === null ? null : readPem('crl', tls.crl)
-  const revocations = tls.crl === null || crl === null ? [] : inFile('crl', tls.crl, () => readLists(crl))
+  const ca = tls.ca === null ? [] : certificateBlocks(readPem('ca', tls.ca))
+  if (tls.ca !== null) inFile('ca', tls.ca, () => readCertificates(ca))
+  const crl = tls.crl === null ? [] : pemBlocks(readPem('crl', tls.crl), 'X509 CRL')
+  const revocations = tls.crl === null ? [] : inFile('crl', tls.crl, () => readLists(crl))
   return { cert, key, ca, crl, certUntilMs: certificate.validToDate.getTime(), revocations }
 }
 
@@ -71,8 +71,8 @@ function statMode(file: string): number {
 }
 
 /** At least one; each can be read and has a key of enough bits. */
-function readCertificates(pem: Buffer): [X509Certificate, ...X509Certificate[]] {
-  const [first, ...more] = pemBlocks(pem, 'CERTIFICATE').map(der => new X509Certificate(der))
+function readCertificates(blocks: readonly string[]): [X509Certificate, ...X509Certificate[]] {
+  const [first, ...more] = blocks.map(block => new X509Certificate(block))
   if (first === undefined) throw new RangeError('there is no certificate in it (BEGIN CERTIFICATE)')
   for (const certificate of [first, ...more]) {
     const { asymmetricKeyType, asymmetricKeyDetails } = certificate.publicKey
@@ -95,17 +95,18 @@ function readKey(pem: Buffer): KeyObject {
   return createPrivateKey(pem)
 }
 
-function readLists(pem: Buffer): readonly RevocationList[] {
-  const lists = pemBlocks(pem, 'X509 CRL').map(der => parseRevocationList(der))
-  if (lists.length === 0) throw new RangeError('there is no list of revoked certificates in it (BEGIN X509 CRL)')
-  return lists
+function readLists(blocks: readonly string[]): readonly RevocationList[] {
+  if (blocks.length === 0) throw new RangeError('there is no list of revoked certificates in it (BEGIN X509 CRL)')
+  return blocks.map(block => parseRevocationList(Buffer.from(block.split('-----')[2] ?? '', 'base64')))
 }
 
-/** Contents of all blocks with that label (RFC 7468). */
-function pemBlocks(pem: Buffer, label: string): Buffer[] {
-  const block = new RegExp(`-----BEGIN ${label}-----([A-Za-z0-9+/=\\s]*)-----END ${label}-----`, 'g')
-  return [...pem.toString('latin1').matchAll(block)].map(([, body = '']) => Buffer.from(body, 'base64'))
+/** All blocks with that label (RFC 7468), without what stands between them. */
+function pemBlocks(pem: Buffer, label: string): string[] {
+  const block = new RegExp(`-----BEGIN ${label}-----[A-Za-z0-9+/=\\s]*-----END ${label}-----`, 'g')
+  return pem.toString('latin1').match(block) ?? []
 }
+
+const certificateBlocks = (pem: Buffer): string[] => pemBlocks(pem, 'CERTIFICATE')
 
 /** Whatever is wrong with a file, in one sentence with its name. */
 function inFile<T>(option: FileOption, file: string, read: () => T): T {

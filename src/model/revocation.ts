@@ -57,6 +57,24 @@ export function isRevoked({ raw, serialNumber }: CheckedCertificate, lists: read
   return lists.some(list => list.serials.has(serial) && list.issuer.equals(issuer))
 }
 
+/**
+ * Whether the lists name certificates that they did not name before, other than those its own authority has issued: one of them may be above it, which nobody knows who
+ * has the certificate alone.
+ */
+export function hasNewsAbove(
+  { raw }: CheckedCertificate,
+  before: readonly RevocationList[],
+  now: readonly RevocationList[],
+): boolean {
+  const own = issuerOf(raw)
+  return now
+    .filter(({ issuer }) => !issuer.equals(own))
+    .some(({ issuer, serials }) => {
+      const known = before.filter(list => list.issuer.equals(issuer))
+      return [...serials].some(serial => !known.some(list => list.serials.has(serial)))
+    })
+}
+
 /** Name of who issued a certificate, as DER (RFC 5280 section 4.1). */
 function issuerOf(der: Buffer): Buffer {
   const [certificate] = derValues(der, readDer(der, 0))

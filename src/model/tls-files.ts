@@ -8,12 +8,13 @@ export interface TlsFiles {
   /** In PEM: the certificate, then those between it and an authority clients know. */
   readonly cert: Buffer
   readonly key: Buffer
-  /** Authorities of client certificates, in PEM; null: none is asked for. */
-  readonly ca: Buffer | null
-  readonly crl: Buffer | null
+  /** Authorities of client certificates, each in PEM. */
+  readonly ca: readonly string[]
+  /** Lists of revoked ones, each in PEM: OpenSSL reads one of a text only. */
+  readonly crl: readonly string[]
   /** When the certificate ends, milliseconds since 1970. */
   readonly certUntilMs: number
-  /** What `crl` says; empty without it. */
+  /** What `crl` says. */
   readonly revocations: readonly RevocationList[]
 }
 

@@ -8,7 +8,7 @@
 import { constants, X509Certificate } from 'node:crypto'
 import { createServer, type SecureContextOptions, type Server, type TLSSocket } from 'node:tls'
 import { BrokerError } from '../model/error.ts'
-import { isRevoked } from '../model/revocation.ts'
+import { hasNewsAbove, isRevoked } from '../model/revocation.ts'
 import { expiryWarnings, type TlsFiles } from '../model/tls-files.ts'
 import { LimitedLog } from '../telemetry/limited-log.ts'
 import { certificateUser, type UserFrom } from './certificate-user.ts'
@@ -29,6 +29,9 @@ const CIPHERS = [
   'ECDHE-RSA-AES256-GCM-SHA384',
 ].join(':')
 
+/** Longest way from a client's certificate up to its authority. */
+const CHAIN_MAX = 10
+
 export interface TlsOptions extends ListenerOptions, PortOptions {
   /** Reads and examines the files; throws BrokerError with what is wrong with which. */
   readonly readFiles: () => TlsFiles
@@ -45,8 +48,8 @@ export interface TlsOptions extends ListenerOptions, PortOptions {
 /** A connection from its arrival to its end. */
 interface Connection extends Handshake {
   readonly raw: TcpSocket
-  /** Number of the files its handshake began with. */
-  files: number
+  /** By which it was judged last: when its handshake began, or they changed since. */
+  files: TlsFiles
   /** Its handshake has succeeded or failed. */
   isOver: boolean
   established: { readonly socket: TLSSocket; readonly accepted: Accepted } | null
@@ -63,8 +66,8 @@ export class TlsListener implements Listener {
   /** By the socket below TLS; Node tells of a failed handshake when that is closed already. */
   readonly #byRaw = new WeakMap<object, Connection>()
   #files: TlsFiles
-  /** Counts them. */
-  #filesNumber = 1
+  /** Those of `#files.ca`. */
+  #authorities: readonly X509Certificate[]
   /** Why the files as they are now are not the ones in use; null: they are. */
   #reloadFault: string | null = null
   #accept: Accept = () => null
@@ -78,14 +81,17 @@ export class TlsListener implements Listener {
     this.#tcp = new TcpListener({ ...options, reads: 'nothing' })
     this.#limitedLog = new LimitedLog(options.log, options.monotonicMs)
     this.#files = options.readFiles()
+    this.#authorities = certificatesOf(this.#files)
     const { clientCert, alpn } = options
-    this.#server = createServer({
-      requestCert: clientCert !== 'none',
-      // With `optional`, a certificate that does not hold is refused in #secured.
-      rejectUnauthorized: clientCert === 'required',
-      ALPNProtocols: [alpn],
-      ...this.#contextOptions(this.#files),
-    })
+    this.#server = takenByOpenSsl(() =>
+      createServer({
+        requestCert: clientCert !== 'none',
+        // With `optional`, a certificate that does not hold is refused in #secured.
+        rejectUnauthorized: clientCert === 'required',
+        ALPNProtocols: [alpn],
+        ...this.#contextOptions(this.#files),
+      }),
+    )
     this.#server.on('secureConnection', socket => this.#secured(socket))
     this.#server.on('tlsClientError', (error, socket) => this.#failed(socket, error))
   }
@@ -133,21 +139,24 @@ export class TlsListener implements Listener {
         this.#reloadFault = null
         return
       }
-      this.#server.setSecureContext(this.#contextOptions(files))
+      takenByOpenSsl(() => this.#server.setSecureContext(this.#contextOptions(files)))
     } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
       this.reloads.refused++
-      this.#reloadFault = messageOf(error)
+      this.#reloadFault = error.message
       log.error({ listener, reason: this.#reloadFault }, 'new certificates are not taken, the old ones stay in use')
       return
     }
     this.#files = files
-    this.#filesNumber++
+    this.#authorities = certificatesOf(files)
     this.#reloadFault = null
     this.reloads.done++
     let ended = 0
-    for (const { established } of this.#connections) {
+    for (const connection of this.#connections) {
+      const { established } = connection
       if (established === null) continue
-      const why = this.#objection(established.socket)
+      const why = this.#objection(established.socket, connection.files)
+      connection.files = files
       if (why === null) continue
       ended++
       established.accepted.dismiss(why)
@@ -156,16 +165,16 @@ export class TlsListener implements Listener {
   }
 
   #arrived(raw: TcpSocket): void {
-    const { handshakes } = this.#options
+    const { handshakes, name: listener } = this.#options
     const address = raw.remoteAddress ?? ''
     const connection: Connection = {
       raw,
       address,
-      files: 0,
+      files: this.#files,
       isOver: false,
       established: null,
       begin: () => {
-        connection.files = this.#filesNumber
+        connection.files = this.#files
         this.#server.emit('connection', raw)
       },
       expire: () => {
@@ -174,6 +183,7 @@ export class TlsListener implements Listener {
     }
     if (!handshakes.enter(connection)) {
       this.counters.refused.connections++
+      this.#limitedLog.write('warn', { listener, address }, 'a connection is refused: limits.tls_clients is reached')
       raw.destroy()
       return
     }
@@ -218,7 +228,7 @@ export class TlsListener implements Listener {
   #judge({ files }: Connection, socket: TLSSocket): string | null {
     if (!socket.authorized) return String(socket.authorizationError)
     // OpenSSL has judged it by the files with which the handshake began.
-    return files === this.#filesNumber ? null : this.#objection(socket)
+    return files === this.#files ? null : this.#objection(socket, files)
   }
 
   /** A handshake has failed, by fault of the client or because it went away. */
@@ -250,8 +260,8 @@ export class TlsListener implements Listener {
     return {
       cert,
       key,
-      ...(ca !== null && { ca }),
-      ...(crl !== null && { crl }),
+      ...(ca.length > 0 && { ca: [...ca] }),
+      ...(crl.length > 0 && { crl: [...crl] }),
       minVersion,
       ciphers: CIPHERS,
       honorCipherOrder: true,
@@ -259,43 +269,50 @@ export class TlsListener implements Listener {
     }
   }
 
-  /** Why the client certificate of an established connection does not hold under the files in use; null: it does, or there is none. */
-  #objection(socket: TLSSocket): string | null {
+  /**
+   * Why a client certificate that held under the files of before does not hold under those in use; null: it does, or there is none. Node does not tell which certificates a
+   * client sent besides its own: where its authority is not in `ca`, whatever may concern that ends it.
+   */
+  #objection(socket: TLSSocket, before: TlsFiles): string | null {
     if (this.#options.clientCert === 'none') return null
-    let certificate = socket.getPeerX509Certificate()
-    if (certificate === undefined) return null
+    const own = socket.getPeerX509Certificate()
+    if (own === undefined) return null
     const { ca, revocations } = this.#files
-    const authorities = ca === null ? [] : certificatesIn(ca)
-    for (;;) {
-      const issued: X509Certificate = certificate
-      if (isRevoked(issued, revocations)) return 'CERT_REVOKED'
-      if (authorities.some(authority => issued.checkIssued(authority) && issued.verify(authority.publicKey)))
-        return null
-      const { issuerCertificate } = issued
-      if (issuerCertificate === undefined || issuerCertificate.fingerprint256 === issued.fingerprint256) {
-        return 'UNABLE_TO_GET_ISSUER_CERT'
-      }
-      certificate = issuerCertificate
+    const hasLess = before.ca.some(authority => !ca.includes(authority))
+    // From the client's own certificate up to an authority that nobody is above.
+    let certificate = own
+    for (let height = 0; height < CHAIN_MAX; height++) {
+      if (isRevoked(certificate, revocations)) return 'CERT_REVOKED'
+      const issued = certificate
+      // Signatures were judged in the handshake; that of another authority under the same name was not.
+      const authority = this.#authorities.find(
+        candidate => issued.checkIssued(candidate) && (!hasLess || issued.verify(candidate.publicKey)),
+      )
+      if (authority === undefined) break
+      if (authority.checkIssued(authority)) return null
+      certificate = authority
     }
+    if (!hasLess && !hasNewsAbove(own, before.revocations, revocations)) return null
+    return 'UNABLE_TO_GET_ISSUER_CERT'
   }
 }
 
 function isSame(a: TlsFiles, b: TlsFiles): boolean {
-  const isEqual = (one: Buffer | null, other: Buffer | null): boolean =>
-    one === null || other === null ? one === other : one.equals(other)
-  return isEqual(a.cert, b.cert) && isEqual(a.key, b.key) && isEqual(a.ca, b.ca) && isEqual(a.crl, b.crl)
+  return a.cert.equals(b.cert) && a.key.equals(b.key) && a.ca.join() === b.ca.join() && a.crl.join() === b.crl.join()
 }
 
-function certificatesIn(pem: Buffer): X509Certificate[] {
-  const blocks = pem.toString('latin1').match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g)
-  return (blocks ?? []).map(block => new X509Certificate(block))
-}
+const certificatesOf = ({ ca }: TlsFiles): X509Certificate[] => ca.map(block => new X509Certificate(block))
 
-const messageOf = (error: unknown): string => {
-  if (error instanceof BrokerError) return error.message
-  // OpenSSL's: `error:0A00018E:SSL routines::ca md too weak`.
-  if (error instanceof Error && 'code' in error) return error.message
-  throw error
+/** What OpenSSL says against files that fit one another, such as `error:0A00018E:SSL routines::ca md too weak`, as TLS_FILES_INVALID. */
+function takenByOpenSsl<T>(use: () => T): T {
+  try {
+    return use()
+  } catch (cause) {
+    if (!(cause instanceof Error) || !('code' in cause)) throw cause
+    throw new BrokerError('TLS_FILES_INVALID', `OpenSSL does not take the files of a TLS listener: ${cause.message}`, {
+      cause,
+    })
+  }
 }
 
 /** The few words failures are counted by, from codes of OpenSSL and Node. */

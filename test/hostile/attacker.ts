@@ -1,6 +1,8 @@
 /* What an attacker is, and what it has to work with. */
+import { once } from 'node:events'
 import { connect as openSocket, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { eventually } from '../support/eventually.ts'
 import { packet, text } from '../support/wire.ts'
 
@@ -51,8 +53,19 @@ export class Arena {
   }
 
   /** Opens a connection to the port for TLS, and nothing more. */
-  async connectTls(): Promise<Foe> {
-    return await this.#open({ port: this.#target.tlsPort, address: ATTACKER_ADDRESS, halfOpen: false })
+  async connectTls(address = ATTACKER_ADDRESS): Promise<Foe> {
+    return await this.#open({ port: this.#target.tlsPort, address, halfOpen: false })
+  }
+
+  /** A client that was let in, over TLS. */
+  async encryptedClient(clientId: string, address = ATTACKER_ADDRESS): Promise<TLSSocket> {
+    const { socket } = await this.connectTls(address)
+    socket.removeAllListeners('data')
+    const encrypted = connectTls({ socket, rejectUnauthorized: false })
+    encrypted.write(connect(clientId))
+    const [connack] = await once(encrypted, 'data')
+    if (connack[0] !== 0x20 || connack[3] !== 0) throw new Error(`${clientId} heard ${connack.toString('hex')}`)
+    return encrypted
   }
 
   async connectHttp(): Promise<Foe> {

@@ -109,8 +109,31 @@ export class CertificateAuthority {
     return { cert: join(this.#folder, `${name}.pem`), key: join(this.#folder, `${name}-key.pem`) }
   }
 
+  /** An authority whose certificate this one has issued. */
+  async subordinate(directory: string, name: string): Promise<CertificateAuthority> {
+    const below = await CertificateAuthority.create(directory, name)
+    await below.#openssl(
+      ...['req', '-new', '-config', 'openssl.cnf', '-key', 'ca-key.pem', '-subj', `/CN=${name}`, '-out', 'ca.csr'],
+    )
+    await this.#openssl(
+      ...['ca', '-batch', '-notext', '-config', 'openssl.cnf', '-cert', 'ca.pem', '-keyfile', 'ca-key.pem'],
+      ...[
+        '-extensions',
+        'authority_extensions',
+        '-days',
+        '30',
+        '-in',
+        join(below.#folder, 'ca.csr'),
+        '-out',
+        below.cert,
+      ],
+    )
+    await below.#writeCrl()
+    return below
+  }
+
   /** Puts a certificate on the list, which is replaced in one step. */
-  async revoke({ cert }: KeyPair): Promise<void> {
+  async revoke({ cert }: Pick<KeyPair, 'cert'>): Promise<void> {
     await this.#openssl(
       ...['ca', '-config', 'openssl.cnf', '-cert', 'ca.pem', '-keyfile', 'ca-key.pem', '-revoke', cert],
     )

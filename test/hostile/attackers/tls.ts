@@ -1,6 +1,4 @@
 /* Those that attack the port for TLS. */
-import { once } from 'node:events'
-import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { type Attacker, connect } from '../attacker.ts'
 
 /** The beginning of a ClientHello that announces 512 bytes. */
@@ -13,25 +11,20 @@ export const encrypted: readonly Attacker[] = [
     answer: 'limits.handshakes of them go on at a time, half of them for one address; all get through',
     async attack(arena) {
       const sockets = await Promise.all(
-        Array.from({ length: 300 }, async (_, n) => {
-          const { socket } = await arena.connectTls()
-          const encrypted: TLSSocket = connectTls({ socket, rejectUnauthorized: false })
-          encrypted.write(connect(`tls-handshakes-${n}`))
-          const [connack] = await once(encrypted, 'data')
-          if (connack[0] !== 0x20 || connack[3] !== 0) throw new Error(`heard ${connack.toString('hex')}`)
-          return encrypted
-        }),
+        Array.from({ length: 300 }, (_, n) => arena.encryptedClient(`tls-handshakes-${n}`)),
       )
       for (const socket of sockets) socket.destroy()
     },
   },
   {
     name: 'tls-half-handshake',
-    does: '100 TLS handshakes that stop after the first bytes',
-    answer: 'each is closed limits.connect_timeout after it was opened at the latest, without a word',
+    does: '20 TLS handshakes that stop after the first bytes',
+    answer: 'each is closed limits.connect_timeout after its turn has come, and others get in meanwhile',
     async attack(arena) {
-      const foes = await Promise.all(Array.from({ length: 100 }, () => arena.connectTls()))
+      const foes = await Promise.all(Array.from({ length: 20 }, () => arena.connectTls()))
       for (const foe of foes) foe.says(HALF_A_HELLO)
+      await arena.encryptedClient('tls-meanwhile', '127.0.0.67')
+      if (foes.every(foe => foe.isClosed)) throw new Error('others had to wait for the last of them')
       for (const foe of foes) await foe.isCutOff('the end of half a handshake')
       for (const foe of foes) foe.heardNothing()
     },

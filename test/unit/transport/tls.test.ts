@@ -5,7 +5,7 @@ import { connect as connectTcp } from 'node:net'
 import { join } from 'node:path'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import pino from 'pino'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { TlsConfig } from '../../../src/config/schema.ts'
 import { readTlsFiles } from '../../../src/config/tls-files.ts'
 import { Handshakes } from '../../../src/transport/handshakes.ts'
@@ -326,6 +326,71 @@ test('authorities that no longer hold end the clients they let in', async () => 
   await once(ended, 'close')
   expect(under.dismissed).toEqual(['UNABLE_TO_GET_ISSUER_CERT'])
   expect(kept.destroyed).toBe(false)
+})
+
+describe('a client below a subordinate authority', () => {
+  let below: CertificateAuthority
+  let chain: { cert: Buffer; key: Buffer }
+  const [ca, crl] = ['chain-ca.pem', 'chain-crl.pem']
+  const place = (name: string) => join(directory.path, name)
+  const trust = (...authorities: CertificateAuthority[]) =>
+    writeFile(place(ca), Buffer.concat(authorities.map(({ cert }) => readFileSync(cert))))
+  const publish = () => writeFile(place(crl), Buffer.concat([authority, below].map(list => readFileSync(list.crl))))
+  beforeEach(async context => {
+    below = await authority.subordinate(directory.path, `below-${context.task.id}`)
+    const leaf = await below.issue('leaf')
+    chain = { cert: Buffer.concat([readFileSync(leaf.cert), readFileSync(below.cert)]), key: readFileSync(leaf.key) }
+    await trust(authority)
+    await publish()
+  })
+  const start = () => ListenerUnderTest.start({ clientCert: 'required', ca: place(ca), crl: place(crl) })
+  const isHeard = async (client: TLSSocket) => {
+    client.write('still here')
+    expect(String((await once(client, 'data'))[0])).toBe('still here')
+  }
+
+  test('stays when others of its authority are revoked, and more authorities trusted', async () => {
+    await using under = await start()
+    const client = await visitor(under.port, chain)
+    await below.revoke(await below.issue('somebody-else'))
+    await publish()
+    await trust(authority, stranger)
+    under.listener.reload()
+    await isHeard(client)
+  })
+
+  test('stays when others are revoked higher up, if its authority is among those trusted', async () => {
+    await trust(authority, below)
+    await using under = await start()
+    const client = await visitor(under.port, chain)
+    await authority.revoke(await authority.issue('somebody-else'))
+    await publish()
+    under.listener.reload()
+    await isHeard(client)
+  })
+
+  for (const isTrusted of [true, false]) {
+    test(`ends when that is revoked, ${isTrusted ? 'and known' : 'though it is not known'}`, async () => {
+      await trust(...(isTrusted ? [authority, below] : [authority]))
+      await using under = await start()
+      const client = await visitor(under.port, chain)
+      await authority.revoke(below)
+      await publish()
+      under.listener.reload()
+      await once(client, 'close')
+      expect(under.dismissed).toEqual([isTrusted ? 'CERT_REVOKED' : 'UNABLE_TO_GET_ISSUER_CERT'])
+    })
+  }
+
+  test('ends when the authority above that is not trusted any more', async () => {
+    await trust(authority, stranger)
+    await using under = await start()
+    const client = await visitor(under.port, chain)
+    await trust(stranger)
+    under.listener.reload()
+    await once(client, 'close')
+    expect(under.dismissed).toEqual(['UNABLE_TO_GET_ISSUER_CERT'])
+  })
 })
 
 test('a session of a client with a certificate is never resumed: it would not be judged again', async () => {
