@@ -52,7 +52,17 @@ const DEAD_LETTERS_AGE_MS = 3650 * 86_400_000
 
 /** Limits that are read where they are used, and take no part in what `limits.memory` covers. */
 const COUNTING_LIMITS = [
-  ...['clients', 'sessions', 'subscriptions_per_session', 'receive_max', 'inflight', 'topic_aliases', 'topic_levels'],
+  ...[
+    'clients',
+    'sessions',
+    'subscriptions_per_session',
+    'receive_max',
+    'inflight',
+    'topic_aliases',
+    'topic_levels',
+    'topic',
+    'session_state',
+  ],
   ...['keep_alive_max', 'session_expiry_max', 'connect_timeout', 'refuse_disconnect_after'],
 ].map(key => `limits.${key}`)
 

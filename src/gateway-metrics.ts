@@ -159,7 +159,7 @@ export function gatewayMetrics({
     counter('sluice_mqtt_keep_alive_timeouts_total', 'Connections ended by silence.', () => counters.keepAliveTimeouts),
     counter(
       'sluice_mqtt_slow_clients_total',
-      'Connections closed because the client did not read.',
+      'Connections closed because the client took too little of what it was sent.',
       () => counters.slowClients,
     ),
     counter('sluice_mqtt_received_bytes_total', 'Bytes from MQTT clients.', () => counters.bytesIn),
@@ -287,7 +287,11 @@ export function gatewayMetrics({
       byStream(stream => stream.ledger.imbalance),
     ),
     gauge('sluice_retained_messages', 'Topics with a retained message.', () => retained.messages),
-    gauge('sluice_retained_bytes', 'Bytes of retained messages.', () => retained.bytes),
+    gauge(
+      'sluice_retained_bytes',
+      'Bytes of retained messages and of the index that finds them, against limits.retained.bytes.',
+      () => retained.bytes,
+    ),
     counter('sluice_retained_expired_total', 'Retained messages whose time was over.', () => retained.expired),
     counter('sluice_retained_dropped_total', 'QoS 0 messages that could not be retained, by reason.', () =>
       Object.entries(retained.dropped).map(([reason, value]) => ({ labels: { reason }, value })),
@@ -305,6 +309,12 @@ export function gatewayMetrics({
       [...gateway.upstreams()].map(({ name, confirmed }) => ({ labels: { upstream: name }, value: confirmed })),
     ),
     gauge('sluice_memory_bytes', 'Message bytes held in memory, against limits.memory.', () => memory.usedBytes),
+    counter('sluice_memory_pressed_total', 'How often limits.memory was reached.', () => memory.pressed),
+    gauge(
+      'sluice_session_state_bytes',
+      'Subscriptions, wills and topic aliases of clients, against limits.session_state.',
+      () => mqtt.state.used,
+    ),
     counter('sluice_store_commits_total', 'Commits, each one fdatasync.', () => store.counters.commits),
     counter(
       'sluice_store_accepted_bytes_total',

@@ -236,6 +236,7 @@ const limits = z.pipe(
       16,
       'Topic aliases of one connection, each way: announced to MQTT 5 clients, and used towards those that take so many; 0: none.',
     ),
+    topic: setting(size({ min: '16B', max: '65535B' }), '1KiB', 'Length of a topic or filter.'),
     topic_levels: setting(count({ min: 1, max: 32_768 }), 128, 'Levels of a topic or filter.'),
     subscriptions_per_session: setting(count({ min: 1, max: 100_000 }), 100, 'Subscriptions of one client.'),
     keep_alive_max: setting(
@@ -252,6 +253,12 @@ const limits = z.pipe(
       count({ min: 1, max: 1_000_000 }),
       5000,
       'Sessions that outlive their connections, connected or not; a client that asks for one more is refused (5.0: 0x97).',
+    ),
+    session_state: setting(
+      size({ min: '64KiB', max: '64GiB' }),
+      '8MiB',
+      'What is remembered of clients beside messages, all together: subscriptions (768 bytes and 256 for each level each, as they take in memory), wills, topic aliases. The first KiB of a session is not counted. ' +
+        'Further subscriptions are refused (SUBACK 0x97, 3.1.1: 0x80), and clients with a will that has no room (5.0: 0x97, 3.1.1: 3).',
     ),
     session_queue: section(
       z.pipe(
@@ -279,7 +286,7 @@ const limits = z.pipe(
         bytes: setting(
           size({ min: '1KiB', max: '64GiB' }),
           '32MiB',
-          'Bytes of them, in memory and on disk; never more than half of limits.memory.',
+          'Bytes of them, and of their topics in memory (192 each and two a letter); never more than half of limits.memory.',
         ),
       }),
       'Retained messages, all together. Beyond, a message of QoS 1 is refused before it is acknowledged; one of QoS 0 is delivered, not retained, and counted.',
@@ -339,11 +346,13 @@ const limits = z.pipe(
     receiveMax: o.receive_max,
     inflight: o.inflight,
     topicAliases: o.topic_aliases,
+    topicBytes: o.topic,
     topicLevels: o.topic_levels,
     subscriptionsPerSession: o.subscriptions_per_session,
     keepAliveMaxMs: o.keep_alive_max,
     sessionExpiryMaxMs: o.session_expiry_max,
     sessions: o.sessions,
+    sessionStateBytes: o.session_state,
     sessionQueue: {
       messages: o.session_queue.messages,
       bytes: o.session_queue.bytes,

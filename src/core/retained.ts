@@ -20,7 +20,7 @@ import { TopicMap, type TopicWalk } from './topic-map.ts'
 /** `limits.retained` */
 export interface RetainedLimits {
   readonly messages: number
-  /** Of records: topics, properties and names of publishers included. */
+  /** Of records, topics, properties and names of publishers included, and of the index that finds them. */
   readonly bytes: number
 }
 
@@ -60,6 +60,9 @@ export class RetainedWalk {
 /** Why a QoS 0 message was not retained; the one before it is forgotten all the same (3.1.1 [MQTT-3.3.1-7]). */
 export type NotRetained = 'limit' | 'disk_full' | 'store_unavailable'
 
+/** What a topic takes in the index beside two bytes a letter: measured, rounded up. */
+const TOPIC_BYTES = 192
+
 const COMMIT_BYTES = 1024 * 1024
 /** Each second the part of a minute's round that is due is looked at for messages whose time is over, and so many at least. */
 const ROUND_TURNS = 60
@@ -76,6 +79,7 @@ export class Retained implements CommitSource {
   readonly #ageMs: AgeMs
   readonly #topics = new TopicMap<RetainedMessage>()
   readonly #slabs = new Slabs()
+  #indexBytes = 0
   /** Topics to be written, and whether somebody waits for that. */
   readonly #dirty = new Map<string, boolean>()
   /** Those with a message expiry. */
@@ -109,7 +113,7 @@ export class Retained implements CommitSource {
   }
 
   get bytes(): number {
-    return this.#slabs.live
+    return this.#slabs.live + this.#indexBytes
   }
 
   get isFull(): boolean {
@@ -138,7 +142,7 @@ export class Retained implements CommitSource {
   #roomFor(topic: string): number {
     const known = this.#topics.get(topic)
     if (known === null && this.messages >= this.limits.messages) return 0
-    return this.limits.bytes - this.bytes + (known === null ? 0 : bytesOf(known))
+    return this.limits.bytes - this.bytes + (known === null ? -indexBytesOf(topic) : bytesOf(known))
   }
 
   /**
@@ -178,7 +182,8 @@ export class Retained implements CommitSource {
 
   #put(topic: string, message: RetainedMessage): void {
     const known = this.#topics.get(topic)
-    if (known !== null) this.#release(known)
+    if (known === null) this.#index(indexBytesOf(topic))
+    else this.#release(known)
     this.#topics.set(topic, message)
     if (recordExpiryMs(message.slab.bytes, message.at) > 0) this.#expiring.add(message)
     if (this.#slabs.isSparse) for (const kept of this.#topics.values()) this.#slabs.move(kept)
@@ -189,8 +194,15 @@ export class Retained implements CommitSource {
     const known = this.#topics.get(topic)
     if (known === null) return false
     this.#topics.delete(topic)
+    this.#index(-indexBytesOf(topic))
     this.#release(known)
     return true
+  }
+
+  #index(bytes: number): void {
+    this.#indexBytes += bytes
+    if (bytes > 0) this.#memory.take(bytes)
+    else this.#memory.give(-bytes)
   }
 
   #release(message: RetainedMessage): void {
@@ -272,6 +284,8 @@ export class Retained implements CommitSource {
     this.#schedule.due(0)
   }
 }
+
+const indexBytesOf = (topic: string): number => TOPIC_BYTES + 2 * topic.length
 
 const bytesOf = ({ slab, at }: RetainedMessage): number => recordBytes(slab.bytes, at)
 

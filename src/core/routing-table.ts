@@ -50,14 +50,16 @@ interface Target {
   readonly note: number
 }
 
-/** Routes remembered per version; a publisher that sprays topics makes the cache start over, no more. */
+/** Routes remembered per version, and letters of their keys; a publisher that sprays topics makes the cache start over, no more. */
 const MAX_CACHED_ROUTES = 4096
+const MAX_CACHED_LETTERS = 512 * 1024
 const NO_HEADERS: Headers = new Map()
 
 export class RoutingTable {
   readonly #exchanges = new Map<string, Exchange>()
   #version = 1
   #routes = new Map<string, Route>()
+  #letters = 0
 
   constructor() {
     const builtIn = { isDurable: true, isInternal: false, alternate: null }
@@ -130,7 +132,12 @@ export class RoutingTable {
 
   #changed(): void {
     this.#version++
-    if (this.#routes.size > 0) this.#routes = new Map()
+    if (this.#routes.size > 0) this.#forgetRoutes()
+  }
+
+  #forgetRoutes(): void {
+    this.#routes = new Map()
+    this.#letters = 0
   }
 
   /** Cached; on a miss walks the exchange. @throws BrokerError EXCHANGE_NOT_FOUND */
@@ -139,7 +146,8 @@ export class RoutingTable {
     const cached = this.#routes.get(cacheKey)
     if (cached !== undefined) return cached
     const route = this.resolve(exchange, key, NO_HEADERS)
-    if (this.#routes.size >= MAX_CACHED_ROUTES) this.#routes = new Map()
+    if (this.#routes.size >= MAX_CACHED_ROUTES || this.#letters >= MAX_CACHED_LETTERS) this.#forgetRoutes()
+    this.#letters += cacheKey.length
     this.#routes.set(cacheKey, route)
     return route
   }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { LoginRefusal } from '../../core/access.ts'
 import { Authentication, type AuthenticationMethods } from './authentication.ts'
 import { type ConnectPacket, encode } from './control-packet.ts'
-import type { MqttLimits } from './limits.ts'
+import { type MqttLimits, NAME_BYTES } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { ConnackReturn } from './reply-code.ts'
 import { checkWill } from './will.ts'
@@ -51,10 +51,17 @@ export function agreeOn(
   if (connect.clientId === '' && (version === 3 || (version === 4 && !connect.isClean))) {
     throw new ProtocolError(Reason.clientIdentifierNotValid, 'an empty client identifier') // 3.1.1 [MQTT-3.1.3-7], 3.1.1 [MQTT-3.1.3-8]
   }
+  for (const [what, name, reason] of [
+    ['client identifier', connect.clientId, Reason.clientIdentifierNotValid],
+    ['user name', connect.user ?? '', Reason.badUserNameOrPassword],
+  ] as const) {
+    if (Buffer.byteLength(name) > NAME_BYTES)
+      throw new ProtocolError(reason, `a ${what} of more than ${NAME_BYTES} bytes`)
+  }
   // Whatever it calls itself [MQTT-3.1.3-5]; without a name it gets one, and is as if it had come with that [MQTT-3.1.3-6], [MQTT-3.1.3-7].
   const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId
   const authentication = chosenAuthentication(connect, clientId, authenticationMethods)
-  if (connect.will !== null) checkWill(connect.will, limits.topicLevels)
+  if (connect.will !== null) checkWill(connect.will, limits)
   const mostS = Math.max(1, Math.floor(limits.keepAliveMaxMs / 1000))
   const asked = connect.keepAliveS
   const isCut = version === 5 && limits.keepAliveMaxMs > 0 && (asked === 0 || asked > mostS)

@@ -40,6 +40,7 @@ import { type Gathering, Publishing } from './publish.ts'
 import { PublishWriter } from './publish-frame.ts'
 import type { Reader, ReadingTurns, Share } from './reading-turns.ts'
 import type { Session } from './session.ts'
+import type { SessionState } from './session-state.ts'
 import type { Opened } from './sessions.ts'
 import { subscribe, unsubscribe } from './subscribe.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
@@ -67,6 +68,7 @@ export type ClientLog = Pick<LimitedLog, 'write'>
 export interface ConnectionHost {
   readonly router: Router
   readonly memory: MemoryBudget
+  readonly state: SessionState
   readonly limits: MqttLimits
   readonly log: Logger
   readonly clientLog: ClientLog
@@ -490,7 +492,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   #accept({ connect: said, terms, identity, proof }: Admission): void {
     // The name that counts is the proved one, and a password is not kept.
     const connect = { ...said, user: identity.user ?? said.user, password: null }
-    const { router, memory, counters, clock, clientLog, gathering } = this.#host
+    const { router, state, counters, clock, clientLog, gathering } = this.#host
     const limits = this.#limits
     if (connect.maximumPacketSize < Number.POSITIVE_INFINITY) {
       // Before it has a session: whoever cannot be told that it is let in is not.
@@ -508,7 +510,7 @@ export class Connection implements Timed, OutputOwner, Reader {
       received: session.receivedIds,
       permissions: session.permissions,
       limits,
-      memory,
+      state,
       counters,
       clock,
       gathering,

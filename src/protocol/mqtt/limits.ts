@@ -16,6 +16,9 @@ export const INCOMPLETE_PACKETS = 4
 /** Acknowledgements and answers that may pile up beyond `limits.output_per_client` before a client that doesn't read is closed. */
 export const CONTROL_ROOM_BYTES = 64 * 1024
 
+/** Longest client identifier and user name, bytes: each is kept several times for as long as there is a session. */
+export const NAME_BYTES = 256
+
 /** How often a held message is tried again when nothing calls earlier. */
 export const RETRY_INTERVAL_MS = 250
 

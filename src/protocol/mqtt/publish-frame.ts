@@ -3,7 +3,6 @@
  * receiver: patched from another's frame or from a record, never decoded.
  */
 import type { Permissions } from '../../core/acl.ts'
-import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import type { Route } from '../../core/routing-table.ts'
 import type { Run } from '../../core/run.ts'
@@ -30,8 +29,9 @@ import type { MqttLimits } from './limits.ts'
 import { type PacketSink, RESERVE_BYTES } from './output.ts'
 import { Property, PropertyScan } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { type SessionState, StateShare } from './session-state.ts'
 import { decodeText } from './text.ts'
-import { checkTopic, isTopicAt } from './topic.ts'
+import { checkTopic, isTopicAt, type TopicLimits } from './topic.ts'
 import { ALIAS_BYTES, TopicAliases } from './topic-aliases.ts'
 
 /** First byte of a PUBLISH: 0011 dup qos qos retain. */
@@ -78,8 +78,9 @@ export class TopicMemo {
   readonly #router: Router
   readonly #origin: Origin
   readonly #permissions: Permissions
-  readonly #limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
-  readonly #memory: MemoryBudget
+  readonly #limits: TopicLimits & Pick<MqttLimits, 'topicAliases'>
+  /** Of topics with an alias. */
+  readonly #state: StateShare
   readonly #remembered: RememberedTopic[] = []
   #oldest = 0
   /** By topic alias [MQTT-3.3.2-7]. */
@@ -90,20 +91,19 @@ export class TopicMemo {
     origin,
     permissions,
     limits,
-    memory,
+    state,
   }: {
     router: Router
     origin: Origin
     permissions: Permissions
-    limits: Pick<MqttLimits, 'topicLevels' | 'topicAliases'>
-    /** Topics with an alias are taken from it. */
-    memory: MemoryBudget
+    limits: TopicLimits & Pick<MqttLimits, 'topicAliases'>
+    state: SessionState
   }) {
     this.#router = router
     this.#origin = origin
     this.#permissions = permissions
     this.#limits = limits
-    this.#memory = memory
+    this.#state = new StateShare(state)
   }
 
   /** The topic at bytes[from, to) with a route that is valid now; throws ProtocolError if it is no topic. */
@@ -134,14 +134,16 @@ export class TopicMemo {
     this.#checkAlias(alias)
     const before = this.#aliases.get(alias)
     if (before === topic) return
-    this.#memory.take(rememberedBytes(topic))
-    if (before !== undefined) this.#memory.give(rememberedBytes(before))
+    if (before !== undefined) this.#state.change(-rememberedBytes(before))
+    if (!this.#state.take(rememberedBytes(topic))) {
+      throw new ProtocolError(Reason.quotaExceeded, 'limits.session_state leaves no room for another topic alias')
+    }
     this.#aliases.set(alias, topic)
   }
 
   /** The connection is over: its aliases end with it [MQTT-3.3.2-7]. */
   close(): void {
-    for (const topic of this.#aliases.values()) this.#memory.give(rememberedBytes(topic))
+    this.#state.close()
     this.#aliases.clear()
   }
 
@@ -170,7 +172,7 @@ export class TopicMemo {
     if (topic === '' && version === 5) {
       throw new ProtocolError(Reason.protocolError, 'an empty topic without a topic alias')
     }
-    checkTopic(topic, this.#limits.topicLevels)
+    checkTopic(topic, this.#limits)
     return {
       first,
       bytes: Buffer.from(bytes.subarray(from, to)),

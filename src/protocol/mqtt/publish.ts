@@ -12,7 +12,6 @@
 import type { Permissions } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { Publisher } from '../../core/consumer.ts'
-import type { MemoryBudget } from '../../core/memory.ts'
 import type { Router } from '../../core/router.ts'
 import { createRun, RUN_CAPACITY, type Run } from '../../core/run.ts'
 import type { PublisherHandle } from '../../core/tickets.ts'
@@ -39,6 +38,7 @@ import {
 } from './publish-frame.ts'
 import type { ReceivedIds } from './received-ids.ts'
 import { ANSWER_NO_SUBSCRIBERS, ANSWER_NOT_HELD, ANSWER_SUCCESS, answerRefusal, refusalAnswer } from './reply-code.ts'
+import type { SessionState } from './session-state.ts'
 import { isTopicAt } from './topic.ts'
 import { ALIAS_BYTES } from './topic-aliases.ts'
 
@@ -120,7 +120,7 @@ export class Publishing implements Publisher {
     received,
     permissions,
     limits,
-    memory,
+    state,
     counters,
     clock,
     gathering,
@@ -136,7 +136,7 @@ export class Publishing implements Publisher {
     received: ReceivedIds
     permissions: Permissions
     limits: MqttLimits
-    memory: MemoryBudget
+    state: SessionState
     counters: MqttCounters
     clock: Clock
     gathering: Gathering
@@ -158,7 +158,7 @@ export class Publishing implements Publisher {
     this.#wantsReasonStrings = connect.wantsReasonStrings
     this.#maximumPacketSize = connect.maximumPacketSize
     const origin = { version: connect.version, clientId, user: connect.user ?? '' }
-    this.#memo = new TopicMemo({ router, origin, permissions, limits, memory })
+    this.#memo = new TopicMemo({ router, origin, permissions, limits, state })
     this.#run = gathering.run
     this.#packetIds = gathering.packetIds
     this.#handle = router.register(this)

@@ -32,6 +32,7 @@ import { createGathering } from './publish.ts'
 import { ReadingTurns } from './reading-turns.ts'
 import { FeedTurns, type RetainedMessages } from './retained-feed.ts'
 import type { Session, SessionHost, Subscription } from './session.ts'
+import { SessionState } from './session-state.ts'
 import { type Opened, Sessions } from './sessions.ts'
 import { SharedGroups } from './shared-groups.ts'
 import { TimerWheel } from './timer-wheel.ts'
@@ -79,6 +80,8 @@ export interface ClientInfo extends SessionInfo {
  */
 export class MqttServer {
   readonly counters = new MqttCounters()
+  /** `limits.session_state` */
+  readonly state: SessionState
 
   readonly #host: ConnectionHost & { limits: MqttLimits }
   readonly #sessionHost: SessionHost & { limits: MqttLimits }
@@ -131,7 +134,8 @@ export class MqttServer {
       limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
     }
     memory.onJam = bytes => this.#relieve(bytes)
-    const { counters } = this
+    this.state = new SessionState(limits.sessionStateBytes)
+    const { counters, state } = this
     const groups = new SharedGroups({ router, topology, kept: keptSessions, limits, counters })
     this.#groups = groups
     this.#sessionHost = {
@@ -142,6 +146,7 @@ export class MqttServer {
       feedTurns: new FeedTurns(),
       groups,
       limits,
+      state,
       counters,
       identities,
       clientLog,
@@ -150,6 +155,7 @@ export class MqttServer {
     this.#host = {
       router,
       memory,
+      state,
       limits,
       log,
       clientLog,
@@ -176,6 +182,7 @@ export class MqttServer {
   set limits(limits: MqttLimits) {
     this.#host.limits = limits
     this.#sessionHost.limits = limits
+    this.state.limitBytes = limits.sessionStateBytes
   }
 
   get limits(): MqttLimits {
@@ -345,7 +352,7 @@ export class MqttServer {
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
     }
-    this.#sessions.checkRoom(clientId, expiryMs)
+    this.#sessions.checkRoom(clientId, { expiryMs, will })
     existing?.takenOver()
     this.#clients.set(clientId, connection)
     this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)

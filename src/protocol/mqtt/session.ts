@@ -41,6 +41,7 @@ import { ReceivedIds } from './received-ids.ts'
 import { consumerRefusal, refusal, type SubscriptionRefusal } from './reply-code.ts'
 import { type FeedTurns, RetainedFeed, type RetainedMessages } from './retained-feed.ts'
 import { SessionQueue } from './session-queue.ts'
+import { type SessionState, StateShare, subscriptionBytes } from './session-state.ts'
 import type { Membership, SharedMember } from './shared-group.ts'
 import type { SharedGroups } from './shared-groups.ts'
 import { SharedSupply } from './shared-supply.ts'
@@ -48,6 +49,7 @@ import { StreamSupply } from './stream-supply.ts'
 import { identifierProperty, SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import { isNoLocal, isRetainAsPublished, subscriptionNote } from './subscription-note.ts'
 import { readFilter, type SharedFilter, type Wanted } from './topic.ts'
+import { willBytes } from './will.ts'
 
 /** Stands for the session's own queue where there is none. */
 const NO_SOURCE = -1
@@ -55,6 +57,9 @@ const NO_SOURCE = -1
 /** Retain Handling: retained messages at the subscription [MQTT-3.3.1-9], or none [MQTT-3.3.1-11]. */
 const RETAINED_ALWAYS = 0
 const RETAINED_NEVER = 2
+
+/** Of a session from before the start: the limits may have been others. */
+const NO_TOPIC_LIMITS = { topicBytes: Number.POSITIVE_INFINITY, topicLevels: Number.POSITIVE_INFINITY }
 
 /** A subscription to something kept under a name. */
 type Named = Extract<Wanted, { readonly kind: 'queue' | 'stream' }>
@@ -71,6 +76,7 @@ export interface SessionHost {
   readonly feedTurns: FeedTurns
   readonly groups: SharedGroups
   readonly limits: MqttLimits
+  readonly state: SessionState
   readonly counters: MqttCounters
   readonly identities: Identities
   readonly clientLog: ClientLog
@@ -91,8 +97,6 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   readonly live: LiveReceiver | null
   /** How long it outlives each of its connections, milliseconds; 0: it ends with it. DISCONNECT may change it. */
   expiryMs: number
-  /** What is published when its connection has ended without a normal DISCONNECT; null: nothing, or not any more. */
-  will: Will | null = null
   readonly receivedIds: ReceivedIds
   /** What keeps its packet ids of QoS 2 on disk; null: nothing does. */
   readonly #keptIds: SessionIds | null
@@ -122,6 +126,8 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   /** Made with the first subscription that is sent retained messages. */
   #feed: RetainedFeed | null = null
   #sentLive = 0
+  #will: Will | null = null
+  readonly #state: StateShare
 
   constructor({ clientId, expiryMs, kept, permissions }: SessionIdentity, host: SessionHost) {
     this.clientId = clientId
@@ -131,6 +137,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     this.permissions = permissions
     this.live = kept !== null && host.limits.sessionQueueQos0 ? null : this
     this.#host = host
+    this.#state = new StateShare(host.state)
     this.#keptIds = kept?.keepIds(this) ?? null
     this.receivedIds = new ReceivedIds(host.router, this.#keptIds)
   }
@@ -144,7 +151,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   revoke(): readonly string[] {
     const revoked: string[] = []
     for (const filter of this.#subscriptions.keys()) {
-      const wanted = readFilter(filter, Number.POSITIVE_INFINITY)
+      const wanted = readFilter(filter, NO_TOPIC_LIMITS)
       if (wanted.kind !== 'refused' && !this.#isPermitted(filter, wanted)) revoked.push(filter)
     }
     for (const filter of revoked) this.unsubscribe(filter)
@@ -161,6 +168,16 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
       default:
         return this.permissions.mayConsume(wanted.name)
     }
+  }
+
+  /** What is published when its connection has ended without a normal DISCONNECT; null: nothing, or not any more. */
+  get will(): Will | null {
+    return this.#will
+  }
+
+  set will(will: Will | null) {
+    this.#state.change(willBytes(will) - willBytes(this.#will))
+    this.#will = will
   }
 
   // ---- connections
@@ -217,6 +234,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     this.#bindings.clear()
     for (const subscription of this.#named.values()) subscription.close()
     this.receivedIds.close()
+    this.#state.close()
     this.#keptIds?.end()
     this.#attachment = null
     if (this.kept === null) this.#source?.close()
@@ -248,10 +266,12 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   #restore(request: SubscriptionRequest): SubscriptionRefusal | null {
     // The limits of the configuration may be lower now: they hold for new subscriptions.
-    const wanted = readFilter(request.filter, Number.POSITIVE_INFINITY)
+    const wanted = readFilter(request.filter, NO_TOPIC_LIMITS)
     if (wanted.kind === 'refused') return wanted
     const answer = this.#subscribe(wanted, request)
-    return typeof answer === 'number' ? null : answer
+    if (typeof answer !== 'number') return answer
+    this.#state.change(subscriptionBytes(request.filter))
+    return null
   }
 
   /** What must be on disk before the client is told of its last requests; null: all of that is. */
@@ -294,16 +314,22 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   /** Subscribes to one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the granted QoS, or why it is refused. */
   subscribe(request: SubscriptionRequest): QoS | SubscriptionRefusal {
-    const { topicLevels, subscriptionsPerSession } = this.#host.limits
+    const { limits } = this.#host
     const { filter } = request
-    const wanted = readFilter(filter, topicLevels)
+    const wanted = readFilter(filter, limits)
     if (wanted.kind === 'refused') return wanted
     if (!this.#isPermitted(filter, wanted))
       return refusal(Reason.notAuthorized, 'this client may not subscribe to that')
-    if (!this.#subscriptions.has(filter) && this.#subscriptions.size >= subscriptionsPerSession) {
-      return refusal(Reason.quotaExceeded, `limits.subscriptions_per_session is reached: ${subscriptionsPerSession}`)
+    const isNew = !this.#subscriptions.has(filter)
+    if (isNew && this.#subscriptions.size >= limits.subscriptionsPerSession) {
+      const why = `limits.subscriptions_per_session is reached: ${limits.subscriptionsPerSession}`
+      return refusal(Reason.quotaExceeded, why)
+    }
+    if (isNew && !this.#state.take(subscriptionBytes(filter))) {
+      return refusal(Reason.quotaExceeded, 'limits.session_state is reached: all sessions together hold as much')
     }
     const answer = this.#subscribe(wanted, request)
+    if (isNew && typeof answer !== 'number') this.#state.change(-subscriptionBytes(filter))
     if (typeof answer === 'number' && this.kept !== null) {
       const { qos, isNoLocal, isRetainAsPublished, identifier } = request
       const subscription = { filter, qos, isNoLocal, isRetainAsPublished, identifier }
@@ -445,6 +471,7 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   /** Ends the subscription with just this filter [MQTT-3.10.4-1]; what it has sent may still be answered [MQTT-3.10.4-3]. False if there was none. */
   unsubscribe(filter: string): boolean {
     if (!this.#subscriptions.delete(filter)) return false
+    this.#state.change(-subscriptionBytes(filter))
     if (this.kept !== null) this.#unkept = this.kept.unsubscribed(filter)
     const binding = this.#bindings.get(filter)
     if (binding === undefined) {

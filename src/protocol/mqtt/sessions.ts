@@ -12,7 +12,7 @@ import type { KeptSession, KeptSessions, RestoredSession, Will } from '../../cor
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { Session, type SessionHost } from './session.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
-import { publishWill } from './will.ts'
+import { publishWill, willBytes } from './will.ts'
 
 /** A session for a connection. */
 export interface Opened {
@@ -130,8 +130,11 @@ export class Sessions {
     void this.#end(session)
   }
 
-  /** @throws ProtocolError if `limits.sessions` leaves no room for one more that outlives its connection. */
-  checkRoom(clientId: string, expiryMs: number): void {
+  /** @throws ProtocolError if `limits.sessions` leaves no room for one more that outlives its connection, or `limits.session_state` for its will. */
+  checkRoom(clientId: string, { expiryMs, will }: Pick<Arrival, 'expiryMs' | 'will'>): void {
+    if (!this.#host.state.hasRoomFor(willBytes(will))) {
+      throw new ProtocolError(Reason.quotaExceeded, 'limits.session_state is reached: it leaves no room for the will')
+    }
     const most = this.#host.limits.sessions
     const known = this.#sessions.get(clientId)
     if (expiryMs === 0 || this.#keptCount < most || known?.kept != null) return

@@ -1,6 +1,7 @@
 import { BrokerError } from '../../model/error.ts'
 import { queueName, topicFilter, topicName } from '../../model/names.ts'
 import { parseReadFrom, type ReadFrom } from '../../model/read-from.ts'
+import type { MqttLimits } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { refusal, type SubscriptionRefusal } from './reply-code.ts'
 
@@ -8,17 +9,19 @@ const SLASH = 0x2f
 /** Filters that begin so name something other than topics. Nobody needs $queue and $stream to use what the standard has: 3.1.1 [MQTT-7.0.0-2]. */
 const FAMILY = /^\$(share|queue|stream)(?:\/|$)/
 
+/** `limits.topic` and `limits.topic_levels`. */
+export type TopicLimits = Pick<MqttLimits, 'topicBytes' | 'topicLevels'>
+
 /** Checks a topic somebody publishes to; throws ProtocolError. An empty one is judged by the caller, whose versions differ. */
-export function checkTopic(topic: string, levels: number): void {
+export function checkTopic(topic: string, limits: TopicLimits): void {
   try {
     topicName(topic)
   } catch (error) {
     if (!(error instanceof BrokerError)) throw error
     throw new ProtocolError(Reason.topicNameInvalid, error.message)
   }
-  if (!hasLevels(topic, levels)) {
-    throw new ProtocolError(Reason.topicNameInvalid, `a topic has more than ${levels} levels`)
-  }
+  const excess = excessOf(topic, limits)
+  if (excess !== null) throw new ProtocolError(Reason.topicNameInvalid, `a topic ${excess}`)
 }
 
 /** `$share/GROUP/FILTER`, which is its `name`, taken apart. */
@@ -47,31 +50,30 @@ export type Wanted =
   /** `$share/GROUP/FILTER`: a share of what is published to the topics that FILTER matches. */
   | SharedFilter
 
-/** Reads a filter as far as it can be judged by itself; `levels` at most. */
-export function readFilter(filter: string, levels: number): Wanted | SubscriptionRefusal {
+/** Reads a filter as far as it can be judged by itself. */
+export function readFilter(filter: string, limits: TopicLimits): Wanted | SubscriptionRefusal {
+  const excess = excessOf(filter, limits)
+  if (excess !== null) return refusal(Reason.topicFilterInvalid, `a filter ${excess}`)
   switch (FAMILY.exec(filter)?.[1]) {
     case 'share':
-      return readSharedFilter(filter, levels)
+      return readSharedFilter(filter)
     case 'stream':
       return readStreamFilter(filter.slice('$stream/'.length))
     case 'queue':
       return readQueueFilter(filter.slice('$queue/'.length))
     default:
-      return readTopicFilter(filter, levels, { kind: 'topics' })
+      return readTopicFilter(filter, { kind: 'topics' })
   }
 }
 
-function readTopicFilter(filter: string, levels: number, wanted: Wanted): Wanted | SubscriptionRefusal {
-  if (!hasLevels(filter, levels)) {
-    return refusal(Reason.topicFilterInvalid, `a filter has more than ${levels} levels`)
-  }
+function readTopicFilter(filter: string, wanted: Wanted): Wanted | SubscriptionRefusal {
   return read(() => {
     topicFilter(filter)
     return wanted
   })
 }
 
-function readSharedFilter(name: string, levels: number): Wanted | SubscriptionRefusal {
+function readSharedFilter(name: string): Wanted | SubscriptionRefusal {
   const [, group = '', ...rest] = name.split('/')
   if (group === '' || hasWildcard(group)) {
     // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
@@ -81,7 +83,7 @@ function readSharedFilter(name: string, levels: number): Wanted | SubscriptionRe
   if (/^\$(queue|stream)(?:\/|$)/.test(filter)) {
     return refusal(Reason.sharedSubscriptionsNotSupported, '$queue is shared as it is, and each reads a $stream alone')
   }
-  return readTopicFilter(filter, levels, { kind: 'share', name, filter })
+  return readTopicFilter(filter, { kind: 'share', name, filter })
 }
 
 function readQueueFilter(name: string): Wanted | SubscriptionRefusal {
@@ -116,10 +118,12 @@ function read(wanted: () => Wanted): Wanted | SubscriptionRefusal {
   }
 }
 
-function hasLevels(text: string, most: number): boolean {
+/** How a topic or filter is beyond the limits; null: it isn't. */
+function excessOf(text: string, { topicBytes, topicLevels }: TopicLimits): string | null {
+  if (text.length > topicBytes || Buffer.byteLength(text) > topicBytes) return `is longer than ${topicBytes} bytes`
   let levels = 1
   for (let at = 0; at < text.length; at++) {
-    if (text.charCodeAt(at) === SLASH && ++levels > most) return false
+    if (text.charCodeAt(at) === SLASH && ++levels > topicLevels) return `has more than ${topicLevels} levels`
   }
-  return true
+  return null
 }

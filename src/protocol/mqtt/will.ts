@@ -5,11 +5,11 @@ import { BrokerError } from '../../model/error.ts'
 import { MQTT_EXCHANGE, PropertiesTag } from '../../model/message.ts'
 import type { ConnectPacket, WillMessage } from './control-packet.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
-import { checkTopic } from './topic.ts'
+import { checkTopic, type TopicLimits } from './topic.ts'
 
 /** Throws ProtocolError if the will is one that could not be published as it asks to be. */
-export function checkWill(will: WillMessage, topicLevels: number): void {
-  checkTopic(will.topic, topicLevels)
+export function checkWill(will: WillMessage, limits: TopicLimits): void {
+  checkTopic(will.topic, limits)
   if (isReservedTopic(will.topic)) throw new ProtocolError(Reason.notAuthorized, 'the will is to go below $SYS/')
 }
 
@@ -34,6 +34,10 @@ export function willOf({ will, version, user }: ConnectPacket, clientId: string)
     },
   }
 }
+
+/** What a will takes in memory, bytes. */
+export const willBytes = (will: Will | null): number =>
+  will === null ? 0 : 512 + 2 * will.message.key.length + will.message.properties.length + will.message.payload.length
 
 /** Publishes a will [MQTT-3.1.2-8], 3.1.1 [MQTT-3.1.2-8]. Resolves to the reason if it was refused, else to null. */
 export async function publishWill(router: Router, { message }: Will): Promise<BrokerError | null> {

@@ -110,17 +110,21 @@ describe('topic aliases of clients', () => {
     )
   })
 
-  transcript('their topics count towards limits.memory until the connection ends', async ({ client, broker }) => {
-    const { memory } = broker.core
-    const long = 'x'.repeat(60_000)
-    await client.says(CONNECT_5, aliased(long, 1, ''), aliased(long, 2, '')).hears(CONNACK_5)
-    await client.hearsNothing()
-    expect(memory.usedBytes).toBeGreaterThan(2 * long.length)
-    await client.says(aliased('a', 1, ''), aliased('a', 2, '')).hearsNothing()
-    expect(memory.usedBytes).toBeLessThan(long.length)
-    await client.says(aliased(long, 1, ''), DISCONNECT).hearsClose()
-    expect(memory.usedBytes).toBe(0)
-  })
+  transcript(
+    'their topics count towards limits.session_state until the connection ends',
+    async ({ client, broker }) => {
+      const { state } = broker.server
+      const long = 'x'.repeat(60_000)
+      await client.says(CONNECT_5, aliased(long, 1, ''), aliased(long, 2, '')).hears(CONNACK_5)
+      await client.hearsNothing()
+      expect(state.used).toBeGreaterThan(2 * long.length)
+      await client.says(aliased('a', 1, ''), aliased('a', 2, '')).hearsNothing()
+      expect(state.used).toBe(0)
+      await client.says(aliased(long, 1, ''), DISCONNECT).hearsClose()
+      expect(state.used).toBe(0)
+    },
+    { limits: { topicBytes: 65_535 } },
+  )
 
   transcript('another connection knows nothing of them [MQTT-3.3.2-7]', async ({ client, another }) => {
     await client.says(CONNECT_5, aliased('a', 1, 'x')).hears(CONNACK_5)
@@ -234,14 +238,18 @@ describe('topic aliases towards clients', () => {
     await zero.hears(...said)
   })
 
-  transcript('no alias for a topic above 1 KiB', async ({ client }) => {
-    await client.says(taking('c1', 2), subscribe5('00 01', '#', '00')).hears(CONNACK_5, suback5('00 01', '00'))
-    const longest = 'x'.repeat(1024)
-    const longer = 'x'.repeat(1025)
-    await client
-      .says(publish5(longest, '1'), publish5(longest, '2'), publish5(longer, '1'), publish5(longer, '2'))
-      .hears(publish5(longest, '1'), aliased(longest, 1, '2'), publish5(longer, '1'), publish5(longer, '2'))
-  })
+  transcript(
+    'no alias for a topic above 1 KiB',
+    async ({ client }) => {
+      await client.says(taking('c1', 2), subscribe5('00 01', '#', '00')).hears(CONNACK_5, suback5('00 01', '00'))
+      const longest = 'x'.repeat(1024)
+      const longer = 'x'.repeat(1025)
+      await client
+        .says(publish5(longest, '1'), publish5(longest, '2'), publish5(longer, '1'), publish5(longer, '2'))
+        .hears(publish5(longest, '1'), aliased(longest, 1, '2'), publish5(longer, '1'), publish5(longer, '2'))
+    },
+    { limits: { topicBytes: 65_535 } },
+  )
 
   transcript(
     'no more than limits.topic_aliases, whatever the client takes',

@@ -62,6 +62,7 @@ describe('defaults', () => {
         receiveMax: 64,
         inflight: 64,
         topicAliases: 16,
+        topicBytes: 1024,
         topicLevels: 128,
         subscriptionsPerSession: 100,
         keepAliveMaxMs: 0,

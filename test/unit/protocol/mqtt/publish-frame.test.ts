@@ -56,7 +56,10 @@ describe('text', () => {
   })
 })
 
-test('levels are counted up to the limit', () => {
-  expect(readFilter('a/b/c', 3)).toEqual({ kind: 'topics' })
-  expect(readFilter('a/b/c/d', 3)).toMatchObject({ kind: 'refused', reason: 0x8f })
+test('levels and bytes of a filter are counted up to their limits', () => {
+  const limits = { topicBytes: 8, topicLevels: 3 }
+  expect(readFilter('a/b/c', limits)).toEqual({ kind: 'topics' })
+  expect(readFilter('a/b/c/d', limits)).toMatchObject({ kind: 'refused', reason: 0x8f })
+  expect(readFilter('äöüß', limits)).toEqual({ kind: 'topics' })
+  expect(readFilter('äöüßa', limits)).toMatchObject({ kind: 'refused', reason: 0x8f })
 })
