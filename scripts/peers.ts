@@ -33,6 +33,8 @@ export interface Peer extends AsyncDisposable {
 }
 
 export interface RabbitPeer extends Peer {
+  /** Of its TLS listener, without a user; null: it has none. */
+  readonly tlsUrl: string | null
   /** Runs rabbitmqctl against this instance and returns what it printed. */
   ctl(args: readonly string[]): Promise<string>
   /**
@@ -368,6 +370,8 @@ export interface RabbitOptions {
   readonly memoryMiB?: number
   /** Below it RabbitMQ blocks publishing connections. */
   readonly diskFreeMiB?: number
+  /** Files in PEM: listens with TLS too, on a free port, and takes a client certificate of that authority as a login (SASL EXTERNAL, user by common name). */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string }
   readonly source?: PackageSource
 }
 
@@ -375,7 +379,21 @@ const AMQP_HEADER = Buffer.from('AMQP\x00\x00\x09\x01', 'latin1')
 /** A method frame on channel 0: connection.start. */
 const AMQP_START = Buffer.from([1, 0, 0])
 
-/** Starts a private RabbitMQ (user guest, password guest, no plugins) and waits until it answers the AMQP handshake. */
+function tlsSettings({ ca, cert, key }: NonNullable<RabbitOptions['tls']>, port: number | null): string[] {
+  return [
+    `listeners.ssl.1 = 127.0.0.1:${port}`,
+    `ssl_options.cacertfile = ${ca}`,
+    `ssl_options.certfile = ${cert}`,
+    `ssl_options.keyfile = ${key}`,
+    'ssl_options.verify = verify_peer',
+    'ssl_options.fail_if_no_peer_cert = false',
+    'ssl_cert_login_from = common_name',
+    'auth_mechanisms.1 = PLAIN',
+    'auth_mechanisms.2 = EXTERNAL',
+  ]
+}
+
+/** Starts a private RabbitMQ (user guest, password guest, no plugins but for TLS) and waits until it answers the AMQP handshake. */
 export async function startRabbit(options: RabbitOptions): Promise<RabbitPeer> {
   const { memoryMiB = 1024, diskFreeMiB = 50, source = DEFAULT_SOURCE } = options
   const program = await findRabbit(source)
@@ -393,8 +411,10 @@ export async function startRabbit(options: RabbitOptions): Promise<RabbitPeer> {
     // Quorum queues keep their log in memory up to this size; the default of 512 MB is meant for a server.
     'raft.wal_max_size_bytes = 67108864',
   ]
+  const tlsPort = options.tls === undefined ? null : await freePort()
+  if (options.tls !== undefined) settings.push(...tlsSettings(options.tls, tlsPort))
   await writeFile(file('rabbitmq.conf'), `${settings.join('\n')}\n`)
-  await writeFile(file('enabled_plugins'), '[].\n')
+  await writeFile(file('enabled_plugins'), options.tls === undefined ? '[].\n' : '[rabbitmq_auth_mechanism_ssl].\n')
   // Keeps the machine's own /etc/rabbitmq/rabbitmq-env.conf out.
   await writeFile(file('rabbitmq-env.conf'), '')
   const environment: NodeJS.ProcessEnv = {
@@ -457,6 +477,7 @@ export async function startRabbit(options: RabbitOptions): Promise<RabbitPeer> {
   }
   return {
     url: server.url,
+    tlsUrl: tlsPort === null ? null : `amqps://localhost:${tlsPort}`,
     port,
     get pid() {
       return server.pid

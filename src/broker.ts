@@ -8,7 +8,9 @@ import {
   type NamedQueueConfig,
   type RouteConfig,
   type StreamConfig,
+  type UpstreamConfig,
 } from './config/schema.ts'
+import { readUpstreamUrl } from './config/upstream-url.ts'
 import { Access } from './core/access.ts'
 import { AccessRules } from './core/acl.ts'
 import { AddressGate } from './core/address-gate.ts'
@@ -243,10 +245,12 @@ async function compose(
   await openDeadLetterQueues(config, topology)
   await declarations.load()
 
+  const tlsFiles = config.upstreams.some(hasTlsFiles) ? await import('./config/tls-files.ts') : null
   const upstreams = config.upstreams.map(
-    ({ name, ...options }) =>
+    ({ name, urls, tls, ...options }) =>
       new Upstream({
         name,
+        login: () => ({ urls: urls.map(readUpstreamUrl), tls: tlsFiles?.readUpstreamTls(tls) ?? NO_TLS_FILES }),
         options,
         routes: config.routes
           .filter(route => route.upstream === name)
@@ -529,6 +533,10 @@ async function bindTopics(queue: string, filters: readonly string[], declaration
     await declarations.bind({ source: MQTT_EXCHANGE, destination, key, headers: null }, 'config')
   }
 }
+
+const NO_TLS_FILES = { ca: null, client: null }
+
+const hasTlsFiles = ({ tls }: UpstreamConfig): boolean => tls.ca !== null || tls.cert !== null
 
 function outboxOf(outboxes: ReadonlyMap<string, Queue>, route: RouteConfig): Queue {
   const outbox = outboxes.get(route.name)

@@ -8,19 +8,31 @@
  *   taken from the channel's events and no callback is made per message.
  */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { Socket } from 'node:net'
+import { once } from 'node:events'
+import { connect as connectSocket, Socket } from 'node:net'
 import {
   type Message as AmqpMessage,
   type ChannelModel,
   type ConfirmChannel,
   connect,
+  credentials,
   IllegalOperationError,
 } from 'amqplib'
 import { BrokerError } from '../model/error.ts'
 import { HEADERS_BYTES, type Publication } from './mapping.ts'
 
+/** What an `amqps` URL needs beside itself, in PEM. */
+export interface LinkTls {
+  /** Authorities the upstream's certificate is checked against; null: those Node brings along. */
+  readonly ca: Buffer | null
+  /** Our certificate and its key, for an upstream that asks for one; null: none. */
+  readonly client: { readonly cert: Buffer; readonly key: Buffer } | null
+}
+
 export interface LinkOptions {
+  /** `amqp` or `amqps`. Without a user in it, a client certificate is who we are (SASL EXTERNAL). */
   readonly url: string
+  readonly tls: LinkTls
   /** Shown by the upstream's management tools. */
   readonly connectionName: string
   /** Whole seconds are asked for. */
@@ -64,11 +76,15 @@ export type Sent = 'sent' | 'sent-buffer-full' | 'closed'
 /** Our own words when the peer didn't get to say anything. */
 const SILENCE = { connect: 'no TCP connection', handshake: 'no AMQP handshake', channel: 'no channel' } as const
 
+const AMQPS_PORT = 5671
+
 /** AMQP's smallest frame is 4096 bytes; with a frame that small this much is left for headers. */
 const FRAME_RESERVE_BYTES = 2048
 
 /** Refusals in the middle of a handshake that the operator has to cure: access, virtual host, not allowed. */
 const REFUSAL = /ACCESS[-_]REFUSED|NOT[-_]ALLOWED|\b403\b|\b530\b|ConnectionClose|SASL mechanism/
+/** Codes of TLS errors that the operator has to cure, on either side. */
+const CERTIFICATE_REFUSAL = /CERT|SELF_SIGNED|UNABLE_TO_|ERR_TLS|ERR_SSL|EPROTO/
 
 export class AmqpLink {
   readonly #model: ChannelModel
@@ -79,52 +95,46 @@ export class AmqpLink {
   #blockedReason: string | null = null
   #isCorked = false
 
-  /** Rejects with UPSTREAM_REFUSED (credentials, virtual host) or UPSTREAM_UNREACHABLE, in words, never with the password. */
+  /** Rejects with UPSTREAM_REFUSED (credentials, certificates, virtual host) or UPSTREAM_UNREACHABLE, in words, never with the password. */
   static async open(options: LinkOptions, handlers: LinkHandlers): Promise<AmqpLink> {
-    const { url, connectionName, heartbeatMs, connectTimeoutMs, handshakeTimeoutMs, signal } = options
-    const target = new URL(url)
+    const { url, connectTimeoutMs, handshakeTimeoutMs, signal } = options
+    const { promise: end, reject: giveUp } = Promise.withResolvers<never>()
+    // Without a listener of its own it would be unhandled when the link is up already.
+    end.catch(() => undefined)
+    const aborted = () => giveUp(new Error('given up'))
     let timer: NodeJS.Timeout | undefined
+    const limit = (what: keyof typeof SILENCE, ms: number) => {
+      clearTimeout(timer)
+      timer = setTimeout(() => giveUp(new Error(`${SILENCE[what]} within ${ms} ms`)), ms)
+    }
     let dialled: Socket | undefined
-    const giveUp = () => dialled?.destroy(new Error('given up'))
     try {
       signal.throwIfAborted()
-      const { result: opening, socket } = withSocket(() =>
-        connect(
-          {
-            protocol: target.protocol.slice(0, -1),
-            hostname: target.hostname.replace(/^\[|\]$/g, ''),
-            ...(target.port === '' ? {} : { port: Number(target.port) }),
-            ...(target.username === '' && target.password === ''
-              ? {}
-              : { username: decodeURIComponent(target.username), password: decodeURIComponent(target.password) }),
-            vhost: target.pathname.slice(1),
-            heartbeat: Math.max(1, Math.round(heartbeatMs / 1000)),
-          },
-          { noDelay: true, clientProperties: { product: 'sluice', connection_name: connectionName } },
-        ),
-      )
-      const limit = (what: keyof typeof SILENCE, ms: number) => {
-        clearTimeout(timer)
-        timer = setTimeout(() => socket.destroy(new Error(`${SILENCE[what]} within ${ms} ms`)), ms)
-      }
-      dialled = socket
-      signal.addEventListener('abort', giveUp)
+      signal.addEventListener('abort', aborted)
       limit('connect', connectTimeoutMs)
+      const { opening, socket } = dial(options)
+      dialled = socket
       socket.once('connect', () => limit('handshake', handshakeTimeoutMs))
-      return new AmqpLink(await opening, socket, options, handlers)
+      // The client doesn't notice the end of a socket whose handshake is under way.
+      socket.once('close', () => setImmediate(giveUp, new Error('connection closed')))
+      const model = await Promise.race([opening, end])
+      return new AmqpLink(model, streamOf(model), options, handlers)
     } catch (error) {
+      dialled?.destroy()
       const words = wordsOf(error)
-      const refused = REFUSAL.test(words)
+      const isCertificate = error instanceof Error && 'code' in error && CERTIFICATE_REFUSAL.test(String(error.code))
+      const check = isCertificate ? 'tls.ca, tls.cert and the name in the URL' : 'user, password and virtual host'
+      const refused = isCertificate || REFUSAL.test(words)
       throw new BrokerError(
         refused ? 'UPSTREAM_REFUSED' : 'UPSTREAM_UNREACHABLE',
         refused
-          ? `the upstream ${redactUrl(url)} refused the connection: ${words}. Check user, password and virtual host`
+          ? `the upstream ${redactUrl(url)} refused the connection: ${words}. Check ${check}`
           : `the upstream ${redactUrl(url)} can't be reached: ${words}`,
         { cause: error },
       )
     } finally {
       clearTimeout(timer)
-      signal.removeEventListener('abort', giveUp)
+      signal.removeEventListener('abort', aborted)
     }
   }
 
@@ -308,21 +318,71 @@ export function redactUrl(url: string): string {
   return shown.href
 }
 
-/** Runs `dial`, which opens one client socket, and gives that socket too: the AMQP client keeps it to itself until the handshake is through, too late to set deadlines. */
-function withSocket<T>(dial: () => T): { result: T; socket: Socket } {
+/** Begins to connect. The socket is there at once: the AMQP client keeps it to itself until the handshake is through, too late to set deadlines. */
+function dial({ url, tls, connectionName, heartbeatMs }: LinkOptions): {
+  opening: Promise<ChannelModel>
+  socket: Socket
+} {
+  const target = new URL(url)
+  const hostname = target.hostname.replace(/^\[|\]$/g, '')
+  const hasUser = target.username !== '' || target.password !== ''
+  const to = {
+    hostname,
+    ...(target.port === '' ? {} : { port: Number(target.port) }),
+    ...(hasUser
+      ? { username: decodeURIComponent(target.username), password: decodeURIComponent(target.password) }
+      : {}),
+    vhost: target.pathname.slice(1),
+    heartbeat: Math.max(1, Math.round(heartbeatMs / 1000)),
+  }
+  const clientProperties = { product: 'sluice', connection_name: connectionName }
+  if (target.protocol === 'amqp:') {
+    return withSocket(() => connect({ ...to, protocol: 'amqp' }, { noDelay: true, clientProperties }))
+  }
+  const socket = connectSocket({ host: hostname, port: Number(target.port || AMQPS_PORT), noDelay: true })
+  // What goes wrong later shows at the TLS socket above it.
+  socket.on('error', () => undefined)
+  const { ca, client } = tls
+  const opening = once(socket, 'connect').then(() =>
+    connect(
+      { ...to, protocol: 'amqps' },
+      {
+        socket,
+        noDelay: true,
+        clientProperties,
+        ...(ca === null ? {} : { ca }),
+        ...(client === null ? {} : client),
+        ...(client === null || hasUser ? {} : { credentials: credentials.external() }),
+      },
+    ),
+  )
+  // Whoever gave up waiting does not hear of it.
+  opening.catch(() => undefined)
+  return { opening, socket }
+}
+
+/** Runs `open`, which opens one client socket, and gives that socket too. */
+function withSocket(open: () => Promise<ChannelModel>): { opening: Promise<ChannelModel>; socket: Socket } {
   const found: Socket[] = []
   const take = (message: unknown) => {
     if (message instanceof Object && 'socket' in message && message.socket instanceof Socket) found.push(message.socket)
   }
   subscribe('net.client.socket', take)
   try {
-    const result = dial()
+    const opening = open()
+    opening.catch(() => undefined)
     const [socket] = found
     if (socket === undefined) throw new TypeError('the AMQP client opened no socket')
-    return { result, socket }
+    return { opening, socket }
   } finally {
     unsubscribe('net.client.socket', take)
   }
+}
+
+/** The socket the client writes to: with TLS not the one that was dialled. */
+function streamOf({ connection }: ChannelModel): Socket {
+  if (!('stream' in connection) || !(connection.stream instanceof Socket)) throw new TypeError('no socket')
+  return connection.stream
 }
 
 function wordsOfReturn({ fields }: AmqpMessage): string {

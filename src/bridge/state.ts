@@ -24,6 +24,8 @@ export type BridgeEvent =
   /** The link broke, or could not be opened. */
   | { readonly kind: 'lost'; readonly retryAt: number; readonly cause: BrokerError }
   | { readonly kind: 'retryDue' }
+  /** Over a further URL, while the first one can be reached again. */
+  | { readonly kind: 'firstIsBack' }
 
 /** The state after an event. An event that means nothing in this state (it came late) leaves the same object. */
 export function next(state: BridgeState, event: BridgeEvent): BridgeState {
@@ -38,6 +40,8 @@ export function next(state: BridgeState, event: BridgeEvent): BridgeState {
       return state.kind === 'forwarding' ? { kind: 'blocked', since: event.at, reason: event.reason } : state
     case 'unblocked':
       return state.kind === 'blocked' ? { kind: 'forwarding', since: event.at } : state
+    case 'firstIsBack':
+      return state.kind === 'forwarding' || state.kind === 'blocked' ? { kind: 'connecting', attempt: 1 } : state
     case 'retryDue':
       return state.kind === 'waiting' ? { kind: 'connecting', attempt: state.attempt + 1 } : state
     case 'lost':

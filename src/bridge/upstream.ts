@@ -3,6 +3,9 @@
  *
  * The state is `BridgeState`; `#apply` moves it and `#enter` does what the new state asks for. What an earlier connection still
  * reports is told apart by a generation number, raised whenever a link is begun or given up.
+ *
+ * Of several URLs the first is home. A round of attempts begins there and goes on to the next at once; between rounds there is a pause. While a further one is in use the first is looked at from
+ * time to time, and when it answers the link goes back to it, as in a pause: what is out may still be confirmed.
  */
 import type { UpstreamConfig } from '../config/schema.ts'
 import type { Clock } from '../core/clock.ts'
@@ -10,7 +13,7 @@ import type { Identities } from '../core/identity.ts'
 import type { Queue } from '../core/queue.ts'
 import { BrokerError } from '../model/error.ts'
 import type { Logger } from '../telemetry/log.ts'
-import { AmqpLink, redactUrl } from './amqp-link.ts'
+import { AmqpLink, type LinkHandlers, type LinkTls, redactUrl } from './amqp-link.ts'
 import { Backoff } from './backoff.ts'
 import { Outbox, type OutboxOptions, type OutboxStatus } from './outbox.ts'
 import { Scheduler } from './scheduler.ts'
@@ -24,12 +27,21 @@ const FAREWELL_MS = 1000
 /** Room in a full window is gathered for so long at most before it is used. */
 const GATHER_MS = 1
 
+/** For a link that is only to show that it can be opened. */
+const IGNORED: LinkHandlers = { blocked: () => undefined, unblocked: () => undefined, lost: () => undefined }
+
+/** How to get in: read anew for every attempt, so that a changed password or certificate needs no restart. */
+export interface Login {
+  /** At least one; the first is preferred. */
+  readonly urls: readonly string[]
+  readonly tls: LinkTls
+}
+
 export interface UpstreamOptions {
   readonly name: string
-  readonly options: Pick<
-    UpstreamConfig,
-    'urls' | 'window' | 'share' | 'drain' | 'heartbeatMs' | 'stallTimeoutMs' | 'reconnect'
-  >
+  /** @throws BrokerError if a file it is kept in can't be read. */
+  readonly login: () => Login
+  readonly options: Pick<UpstreamConfig, 'window' | 'share' | 'drain' | 'heartbeatMs' | 'stallTimeoutMs' | 'reconnect'>
   /** Each with its outbox, a queue nobody else consumes from. */
   readonly routes: readonly { readonly route: OutboxOptions['route']; readonly queue: Queue }[]
   readonly identities: Identities
@@ -44,7 +56,7 @@ export interface UpstreamStatus {
   readonly name: string
   readonly state: BridgeState['kind']
   readonly since: string
-  /** Without the password. */
+  /** In use, or tried last; without the password. */
   readonly url: string
   /** Attempts to connect since the link was last up. */
   readonly attempts: number
@@ -70,7 +82,14 @@ export interface RouteStatus extends Omit<OutboxStatus, 'parked' | 'lastFailure'
 export class Upstream {
   readonly name: string
   readonly #options: UpstreamOptions['options']
-  readonly #url: string
+  readonly #login: () => Login
+  /** In use, or tried last. */
+  #url = ''
+  /** Which one of the URLs that is; and which one is tried next. */
+  #urlAt = 0
+  #homeTimer: NodeJS.Timeout | null = null
+  #urls = 1
+  #lookingHome: Promise<void> = Promise.resolve()
   readonly #connectionName: string
   readonly #log: Logger
   readonly #clock: Clock
@@ -102,12 +121,10 @@ export class Upstream {
   #freed = 0
   #gatherTimer: NodeJS.Timeout | null = null
 
-  constructor({ name, options, routes, identities, log, clock, random }: UpstreamOptions) {
-    const [url] = options.urls
-    if (url === undefined) throw new TypeError(`upstream ${name} has no URL`)
+  constructor({ name, login, options, routes, identities, log, clock, random }: UpstreamOptions) {
     this.name = name
+    this.#login = login
     this.#options = options
-    this.#url = url
     this.#connectionName = `sluice ${identities.gateway} ${name}`
     this.#log = log.child({ upstream: name })
     this.#clock = clock
@@ -152,6 +169,7 @@ export class Upstream {
   async stop(): Promise<void> {
     this.pause()
     await this.#connecting
+    await this.#lookingHome
     await this.#closing
   }
 
@@ -167,7 +185,7 @@ export class Upstream {
       name: this.name,
       state: state.kind,
       since: this.#wallTime(this.#stateSince),
-      url: redactUrl(this.#url),
+      url: this.#url,
       attempts: state.kind === 'connecting' || state.kind === 'waiting' ? state.attempt : 0,
       retryAt: state.kind === 'waiting' ? this.#wallTime(state.until) : null,
       blockedReason: state.kind === 'blocked' ? state.reason : null,
@@ -210,17 +228,16 @@ export class Upstream {
   #enter(state: BridgeState, before: BridgeState): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
+    if (state.kind !== 'forwarding' && state.kind !== 'blocked') this.#stayAway()
     switch (state.kind) {
-      case 'paused': {
-        const link = this.#link
-        this.#link = null
+      case 'paused':
         this.#generation++
         this.#scheduler.stop()
         this.#attempt.abort()
-        this.#closing = Promise.all([this.#closing, this.#close(link)]).then(() => undefined)
+        this.#giveUpLink()
         break
-      }
       case 'connecting':
+        this.#giveUpLink()
         this.#connecting = this.#connect(++this.#generation)
         break
       case 'forwarding':
@@ -241,30 +258,27 @@ export class Upstream {
     }
   }
 
+  /** Ends a link in order, if there is one. */
+  #giveUpLink(): void {
+    const link = this.#link
+    if (link === null) return
+    this.#link = null
+    this.#closing = Promise.all([this.#closing, this.#close(link)]).then(() => undefined)
+  }
+
   /** Never rejects. */
   async #connect(generation: number): Promise<void> {
     await this.#closing
     if (generation !== this.#generation) return
-    const { heartbeatMs, reconnect } = this.#options
     this.#attemptStartedAt = this.#clock.monotonicMs()
     this.#attempt = new AbortController()
     const isMine = () => generation === this.#generation
     try {
-      const link = await AmqpLink.open(
-        {
-          url: this.#url,
-          connectionName: this.#connectionName,
-          heartbeatMs,
-          connectTimeoutMs: reconnect.connectTimeoutMs,
-          handshakeTimeoutMs: reconnect.handshakeTimeoutMs,
-          signal: this.#attempt.signal,
-        },
-        {
-          blocked: reason => isMine() && this.#apply({ kind: 'blocked', at: this.#clock.monotonicMs(), reason }),
-          unblocked: () => isMine() && this.#apply({ kind: 'unblocked', at: this.#clock.monotonicMs() }),
-          lost: cause => isMine() && this.#lost(cause),
-        },
-      )
+      const link = await this.#open(this.#urlAt, {
+        blocked: reason => isMine() && this.#apply({ kind: 'blocked', at: this.#clock.monotonicMs(), reason }),
+        unblocked: () => isMine() && this.#apply({ kind: 'unblocked', at: this.#clock.monotonicMs() }),
+        lost: cause => isMine() && this.#lost(cause),
+      })
       if (!isMine()) {
         await link.close(FAREWELL_MS)
         return
@@ -275,11 +289,64 @@ export class Upstream {
       this.#connects++
       this.#confirmedAtOpen = this.status().confirmed
       this.#apply({ kind: 'opened', at: this.#clock.monotonicMs() })
+      if (this.#urlAt > 0) this.#lookHomeLater(generation)
       const reason = link.blockedReason
       if (reason !== null) this.#apply({ kind: 'blocked', at: this.#clock.monotonicMs(), reason })
     } catch (error) {
       if (!(error instanceof BrokerError)) throw error
       if (isMine()) this.#lost(error)
+    }
+  }
+
+  /** Rejects as AmqpLink.open, or if the login can't be read. */
+  async #open(urlAt: number, handlers: LinkHandlers): Promise<AmqpLink> {
+    const { heartbeatMs, reconnect } = this.#options
+    const { urls, tls } = this.#login()
+    this.#urls = urls.length
+    const url = urls[urlAt % urls.length]
+    if (url === undefined) throw new TypeError(`upstream ${this.name} has no URL`)
+    if (urlAt === this.#urlAt) this.#url = redactUrl(url)
+    return AmqpLink.open(
+      {
+        url,
+        tls,
+        connectionName: this.#connectionName,
+        heartbeatMs,
+        connectTimeoutMs: reconnect.connectTimeoutMs,
+        handshakeTimeoutMs: reconnect.handshakeTimeoutMs,
+        signal: this.#attempt.signal,
+      },
+      handlers,
+    )
+  }
+
+  #lookHomeLater(generation: number): void {
+    this.#homeTimer = setTimeout(() => {
+      this.#lookingHome = this.#lookHome(generation)
+    }, this.#options.reconnect.returnMs)
+  }
+
+  #stayAway(): void {
+    if (this.#homeTimer !== null) clearTimeout(this.#homeTimer)
+    this.#homeTimer = null
+  }
+
+  /** Goes back to the first URL if it answers. Never rejects. */
+  async #lookHome(generation: number): Promise<void> {
+    let isBack = false
+    try {
+      const link = await this.#open(0, IGNORED)
+      await link.close(FAREWELL_MS)
+      isBack = true
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
+    }
+    if (generation !== this.#generation) return
+    if (isBack) {
+      this.#urlAt = 0
+      this.#apply({ kind: 'firstIsBack' })
+    } else {
+      this.#lookHomeLater(generation)
     }
   }
 
@@ -289,7 +356,15 @@ export class Upstream {
     for (const outbox of this.#outboxes) outbox.unplug()
     const now = this.#clock.monotonicMs()
     this.#lastError = { code: cause.code, message: cause.message, at: now }
-    this.#apply({ kind: 'lost', retryAt: now + this.#pauseMs(cause, now), cause })
+    const isNextAtOnce = this.#nextUrl()
+    const pauseMs = isNextAtOnce ? this.#options.reconnect.firstMs : this.#pauseMs(cause, now)
+    this.#apply({ kind: 'lost', retryAt: now + pauseMs, cause })
+  }
+
+  /** After a link that stood a round begins at the first URL; after an attempt that failed the next one's turn is at once, unless the round is over. */
+  #nextUrl(): boolean {
+    this.#urlAt = this.#state.kind === 'connecting' ? (this.#urlAt + 1) % this.#urls : 0
+    return this.#urlAt > 0
   }
 
   #pauseMs(cause: BrokerError, now: number): number {
@@ -377,7 +452,7 @@ export class Upstream {
     } else if (state.kind === 'blocked') {
       this.#log.warn({ state: kind, reason: state.reason }, 'upstream takes no messages for now; they are kept')
     } else {
-      this.#log.info({ state: kind, url: redactUrl(this.#url) }, `upstream ${kind}`)
+      this.#log.info({ state: kind, url: this.#url }, `upstream ${kind}`)
     }
   }
 }

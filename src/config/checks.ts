@@ -137,11 +137,25 @@ function* limitConflicts({ limits, store, routes, queues, streams }: Resolved): 
 }
 
 function* upstreamConflicts({ upstreams }: Resolved): Iterable<Conflict> {
-  for (const { name, reconnect, heartbeatMs } of upstreams) {
+  for (const { name, urls, tls, reconnect, heartbeatMs } of upstreams) {
     if (reconnect.firstMs > reconnect.maxMs) {
       yield {
         path: ['upstreams', name, 'reconnect', 'first'],
         message: `${formatDuration(reconnect.firstMs)} is more than reconnect.max (${formatDuration(reconnect.maxMs)})`,
+      }
+    }
+    if ((tls.cert === null) !== (tls.key === null)) {
+      const [given, missing] = tls.cert === null ? ['key', 'cert'] : ['cert', 'key']
+      yield {
+        path: ['upstreams', name, 'tls', given],
+        message: `tls.${missing} is missing: a certificate and its key belong together`,
+      }
+    }
+    const hasTls = urls.some(url => !url.startsWith('amqp:'))
+    if (!hasTls && (tls.ca ?? tls.cert ?? tls.key) !== null) {
+      yield {
+        path: ['upstreams', name, 'tls'],
+        message: 'no URL of this upstream is amqps: TLS is not used; change a URL or drop this',
       }
     }
     // AMQP negotiates seconds.

@@ -9,6 +9,7 @@ import { applyOverride, readOverrides, unknownKey } from './overrides.ts'
 import { type ConfigProblem, formatProblems, type Position } from './problem.ts'
 import { type Config, configSchema } from './schema.ts'
 import { maskedValue, nodeAt, type OptionNode, pathText, plainValue, readTree, showSection } from './tree.ts'
+import { readUpstreamUrl } from './upstream-url.ts'
 
 export interface ConfigSources {
   /** YAML file; null: defaults and overrides alone. */
@@ -66,7 +67,7 @@ export async function readConfig({
     for (const issue of parsed.error.issues) problems.push(...describeIssue(tree, issue, locate))
     return { config: null, problems: sortProblems(problems) }
   }
-  const files = parsed.data.listeners.mqtts === null ? NO_FILES : await examineFiles(parsed.data)
+  const files = await examineFiles(parsed.data)
   for (const { path, message } of [...findConflicts(parsed.data), ...files.conflicts]) {
     problems.push({ ...locate(path, 'value'), path: pathText(path), message })
   }
@@ -95,17 +96,28 @@ interface Findings {
 const NO_FILES: Findings = { conflicts: [], warnings: [] }
 
 /** What is to be said of the files the configuration names. */
-async function examineFiles({ listeners: { mqtts } }: z.output<typeof configSchema>): Promise<Findings> {
-  if (mqtts === null) return NO_FILES
-  const { readTlsFiles, tlsWarnings } = await import('./tls-files.ts')
-  try {
-    const files = readTlsFiles(mqtts.tls)
-    return { conflicts: [], warnings: tlsWarnings('listeners.mqtts', mqtts.tls, files, Date.now()) }
-  } catch (error) {
-    if (!(error instanceof BrokerError)) throw error
-    const path = ['listeners', 'mqtts', 'tls', String(error.facts.option)]
-    return { conflicts: [{ path, message: error.message }], warnings: [] }
+async function examineFiles({ listeners: { mqtts }, upstreams }: z.output<typeof configSchema>): Promise<Findings> {
+  const withFiles = upstreams.filter(({ tls: { ca, cert, key } }) => ca !== null || (cert !== null && key !== null))
+  if (mqtts === null && withFiles.length === 0) return NO_FILES
+  const { readTlsFiles, readUpstreamTls, tlsWarnings } = await import('./tls-files.ts')
+  const conflicts: Conflict[] = []
+  const warnings: string[] = []
+  const examine = (section: readonly string[], look: () => void): void => {
+    try {
+      look()
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
+      conflicts.push({ path: [...section, 'tls', String(error.facts.option)], message: error.message })
+    }
   }
+  if (mqtts !== null) {
+    examine(['listeners', 'mqtts'], () => {
+      const files = readTlsFiles(mqtts.tls)
+      warnings.push(...tlsWarnings('listeners.mqtts', mqtts.tls, files, Date.now()))
+    })
+  }
+  for (const { name, tls } of withFiles) examine(['upstreams', name], () => readUpstreamTls(tls))
+  return { conflicts, warnings }
 }
 
 /** What zod found, as problems with places and words of the option concerned. */
@@ -179,7 +191,7 @@ function locateIn({
   return source?.locate(path, what) ?? { origin: 'the configuration', line: null, column: null }
 }
 
-/** Replaces `file:PATH` by the first line of that file, for options that hold secrets, and paths of files by absolute ones. Paths start at the folder of the configuration. */
+/** Replaces `file:PATH` by the first line of that file, for options that hold secrets, and paths of files, those of URLs included, by absolute ones. Paths start at the folder of the configuration. */
 function readFiles(
   node: OptionNode,
   value: unknown,
@@ -205,6 +217,11 @@ function readFiles(
   if (!isSecret || typeof value !== 'string' || !value.startsWith('file:')) return value
   const file = resolve(context.folder, value.slice('file:'.length))
   try {
+    if (node.about.secrecy === 'url') {
+      // Read again for each attempt to connect: it stays a reference.
+      readUpstreamUrl(`file:${file}`)
+      return `file:${file}`
+    }
     return (readFileSync(file, 'utf8').split('\n', 1)[0] ?? '').trim()
   } catch (error) {
     context.report(path, `the secret can't be read: ${error instanceof Error ? error.message : String(error)}`)

@@ -26,6 +26,7 @@ import {
   size,
   text,
 } from './option.ts'
+import { parseUpstreamUrl } from './upstream-url.ts'
 
 const port = count({ min: 0, max: 65_535 })
 const PORT_HELP = '0 takes any free port, which the log tells'
@@ -70,7 +71,7 @@ const keySuffix = text(
 
 const upstreamUrl = text(
   'AMQP URL',
-  'amqp://user:password@host:port/vhost, or file:PATH of a file that holds it',
+  'amqp://user:password@host:port/vhost, amqps:// for TLS, or file:PATH of a file that holds it',
   parseUpstreamUrl,
   'url',
 )
@@ -371,8 +372,21 @@ const limits = z.pipe(
 const upstream = z.pipe(
   z.strictObject({
     urls: required(
-      listOf(upstreamUrl, { min: 1, max: 1 }),
-      'Where the AMQP broker is. One for now: failover to further ones is not built yet.',
+      listOf(upstreamUrl, { min: 1, max: 8 }),
+      'Where the AMQP broker is. The first is preferred; the others are tried, in turn, while it cannot be reached. Files are read anew for each attempt to connect.',
+    ),
+    tls: section(
+      z.pipe(
+        z.strictObject({
+          ca: optional(file, "Authorities of the upstream's certificate, in PEM.", {
+            absent: 'those the runtime brings along',
+          }),
+          cert: optional(file, 'Our certificate in PEM, for an upstream that asks for one.', { absent: 'none' }),
+          key: optional(file, 'Its private key in PEM, without a passphrase.', { absent: 'none' }),
+        }),
+        z.transform(o => ({ ca: o.ca ?? null, cert: o.cert ?? null, key: o.key ?? null })),
+      ),
+      'For amqps. Read anew for each attempt to connect. With a certificate and no user in the URL, the certificate is the login (SASL EXTERNAL).',
     ),
     window: setting(count({ min: 1, max: 65_535 }), 256, 'Messages sent and not yet confirmed, at most.'),
     share: section(
@@ -408,13 +422,23 @@ const upstream = z.pipe(
           first: setting(duration({ min: '10ms', max: '1h' }), '250ms', 'First pause before connecting again.'),
           max: setting(duration({ min: '10ms', max: '1h' }), '8s', 'Longest pause.'),
           connect_timeout: setting(duration({ min: '100ms', max: '5m' }), '5s', 'For the TCP connection.'),
-          handshake_timeout: setting(duration({ min: '100ms', max: '5m' }), '5s', 'For the AMQP handshake after it.'),
+          handshake_timeout: setting(
+            duration({ min: '100ms', max: '5m' }),
+            '5s',
+            'For the handshakes of TLS and AMQP after it.',
+          ),
+          return: setting(
+            duration({ min: '1s', max: '1d' }),
+            '1m',
+            'How often the first URL is tried while another one is in use; the link goes back when it answers.',
+          ),
         }),
         z.transform(o => ({
           firstMs: o.first,
           maxMs: o.max,
           connectTimeoutMs: o.connect_timeout,
           handshakeTimeoutMs: o.handshake_timeout,
+          returnMs: o.return,
         })),
       ),
       'Pauses between attempts to connect; they grow with jitter.',
@@ -422,6 +446,7 @@ const upstream = z.pipe(
   }),
   z.transform(o => ({
     urls: o.urls,
+    tls: o.tls,
     window: o.window,
     share: o.share,
     drain: o.drain,
@@ -807,14 +832,4 @@ function queueOrNone(name: string): string | null {
 
 function describedRecord<T extends z.ZodMiniType>(value: T, help: string) {
   return section(z.record(name.schema, value), help)
-}
-
-function parseUpstreamUrl(value: string): string {
-  const url = URL.canParse(value) ? new URL(value) : null
-  // The reason must not repeat the value: it may hold a password.
-  if (url === null) throw new RangeError('this is not a URL')
-  if (url.protocol === 'amqps:') throw new RangeError('amqps (TLS) is not built yet')
-  if (url.protocol !== 'amqp:') throw new RangeError(`the scheme is ${JSON.stringify(url.protocol)}, not amqp:`)
-  if (url.hostname === '') throw new RangeError('the URL names no host')
-  return value
 }

@@ -1,12 +1,12 @@
 /*
- * The files a TLS listener names: read and examined together, by `sluice check`, at the start, and whenever they change. Only loaded where a listener has TLS.
+ * The files that listeners and upstreams with TLS name: read and examined together, by `sluice check`, at the start, and whenever they change or are needed again. Only loaded where something has TLS.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { BrokerError } from '../model/error.ts'
 import { parseRevocationList, type RevocationList } from '../model/revocation.ts'
 import { expiryWarnings, type TlsFiles } from '../model/tls-files.ts'
-import type { TlsConfig } from './schema.ts'
+import type { TlsConfig, UpstreamConfig } from './schema.ts'
 
 /** More than any list of revoked certificates a gateway could hold. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -19,22 +19,45 @@ type FileOption = 'cert' | 'key' | 'ca' | 'crl'
 
 /** Reads and examines them. Throws BrokerError TLS_FILES_INVALID with the option at fault, its file, why, and what to do. */
 export function readTlsFiles(tls: TlsConfig): TlsFiles {
-  const cert = readPem('cert', tls.cert)
-  const [certificate] = inFile('cert', tls.cert, () => readCertificates(certificateBlocks(cert)))
-  const key = readPem('key', tls.key)
-  const privateKey = inFile('key', tls.key, () => readKey(key))
-  if (!certificate.checkPrivateKey(privateKey)) {
-    throw invalid(
-      'key',
-      tls.key,
-      `it does not belong to the certificate in ${tls.cert}; name the key that one was made for`,
-    )
-  }
-  const ca = tls.ca === null ? [] : certificateBlocks(readPem('ca', tls.ca))
-  if (tls.ca !== null) inFile('ca', tls.ca, () => readCertificates(ca))
+  const { cert, key, certificate } = readPair(tls.cert, tls.key)
+  const ca = tls.ca === null ? [] : certificateBlocks(readAuthorities(tls.ca))
   const crl = tls.crl === null ? [] : pemBlocks(readPem('crl', tls.crl), 'X509 CRL')
   const revocations = tls.crl === null ? [] : inFile('crl', tls.crl, () => readLists(crl))
   return { cert, key, ca, crl, certUntilMs: certificate.validToDate.getTime(), revocations }
+}
+
+/** What an upstream with TLS needs, as its files are now. Throws as readTlsFiles. */
+export function readUpstreamTls({ ca, cert, key }: UpstreamConfig['tls']): {
+  readonly ca: Buffer | null
+  readonly client: { readonly cert: Buffer; readonly key: Buffer } | null
+} {
+  const pair = cert === null || key === null ? null : readPair(cert, key)
+  return {
+    ca: ca === null ? null : readAuthorities(ca),
+    client: pair === null ? null : { cert: pair.cert, key: pair.key },
+  }
+}
+
+/** A certificate and the key that belongs to it. */
+function readPair(certFile: string, keyFile: string): { cert: Buffer; key: Buffer; certificate: X509Certificate } {
+  const cert = readPem('cert', certFile)
+  const certificate = inFile('cert', certFile, () => readCertificates(certificateBlocks(cert))[0])
+  const key = readPem('key', keyFile)
+  const privateKey = inFile('key', keyFile, () => readKey(key))
+  if (!certificate.checkPrivateKey(privateKey)) {
+    throw invalid(
+      'key',
+      keyFile,
+      `it does not belong to the certificate in ${certFile}; name the key that one was made for`,
+    )
+  }
+  return { cert, key, certificate }
+}
+
+function readAuthorities(file: string): Buffer {
+  const ca = readPem('ca', file)
+  inFile('ca', file, () => readCertificates(certificateBlocks(ca)))
+  return ca
 }
 
 /** What works and yet needs somebody's attention, a sentence each. `listener` is its path in the configuration. */

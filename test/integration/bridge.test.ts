@@ -348,7 +348,7 @@ describe('an upstream that refuses', () => {
     server.listen({ port: 0, host: '127.0.0.1' })
     await once(server, 'listening')
     const { port } = server.address() as AddressInfo
-    const reconnect = { firstMs: 50, maxMs: 100, connectTimeoutMs: 60_000, handshakeTimeoutMs: 300 }
+    const reconnect = { firstMs: 50, maxMs: 100, connectTimeoutMs: 60_000, handshakeTimeoutMs: 300, returnMs: 60_000 }
     const bridge = await BridgeUnderTest.start(`amqp://127.0.0.1:${port}`, { telemetry: route() }, { reconnect })
     await eventually(() => bridge.status().lastError?.message.includes('no AMQP handshake within 300 ms'))
     await eventually(() => bridge.status().state === 'connecting')

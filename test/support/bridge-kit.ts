@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream'
 import { type ConfirmChannel, connect, type Options } from 'amqplib'
 import pino from 'pino'
-import { Upstream, type UpstreamStatus } from '../../src/bridge/upstream.ts'
+import { type Login, Upstream, type UpstreamStatus } from '../../src/bridge/upstream.ts'
 import type { RouteConfig, UpstreamConfig } from '../../src/config/schema.ts'
 import { systemClock } from '../../src/core/clock.ts'
 import type { Queue } from '../../src/core/queue.ts'
@@ -13,14 +13,16 @@ import { messageTo, WIDE_LIMITS } from './messages.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 import { CoreUnderTest } from './with-core.ts'
 
+type UpstreamTimes = Omit<UpstreamConfig, 'name' | 'urls' | 'tls'>
+
 /** Pauses short enough for tests; each test overrides what it is about. */
-const QUICK: Omit<UpstreamConfig, 'name' | 'urls'> = {
+const QUICK: UpstreamTimes = {
   window: 64,
   share: { live: 70, backlog: 30 },
   drain: { messagesPerS: 0, bytesPerS: 0 },
   heartbeatMs: 15_000,
   stallTimeoutMs: 1000,
-  reconnect: { firstMs: 50, maxMs: 400, connectTimeoutMs: 1000, handshakeTimeoutMs: 2000 },
+  reconnect: { firstMs: 50, maxMs: 400, connectTimeoutMs: 1000, handshakeTimeoutMs: 2000, returnMs: 200 },
 }
 
 export interface RouteUnderTest {
@@ -62,9 +64,9 @@ export class BridgeUnderTest implements AsyncDisposable {
   }
 
   static async start(
-    url: string,
+    url: string | (() => Login),
     routes: Readonly<Record<string, RouteUnderTest>>,
-    options: Partial<Omit<UpstreamConfig, 'name' | 'urls'>> = {},
+    options: Partial<UpstreamTimes> = {},
   ): Promise<BridgeUnderTest> {
     const directory = await tempDir()
     const core = await CoreUnderTest.open(directory.path)
@@ -85,7 +87,8 @@ export class BridgeUnderTest implements AsyncDisposable {
     }
     const upstream = new Upstream({
       name: 'central',
-      options: { ...QUICK, ...options, urls: [url] },
+      login: typeof url === 'string' ? () => ({ urls: [url], tls: { ca: null, client: null } }) : url,
+      options: { ...QUICK, ...options },
       routes: Object.entries(routes).map(([name, route]) => {
         const queue = queues.get(name)
         if (queue === undefined) throw new TypeError(name)

@@ -19,8 +19,10 @@ const events = {
   unblocked: { kind: 'unblocked', at: 40 },
   lost: { kind: 'lost', retryAt: 50, cause },
   retryDue: { kind: 'retryDue' },
+  firstIsBack: { kind: 'firstIsBack' },
 } as const satisfies Record<string, BridgeEvent>
 
+const connecting: BridgeState = { kind: 'connecting', attempt: 1 }
 const forwarding: BridgeState = { kind: 'forwarding', since: 40 }
 const blocked: BridgeState = { kind: 'blocked', since: 40, reason: 'low on disk' }
 const waiting = (attempt: number): BridgeState => ({ kind: 'waiting', until: 50, attempt, cause })
@@ -29,8 +31,8 @@ const waiting = (attempt: number): BridgeState => ({ kind: 'waiting', until: 50,
 const changes: Record<keyof typeof states, Partial<Record<keyof typeof events, BridgeState>>> = {
   paused: { resumed: { kind: 'connecting', attempt: 1 } },
   connecting: { paused: { kind: 'paused' }, opened: forwarding, lost: waiting(3) },
-  forwarding: { paused: { kind: 'paused' }, blocked, lost: waiting(0) },
-  blocked: { paused: { kind: 'paused' }, unblocked: forwarding, lost: waiting(0) },
+  forwarding: { paused: { kind: 'paused' }, blocked, lost: waiting(0), firstIsBack: connecting },
+  blocked: { paused: { kind: 'paused' }, unblocked: forwarding, lost: waiting(0), firstIsBack: connecting },
   waiting: { paused: { kind: 'paused' }, retryDue: { kind: 'connecting', attempt: 4 } },
 }
 

@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type ConfigSources, loadConfig, readConfig } from '../../../src/config/load.ts'
+import { readUpstreamUrl } from '../../../src/config/upstream-url.ts'
 import { PLAIN_POLICY } from '../../../src/model/queue-policy.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 
@@ -91,12 +92,13 @@ describe('defaults', () => {
       {
         name: 'central',
         urls: ['amqp://gw:s3cret@hub/iot'],
+        tls: { ca: null, cert: null, key: null },
         window: 256,
         share: { live: 70, backlog: 30 },
         drain: { messagesPerS: 0, bytesPerS: 0 },
         heartbeatMs: 15_000,
         stallTimeoutMs: 10_000,
-        reconnect: { firstMs: 250, maxMs: 8000, connectTimeoutMs: 5000, handshakeTimeoutMs: 5000 },
+        reconnect: { firstMs: 250, maxMs: 8000, connectTimeoutMs: 5000, handshakeTimeoutMs: 5000, returnMs: 60_000 },
       },
     ])
     expect(config.routes).toEqual([
@@ -185,11 +187,12 @@ describe('errors say where, what, and what is accepted', () => {
     ],
     [
       'amqp://gw:${PW}@hub/iot" ]',
-      'amqp://a", "amqp://b" ]',
-      '3:20 upstreams.central.urls: a list of 2 is not accepted here; accepted is a list of exactly 1',
+      `${Array.from({ length: 9 }, (_, i) => `amqp://hub-${i}`).join('", "')}" ]`,
+      '3:20 upstreams.central.urls: a list of 9 is not accepted here; accepted is a list of 1 to 8',
     ],
-    ['amqp://gw', 'amqps://gw', '3:22 upstreams.central.urls.0: amqps (TLS) is not built yet'],
-    ['amqp://gw', 'http://gw', '3:22 upstreams.central.urls.0: the scheme is "http:", not amqp:'],
+    ['amqp://gw', 'http://gw', '3:22 upstreams.central.urls.0: the scheme is "http:", neither amqp: nor amqps:'],
+    ['] }', '], tls: { ca: x } }', '3:56 upstreams.central.tls: no URL of this upstream is amqps'],
+    ['] }', '], tls: { cert: x } }', '3:64 upstreams.central.tls.cert: tls.key is missing'],
     ['] }', '], heartbeat: 1500ms }', '3:62 upstreams.central.heartbeat: 1500ms is not a whole number of seconds'],
     [
       '] }',
@@ -457,11 +460,13 @@ describe('variables and secrets', () => {
     await writeFile(file, ROUTED.replace('amqp://gw:${PW}@hub/iot', 'file:hub.url'))
     await writeFile(join(folder.path, 'hub.url'), 'amqp://gw:from-file@hub\n')
     const config = await loadConfig({ file, env: {}, set: [] })
-    expect(config.upstreams[0]?.urls).toEqual(['amqp://gw:from-file@hub'])
+    expect(config.upstreams[0]?.urls.map(readUpstreamUrl)).toEqual(['amqp://gw:from-file@hub'])
+    await writeFile(join(folder.path, 'hub.url'), 'amqp://gw:changed@hub\n')
+    expect(config.upstreams[0]?.urls.map(readUpstreamUrl)).toEqual(['amqp://gw:changed@hub'])
     expect(JSON.stringify(config.effective)).not.toContain('from-file')
     await writeFile(file, ROUTED.replace('amqp://gw:${PW}@hub/iot', 'file:missing'))
     await expect(loadConfig({ file, env: {}, set: [] })).rejects.toThrow(
-      /upstreams\.central\.urls\.0: the secret can't be read: ENOENT/,
+      /upstreams\.central\.urls\.0: the secret can't be read: no URL of an upstream in .*missing: ENOENT/,
     )
   })
 
