@@ -125,6 +125,13 @@ const LAYERS: readonly Layer[] = [
     instead: 'compose it in broker.ts',
   },
   {
+    name: 'cli check',
+    has: oneOf('src/cli/commands/check.ts', 'src/cli/acl-question.ts'),
+    // It answers what the rules of a file would say, without a gateway.
+    may: [...EVERYWHERE, 'src/cli/', 'src/config/', 'src/core/acl.ts'],
+    instead: 'commands talk HTTP to a running gateway: add what is missing to api/contract.ts',
+  },
+  {
     name: 'cli/',
     has: folder('src/cli/'),
     may: [...EVERYWHERE, 'src/cli/', 'src/api/contract.ts', 'src/config/', 'src/version.ts'],

@@ -42,6 +42,15 @@ export function findWarnings(config: Resolved): string[] {
   } else if (anonymous === 'everybody' && open !== undefined && open !== null) {
     warnings.push(`every host that reaches ${open.host} may connect without a password: auth.allow_anonymous is true`)
   }
+  const { acl } = config.auth
+  if (usersFile === null && !hasCertificates && acl.some(({ user }) => user !== '*')) {
+    warnings.push(
+      'rules of auth.acl are for users or groups, and there are no users: no client is ever one of them; set auth.users_file',
+    )
+  }
+  if (acl.length > 0 && acl.every(({ publish }) => publish.length === 0)) {
+    warnings.push('nobody may publish: auth.acl has rules, and none of them allows it')
+  }
   if (!isLoopback(config.http.host)) {
     warnings.push(
       `HTTP on ${config.http.host} is not encrypted: whoever sees the network reads passwords and tokens; put a proxy with TLS in front`,

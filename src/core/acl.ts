@@ -29,25 +29,37 @@ export interface Subject extends Identity {
   readonly clientId: string
 }
 
+export const ACTS = ['publish', 'subscribe', 'consume'] as const
+export type Act = (typeof ACTS)[number]
+
+export interface Decision {
+  readonly isAllowed: boolean
+  /** Which rule decided, counted from 1; null: there are no rules, or none of them did. */
+  readonly rule: number | null
+}
+
+const WITHOUT_RULES: Decision = { isAllowed: true, rule: null }
+const UNDECIDED: Decision = { isAllowed: false, rule: null }
+
 const EVERYBODY = '*'
 const PLACEHOLDER = /%[cu]/g
 /** In a name that stands for one level of a filter. */
 const MEANS_MORE = /[+#/]/
 
 /** A pattern, and what it means for a filter it covers (allowed) or overlaps (denied). */
-interface Step {
-  readonly isAllowed: boolean
+interface Step extends Decision {
   readonly pattern: FilterLevels
 }
 
 /** A pattern with names still to be filled in. */
-interface Template {
-  readonly isAllowed: boolean
+interface Template extends Decision {
   readonly text: string
 }
 
 /** A rule with what it denies before what it allows. */
 interface PreparedRule extends Pick<AccessRule, 'user' | 'group' | 'consume'> {
+  /** Counted from 1. */
+  readonly rule: number
   readonly publish: readonly (Step | Template)[]
   readonly subscribe: readonly (Step | Template)[]
   readonly namesClient: boolean
@@ -58,7 +70,8 @@ interface PreparedRule extends Pick<AccessRule, 'user' | 'group' | 'consume'> {
 interface Compiled {
   readonly publish: readonly Step[]
   readonly subscribe: readonly Step[]
-  readonly consume: ReadonlySet<string>
+  /** By name. */
+  readonly consume: ReadonlyMap<string, Decision>
 }
 
 export class AccessRules {
@@ -93,7 +106,7 @@ export class AccessRules {
     if (this.isEmpty) return null
     const publish: Step[] = []
     const subscribe: Step[] = []
-    const consume = new Set<string>()
+    const consume = new Map<string, Decision>()
     for (const rule of this.#rules) {
       if (!isFor(rule, subject)) continue
       const isExcluded = isUnusable(rule, subject)
@@ -102,7 +115,7 @@ export class AccessRules {
       if (isExcluded) continue
       for (const name of rule.consume) {
         const filled = fillIn(name, subject)
-        if (filled !== null) consume.add(filled)
+        if (filled !== null && !consume.has(filled)) consume.set(filled, { isAllowed: true, rule: rule.rule })
       }
     }
     return { publish, subscribe, consume }
@@ -129,20 +142,24 @@ export class Permissions {
 
   /** `topic` has passed as one: no wildcards. */
   mayPublish(topic: string): boolean {
-    const rules = this.#current()
-    return rules === null || decide(rules.publish, topic)
+    return this.judge('publish', topic).isAllowed
   }
 
   /** `filter` selects topics: the FILTER of `$share/GROUP/FILTER`, not the whole; a topic stands for what a message of it needs. */
   maySubscribe(filter: string): boolean {
-    const rules = this.#current()
-    return rules === null || decide(rules.subscribe, filter)
+    return this.judge('subscribe', filter).isAllowed
   }
 
   /** To take from the queue or read the stream of that name. */
   mayConsume(name: string): boolean {
+    return this.judge('consume', name).isAllowed
+  }
+
+  /** The same, with the rule that decides. */
+  judge(act: Act, what: string): Decision {
     const rules = this.#current()
-    return rules === null || rules.consume.has(name)
+    if (rules === null) return WITHOUT_RULES
+    return act === 'consume' ? (rules.consume.get(what) ?? UNDECIDED) : decide(rules[act], what)
   }
 
   #current(): Compiled | null {
@@ -155,29 +172,37 @@ export class Permissions {
   }
 }
 
-function decide(steps: readonly Step[], filter: string): boolean {
+function decide(steps: readonly Step[], filter: string): Decision {
   const levels = filterLevels(filter)
-  for (const { isAllowed, pattern } of steps) {
-    if (isAllowed ? covers(pattern, levels) : overlaps(pattern, levels)) return isAllowed
+  for (const step of steps) {
+    const { isAllowed, pattern } = step
+    if (isAllowed ? covers(pattern, levels) : overlaps(pattern, levels)) return step
   }
-  return false
+  return UNDECIDED
 }
 
-function prepare({ user, group, publish, denyPublish, subscribe, denySubscribe, consume }: AccessRule): PreparedRule {
+function prepare(
+  { user, group, publish, denyPublish, subscribe, denySubscribe, consume }: AccessRule,
+  index: number,
+): PreparedRule {
   const texts = [publish, denyPublish, subscribe, denySubscribe, consume].flat()
+  const rule = index + 1
+  const denied = { isAllowed: false, rule }
+  const allowed = { isAllowed: true, rule }
   return {
     user,
     group,
-    publish: [...prepareFilters(denyPublish, false), ...prepareFilters(publish, true)],
-    subscribe: [...prepareFilters(denySubscribe, false), ...prepareFilters(subscribe, true)],
+    rule,
+    publish: [...prepareFilters(denyPublish, denied), ...prepareFilters(publish, allowed)],
+    subscribe: [...prepareFilters(denySubscribe, denied), ...prepareFilters(subscribe, allowed)],
     consume,
     namesClient: texts.some(text => text.includes('%c')),
     namesUser: texts.some(text => text.includes('%u')),
   }
 }
 
-const prepareFilters = (texts: readonly string[], isAllowed: boolean): (Step | Template)[] =>
-  texts.map(text => (/%[cu]/.test(text) ? { isAllowed, text } : { isAllowed, pattern: filterLevels(text) }))
+const prepareFilters = (texts: readonly string[], decision: Decision): (Step | Template)[] =>
+  texts.map(text => (/%[cu]/.test(text) ? { ...decision, text } : { ...decision, pattern: filterLevels(text) }))
 
 function isFor({ user, group }: PreparedRule, subject: Subject): boolean {
   if (group !== null) return subject.groups.includes(group)
@@ -197,7 +222,7 @@ function addSteps(to: Step[], steps: readonly (Step | Template)[], subject: Subj
       if (!isExcluded || !step.isAllowed) to.push(step)
     } else if (!isExcluded) {
       const filled = fillIn(step.text, subject)
-      if (filled !== null) to.push({ isAllowed: step.isAllowed, pattern: filterLevels(filled) })
+      if (filled !== null) to.push({ isAllowed: step.isAllowed, rule: step.rule, pattern: filterLevels(filled) })
     }
   }
 }

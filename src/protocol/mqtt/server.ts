@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Authenticator, Identity } from '../../core/access.ts'
 import type { AccessRules } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
@@ -74,6 +75,9 @@ export interface ClientInfo extends SessionInfo {
   /** Messages taken from it. */
   readonly received: number
 }
+
+/** Subscriptions looked at in one turn of the event loop when rules have changed: a millisecond or so. */
+const TURN_SUBSCRIPTIONS = 256
 
 /**
  * All MQTT clients of the gateway, over whatever transport they come: sockets are handed in by `accept`.
@@ -235,12 +239,22 @@ export class MqttServer {
   }
 
   /**
-   * The rules have changed: what clients publish is judged anew at once, and subscriptions that are not allowed any more end in the turns that follow. Resolves
-   * with how many did.
+   * The rules have changed: what clients publish is judged anew at once, and subscriptions that are not allowed any more end, connected or away, some sessions in
+   * each turn of the event loop. Resolves with how many did.
    */
-  rulesChanged(): Promise<number> {
+  async rulesChanged(): Promise<number> {
     this.#host.router.forgetRoutes()
-    return this.#sessions.enforceRules()
+    let revoked = 0
+    let looked = 0
+    for (const session of this.#sessions.all()) {
+      looked += session.subscriptionCount
+      revoked += this.#sessions.enforce(session)
+      if (looked < TURN_SUBSCRIPTIONS) continue
+      looked = 0
+      await nextTurn()
+      if (this.#stopped !== null) break
+    }
+    return revoked
   }
 
   /** Ends a session and drops what waits for it, disconnecting its client if that is connected. Resolves when the disk knows; to false: there is none. */

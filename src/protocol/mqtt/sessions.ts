@@ -4,7 +4,6 @@
  * A session that ends with its connection is in here while that lasts, and costs nothing more. One that outlives it stays until its expiry
  * interval has passed since the end of its last connection [MQTT-3.1.2-23], a clean start [MQTT-3.1.2-4], or a connection that does not keep it.
  */
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Identity } from '../../core/access.ts'
 import type { AccessRules, Permissions } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
@@ -71,9 +70,6 @@ class Absence implements Timed {
     this.#wheel.cancel(this)
   }
 }
-
-/** Subscriptions looked at in one turn of the event loop when rules have changed: a millisecond or so. */
-const TURN_SUBSCRIPTIONS = 256
 
 export class Sessions {
   readonly #host: SessionHost
@@ -152,7 +148,7 @@ export class Sessions {
       const session = new Session({ clientId, expiryMs, kept, permissions }, this.#host)
       session.will = will
       session.restore(subscriptions, packetIds)
-      this.#enforce(session)
+      this.enforce(session)
       this.#add(session)
       this.#stayAway(session, kept)
     }
@@ -174,7 +170,7 @@ export class Sessions {
         known.expiryMs = expiryMs
         // It may be somebody else, and rules may be other ones than at the last start.
         known.permissions = permissions
-        this.#enforce(known)
+        this.enforce(known)
         known.will = will // that of an earlier connection is not published any more [MQTT-3.1.3-9]
         return { session: known, isPresent: true, kept: known.kept?.connected(terms) ?? null }
       }
@@ -190,25 +186,8 @@ export class Sessions {
     return { session, isPresent: false, kept }
   }
 
-  /**
-   * Rules have changed: ends the subscriptions that are not allowed any more, connected or away, some of them in each turn of the event loop. Resolves with how
-   * many it ended.
-   */
-  async enforceRules(): Promise<number> {
-    let revoked = 0
-    let looked = 0
-    for (const session of this.#sessions.values()) {
-      looked += session.subscriptionCount
-      revoked += this.#enforce(session)
-      if (looked < TURN_SUBSCRIPTIONS) continue
-      looked = 0
-      await nextTurn()
-    }
-    return revoked
-  }
-
   /** Holds a session to the rules there are; returns how many subscriptions it lost. */
-  #enforce(session: Session): number {
+  enforce(session: Session): number {
     if (this.#rules.isEmpty) return 0
     const filters = session.revoke()
     if (filters.length > 0) {

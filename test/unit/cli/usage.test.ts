@@ -174,7 +174,7 @@ describe('check', () => {
     expect(text.status).toBe(1)
     expect(text.stderr.split('\n').slice(0, 3)).toEqual([
       `sluice: ${file} has 2 errors:`,
-      `  ${file}:1:9: http.prot: unknown key "prot" (did you mean "port"?); accepted here: host, port`,
+      `  ${file}:1:9: http.prot: unknown key "prot" (did you mean "port"?); accepted here: host, port, tokens_file`,
       expect.stringMatching(/gw\.yaml:2:15: log\.level: "loud" is not accepted/),
     ])
     const json = await runSluice(['check', file, '--json'])
@@ -183,6 +183,37 @@ describe('check', () => {
       valid: false,
       problems: [{ line: 1, column: 9, path: 'http.prot' }, { line: 2 }],
     })
+  })
+
+  test('--acl asks the rules, with the groups of the users file, and names the rule that decides', async () => {
+    await using folder = await tempDir()
+    const users = join(folder.path, 'users.yaml')
+    await runSluice(['passwd', 'ann', '--file', users, '--groups', 'ops', '--stdin'], { stdin: 'secret' })
+    const file = join(folder.path, 'gw.yaml')
+    const rules = [
+      '{ user: "*", deny_subscribe: ["private/#"] }',
+      '{ user: "*", publish: ["sensors/%c/#"], consume: ["jobs"] }',
+      '{ group: ops, subscribe: ["#"] }',
+    ]
+    await writeFile(file, `auth:\n  users_file: ${users}\n  acl:\n${rules.map(rule => `    - ${rule}\n`).join('')}`)
+    const ask = (...parts: readonly string[]) => runSluice(['check', file, '--acl', ...parts])
+    expect(await ask('client=dev-7', 'publish=sensors/dev-7/t', 'consume=jobs')).toEqual({
+      status: 0,
+      stdout: 'allowed  publish sensors/dev-7/t  by rule 2\nallowed  consume jobs  by rule 2\n',
+      stderr: '',
+    })
+    expect(await ask('user=ann', 'subscribe=a/#', 'subscribe=#')).toEqual({
+      status: 1,
+      stdout: 'allowed  subscribe a/#  by rule 3\nrefused  subscribe #  by rule 1\n',
+      stderr: '',
+    })
+    const { status, stdout } = await ask('user=bob', 'subscribe=a/#', '--json')
+    expect({ status, answer: JSON.parse(stdout) }).toEqual({
+      status: 1,
+      answer: [{ act: 'subscribe', what: 'a/#', allowed: false, rule: null }],
+    })
+    expect(await ask('pulbish=a')).toMatchObject({ status: 2, stderr: expect.stringContaining('publish=') })
+    expect(await ask('client=a')).toMatchObject({ status: 1, stderr: expect.stringContaining('Nothing is asked') })
   })
 
   test('overrides count, as they would for run', async () => {

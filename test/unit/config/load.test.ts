@@ -373,6 +373,15 @@ describe('auth.acl', () => {
     expect(problems.join('\n')).toContain(expected)
   })
 
+  test('rules that can never allow anything are worth a warning', async () => {
+    const { warnings } = await accept('auth: { acl: [ { user: ann, subscribe: ["#"] } ] }')
+    expect(warnings).toEqual([
+      expect.stringContaining('there are no users'),
+      expect.stringContaining('nobody may publish: auth.acl has rules'),
+    ])
+    expect((await accept('auth: { acl: [ { user: "*", publish: ["#"] } ] }')).warnings).toEqual([])
+  })
+
   test('comes from the file alone', async () => {
     const { problems } = await read('', { env: { SLUICE_AUTH__ACL: 'x' }, set: ['auth.acl.0.user=a'] })
     expect(problems).toEqual([
