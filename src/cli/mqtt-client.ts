@@ -1,22 +1,12 @@
 /*
  * The MQTT client of `pub` and `sub`: one connection, no reconnect. Simple rather than fast; it talks to any broker.
  */
-import { connect as connectSocket, isIP, type Socket } from 'node:net'
+import { connect as connectSocket, type Socket } from 'node:net'
 import mqttPacket, { type IConnackPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import { Failure } from './failure.ts'
+import type { TlsTrust } from './mqtt-tls.ts'
 
 export type MqttVersion = 3 | 4 | 5
-
-/** What a connection over TLS is judged by. */
-export interface TlsTrust {
-  /** Authorities in PEM; null: those that Node knows. */
-  readonly ca: Buffer | null
-  /** The client's own certificate and key in PEM; null: it shows none. */
-  readonly cert: Buffer | null
-  readonly key: Buffer | null
-  /** Whether the broker's certificate must be for its host. */
-  readonly checksHost: boolean
-}
 
 export interface MqttAddress {
   readonly host: string
@@ -305,25 +295,10 @@ export class MqttClient {
   }
 }
 
-/** The module is loaded here and only here: most connections are in the clear. */
-async function openTls({ host, port }: MqttAddress, { ca, cert, key, checksHost }: TlsTrust): Promise<Socket> {
-  const { connect } = await import('node:tls')
-  try {
-    return connect({
-      host,
-      port,
-      ALPNProtocols: ['mqtt'],
-      // An address is no name to ask for (RFC 6066 section 3).
-      ...(isIP(host) === 0 && { servername: host }),
-      ...(ca !== null && { ca }),
-      ...(cert !== null && { cert }),
-      ...(key !== null && { key }),
-      ...(!checksHost && { checkServerIdentity: () => undefined }),
-    }).setNoDelay()
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw new Failure(`TLS can't use the files of --cafile, --cert, --key: ${reason}.`, { cause })
-  }
+/** TLS is loaded here and only here: most connections are in the clear. */
+async function openTls(place: MqttAddress, trust: TlsTrust): Promise<Socket> {
+  const { connectTls } = await import('./mqtt-tls.ts')
+  return connectTls(place, trust)
 }
 
 const UNKNOWN_AUTHORITY = new Set([

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { type Command, InvalidArgumentError } from 'commander'
 import { Failure } from './failure.ts'
-import type { MqttAddress, MqttVersion, TlsTrust } from './mqtt-client.ts'
+import type { MqttAddress, MqttVersion } from './mqtt-client.ts'
+import type { TlsTrust } from './mqtt-tls.ts'
 import { wholeNumber } from './options.ts'
 
 /** The options that `pub` and `sub` have in common, in the letters of mosquitto_pub and mosquitto_sub. */

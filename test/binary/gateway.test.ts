@@ -1,14 +1,19 @@
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { freePort } from '../../scripts/free-port.ts'
 import { type RabbitPeer, startRabbit } from '../../scripts/peers.ts'
+import { CertificateAuthority } from '../support/certificates.ts'
 import { eventually, eventuallyPasses } from '../support/eventually.ts'
 import { BARE_ENVIRONMENT, BUILD_DEADLINE_MS, placeExecutable } from '../support/executable.ts'
 import { startGatewayProcess } from '../support/gateway-process.ts'
 import { type TempDir, tempDir } from '../support/temp-dir.ts'
 import { collectUpstream } from '../support/upstream-collector.ts'
 
+const run = promisify(execFile)
 const SOURCES = [process.execPath, resolve(import.meta.dirname, '../../src/main.ts')]
 const TEST_DEADLINE_MS = 60_000
 const MESSAGES = 200
@@ -72,6 +77,24 @@ describe('the executable alone, without Node', () => {
     await publisher.publishAsync('rooms/7/light', 'off', { qos: 0 })
     await eventuallyPasses(() => expect(received).toEqual(['rooms/7/light on', 'rooms/7/light off']))
     await publisher.endAsync()
+    await subscriber.endAsync()
+    expect(await gateway.stop()).toBe(0)
+  })
+
+  test('serves and speaks TLS', { timeout: TEST_DEADLINE_MS }, async () => {
+    await using directory = await tempDir()
+    const authority = await CertificateAuthority.create(directory.path)
+    const { cert, key } = await authority.issue('gateway', { alternativeNames: ['IP:127.0.0.1'] })
+    const port = String(await freePort())
+    const tls = { SLUICE_LISTENERS__MQTTS__TLS__CERT: cert, SLUICE_LISTENERS__MQTTS__TLS__KEY: key }
+    const environment = { ...BARE_ENVIRONMENT, SLUICE_LISTENERS__MQTTS__PORT: port, ...tls }
+    await using gateway = await startGatewayProcess({ command: [executable], directory: directory.path, environment })
+    const subscriber = await connectAsync(`mqtts://127.0.0.1:${port}`, { ca: await readFile(authority.cert) })
+    const received: string[] = []
+    subscriber.on('message', (_topic, payload) => received.push(payload.toString()))
+    await subscriber.subscribeAsync('over/tls')
+    await run(executable, ['pub', '-p', port, '--cafile', authority.cert, '-t', 'over/tls', '-m', 'hello', '-q', '1'])
+    await eventuallyPasses(() => expect(received).toEqual(['hello']))
     await subscriber.endAsync()
     expect(await gateway.stop()).toBe(0)
   })
