@@ -308,7 +308,7 @@ async function compose(
     rules,
   })
   if (watchedUsers !== null) watchedUsers.onChange = () => mqtt.review(identity => access.review(identity))
-  const sys = new SysTopics({ mqtt, router, topology, retained, clock })
+  const sys = new SysTopics({ mqtt, router, topology, retained, access, clock })
   if (config.gateway.sysIntervalMs > 0) sys.start(config.gateway.sysIntervalMs)
   onStop(async () => sys.stop())
   mqtt.restore(await keptSessions.restore())

@@ -3,6 +3,7 @@
  * from then on those that have changed. While nobody listens nothing is reckoned; nothing is ever written.
  */
 import { readBuild } from './assets.ts'
+import type { Access } from './core/access.ts'
 import type { Clock } from './core/clock.ts'
 import type { Queue } from './core/queue.ts'
 import type { Retained } from './core/retained.ts'
@@ -25,6 +26,7 @@ interface SysSources {
   readonly router: Router
   readonly topology: Topology
   readonly retained: Retained
+  readonly access: Access
   readonly clock: Clock
 }
 
@@ -138,7 +140,7 @@ function message(topic: string, text: string): Message {
 }
 
 /** Every topic below `$SYS/broker/` with its figure. */
-function figuresOf({ mqtt, router, topology, retained, clock }: SysSources): readonly Figure[] {
+function figuresOf({ mqtt, router, topology, retained, access, clock }: SysSources): readonly Figure[] {
   const { counters } = mqtt
   const { version } = readBuild()
   const packetsReceived = () => counters.controlIn + sum(counters.messagesIn)
@@ -151,6 +153,9 @@ function figuresOf({ mqtt, router, topology, retained, clock }: SysSources): rea
     ['clients/disconnected', () => mqtt.sessionCount - mqtt.clientCount],
     ['clients/total', () => mqtt.sessionCount],
     ['clients/maximum', () => counters.mostClients],
+    // mosquitto has none of logins.
+    ['logins/accepted', () => access.accepted],
+    ['logins/refused', () => sum(Object.values(access.refused))],
     ['messages/received', packetsReceived],
     ['messages/sent', packetsSent],
     ['publish/messages/received', () => sum(counters.messagesIn)],

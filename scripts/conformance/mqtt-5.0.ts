@@ -65,9 +65,7 @@ export const STATEMENTS_5: readonly Statement[] = [
   server('3.1.3-5', 'Client identifiers of 1 to 23 letters and digits are accepted.'),
   server('3.1.3-6', 'A client without an identifier is given a unique one.'),
   server('3.1.3-7', 'An assigned client identifier is used like one of the client, and told in CONNACK.'),
-  server('3.1.3-8', 'A rejected client identifier may be answered with 0x85, and ends the connection.', {
-    moot: 'every client identifier is accepted in 5.0',
-  }),
+  server('3.1.3-8', 'A rejected client identifier may be answered with 0x85, and ends the connection.'),
   server('3.1.3-9', 'A new connection of the session within the will delay keeps the will from being sent.'),
   server('3.1.3-10', 'User properties of the will keep their order.'),
   checked('3.1.3-11', 'The will topic is a valid string.'),

@@ -25,7 +25,13 @@ export async function readConfigFile(
   const text = await readText(file, whenMissing)
   const yaml = await import('yaml')
   const lines = new yaml.LineCounter()
-  const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true })
+  const document = yaml.parseDocument(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    stringKeys: true,
+    // It would compare each key with each other one: seconds for a large file. See Map below.
+    uniqueKeys: false,
+  })
   // A warning is a tag nobody knows: the value would silently be something else than it looks.
   const faults = [...document.errors, ...document.warnings].map(fault => ({
     ...position(file, lines, fault.pos[0]),
@@ -36,6 +42,17 @@ export async function readConfigFile(
 
   const problems: ConfigProblem[] = []
   yaml.visit(document, {
+    Map(_, map) {
+      const seen = new Set<unknown>()
+      for (const { key } of map.items) {
+        if (!yaml.isScalar(key)) continue
+        if (seen.has(key.value)) {
+          const message = `${JSON.stringify(key.value)} is given twice`
+          problems.push({ ...position(file, lines, start(key)), path: '', message })
+        }
+        seen.add(key.value)
+      }
+    },
     Pair(_, pair) {
       // zod skips this key silently, as assigning it would change the object's prototype.
       if (yaml.isScalar(pair.key) && pair.key.value === '__proto__') {

@@ -19,7 +19,7 @@ import { type ConfigProblem, formatProblems } from './problem.ts'
 import { readTree } from './tree.ts'
 
 /** A larger file is refused: it is read while the gateway works. */
-const ENTRIES_MAX = 10_000
+const ENTRIES_MAX = 5_000
 const GROUPS_MAX = 100
 
 const group = text<string>('group', '1 to 64 letters, digits, _ and -', configuredName)

@@ -6,10 +6,12 @@ import { barOf, isToBeLarge, verdictOf } from '../../scripts/bench/report.ts'
 import { type Bar, SCENARIOS, type Scenario, scenarioNamed } from '../../scripts/bench/scenarios.ts'
 import { findMosquitto } from '../../scripts/peers.ts'
 import { backlogRead } from '../fault/scenarios/backlog-read.ts'
+import { loginStorm } from '../fault/scenarios/login-storm.ts'
 import { longQueue } from '../fault/scenarios/long-queue.ts'
 import { manyQueues } from '../fault/scenarios/many-queues.ts'
 import { slowDiskIngress } from '../fault/scenarios/slow-disk.ts'
 import { measureSluice } from '../fault/support/measure-sluice.ts'
+import { tempDir } from '../support/temp-dir.ts'
 
 /*
  * Guards against a slide, not a measurement: short runs, beside whatever else the machine does, must reach a third of what `npm run bench`
@@ -147,4 +149,15 @@ it('200 durable queues with ten messages each cost no more than one with 2,000',
   expect(many.startUpMs).toBeLessThanOrEqual(2 * one.startUpMs)
   expect(many.memory.anonymous).toBeLessThanOrEqual(1.5 * one.memory.anonymous)
   expect(many.diskBytes).toBeLessThanOrEqual(1.5 * one.diskBytes)
+})
+
+it('a hundred clients that log in at once delay no commit beyond three times what it takes without them', async () => {
+  const run = await bestOf(
+    async () => {
+      await using directory = await tempDir({ on: DISK })
+      return await loginStorm({ clients: 100, directory: directory.path })
+    },
+    ({ idle, storm }) => storm.p99Ms <= 3 * idle.p99Ms,
+  )
+  expect(run.storm.p99Ms).toBeLessThanOrEqual(3 * run.idle.p99Ms)
 })

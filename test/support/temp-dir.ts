@@ -8,9 +8,9 @@ export interface TempDir extends AsyncDisposable {
   remove(): Promise<void>
 }
 
-/** A new private directory: `await using directory = await tempDir()`. */
-export async function tempDir(): Promise<TempDir> {
-  const path = await mkdtemp(join(tmpdir(), 'sluice-test-'))
+/** A new private directory: `await using directory = await tempDir()`; `on`: somewhere else than where temporary files are. */
+export async function tempDir({ on = tmpdir() }: { on?: string } = {}): Promise<TempDir> {
+  const path = await mkdtemp(join(on, 'sluice-test-'))
   const remove = () => rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })
   return { path, remove, [Symbol.asyncDispose]: remove }
 }

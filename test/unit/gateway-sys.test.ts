@@ -54,6 +54,8 @@ describe('$SYS/broker', () => {
     expect(first.get('$SYS/broker/version')).toMatch(/^sluice version \d+\.\d+\.\d+/)
     expect(first.get('$SYS/broker/uptime')).toMatch(/^\d+ seconds$/)
     expect(first.get('$SYS/broker/clients/connected')).toBe('1')
+    expect(first.get('$SYS/broker/logins/accepted')).toBe('1')
+    expect(first.get('$SYS/broker/logins/refused')).toBe('0')
     expect(first.get('$SYS/broker/subscriptions/count')).toBe('1')
     expect(first.get('$SYS/broker/retained messages/count')).toBe('0')
     expect(Number(first.get('$SYS/broker/bytes/received'))).toBeGreaterThan(0)

@@ -25,11 +25,8 @@ async function startGateway(users: string) {
       await writeFile(`${file}.new`, text)
       await rename(`${file}.new`, file)
     },
-    connect: (user: string | null, password: string | null) =>
-      MqttClient.connect(
-        { host: mqtt.host, port: mqtt.port, user, password, version: 5, clientId: `c-${user}` },
-        () => 'taken',
-      ),
+    connect: (user: string | null, password: string | null, clientId = `c-${user}`) =>
+      MqttClient.connect({ host: mqtt.host, port: mqtt.port, user, password, version: 5, clientId }, () => 'taken'),
     health: () => broker.gateway.health(),
     connected: () => [...broker.gateway.clients()].map(({ id }) => id),
     metric: async (name: string) => {
@@ -86,6 +83,19 @@ test('a users file that changes under load drops only those who are gone or have
   await (await gateway.connect('changes', 'other')).end()
   await stays.end()
   expect(await gateway.metric('sluice_logins_refused_total{reason="bad-credentials"}')).toBeGreaterThanOrEqual(2)
+})
+
+test('nobody throws another user out by its client id, the same user takes over [MQTT-3.1.3-8]', async () => {
+  await using gateway = await startGateway(STAYS + GOES)
+  const stays = await gateway.connect('stays', 'a', 'press-1')
+  await expect(gateway.connect('goes', 'b', 'press-1')).rejects.toThrow(/another user|0x85/i)
+  await expect(gateway.connect(null, null, 'press-1')).rejects.toThrow(/another user|0x85/i)
+  await stays.publish({ topic: 'a', payload: Buffer.from('x'), qos: 1, retain: false })
+  const again = await gateway.connect('stays', 'a', 'press-1')
+  expect((await stays.closed)?.message).toMatch(/0x8e/)
+  await again.end()
+  await eventually(() => gateway.connected().length === 0)
+  await (await gateway.connect('goes', 'b', 'press-1')).end()
 })
 
 test('a users file with mistakes is not taken, and health says so until it is right', async () => {

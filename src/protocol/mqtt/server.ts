@@ -363,6 +363,11 @@ export class MqttServer {
       throw new ProtocolError(Reason.notAuthorized, 'this client may not publish where its will is to go')
     }
     const existing = this.#clients.get(clientId)
+    const owner = existing?.client?.identity.user ?? null
+    if (owner !== null && owner !== identity.user) {
+      // Whoever knows how a device is called must not be able to throw it out [MQTT-3.1.3-8], 3.1.1 [MQTT-3.1.3-9].
+      throw new ProtocolError(Reason.clientIdentifierNotValid, 'another user is connected with this client identifier')
+    }
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
       throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
     }

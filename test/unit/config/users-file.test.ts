@@ -65,7 +65,7 @@ describe('a users file', () => {
       `bad: { password: "${cheapHash('a')}", group: a }`,
       'bad.group: unknown key "group" (did you mean "groups"?); accepted here: password, groups',
     ],
-    ['a user twice', `${good}${good}`, 'this is not YAML: Map keys must be unique'],
+    ['a user twice', `${good}${good}`, 'users.yaml:2:1: "good" is given twice'],
     ['a key that would change the prototype', userLine('__proto__', 'a'), 'unknown key "__proto__"'],
     ['a group with odd letters', `bad: { password: "${cheapHash('a')}", groups: ["a b"] }`, 'bad.groups.0: '],
     [
