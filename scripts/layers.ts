@@ -149,6 +149,7 @@ const LAYERS: readonly Layer[] = [
       'src/gateway-dead-letters.ts',
       'src/gateway-definitions.ts',
       'src/gateway-forecasts.ts',
+      'src/gateway-listeners.ts',
       'src/gateway-sessions.ts',
       'src/gateway-streams.ts',
       'src/gateway-message.ts',

@@ -31,6 +31,7 @@ import { Tickets } from './core/tickets.ts'
 import { Topology } from './core/topology.ts'
 import { RunningGateway } from './gateway.ts'
 import { Forecasts, type Stock, type Stocks } from './gateway-forecasts.ts'
+import { deviceListeners } from './gateway-listeners.ts'
 import { gatewayMetrics } from './gateway-metrics.ts'
 import { Reload, type ReloadReport } from './gateway-reload.ts'
 import { SysTopics } from './gateway-sys.ts'
@@ -43,8 +44,6 @@ import { Metrics, processMetrics } from './telemetry/metrics.ts'
 import { isTimeSynchronised } from './time-sync.ts'
 import { Handshakes } from './transport/handshakes.ts'
 import type { Listener } from './transport/listener.ts'
-import { TcpListener } from './transport/tcp.ts'
-import type { TlsListener, TlsOptions } from './transport/tls.ts'
 
 /** How often queues, streams and retained messages are looked at for those whose time is over. */
 const EXPIRY_INTERVAL_MS = 1_000
@@ -320,11 +319,11 @@ async function compose(
     monotonicMs: clock.monotonicMs,
   })
   const common = { log, admits: (address: string) => gate.admits(address) }
-  const tlsListeners = await tlsListenersOf(config, { ...common, handshakes, monotonicMs: clock.monotonicMs }, onStop)
-  const listeners = new Map<string, Listener>([
-    ['mqtt', new TcpListener({ ...common, ...config.listeners.mqtt, name: 'mqtt' })],
-    ...tlsListeners.map(listener => [listener.name, listener] as const),
-  ])
+  const { listeners, tlsListeners } = await deviceListeners(
+    config,
+    { ...common, handshakes, monotonicMs: clock.monotonicMs },
+    onStop,
+  )
   for (const [name, listener] of listeners) {
     await listener.start(socket => mqtt.accept(socket))
     onStop(() => listener.stop())
@@ -407,33 +406,6 @@ async function openCredentials({ auth: { usersFile }, http: { tokensFile } }: Co
   const { openUsers, openTokens } = await import('./gateway-users.ts')
   const watchedTokens = tokensFile === null ? null : await openTokens(tokensFile, log)
   return { watchedUsers: usersFile === null ? null : await openUsers(usersFile, log), watchedTokens }
-}
-
-/** The listeners with TLS. Rejects with TLS_FILES_INVALID. Without any, nothing of TLS is loaded. */
-async function tlsListenersOf(
-  { listeners: { mqtts } }: Config,
-  common: Pick<TlsOptions, 'log' | 'admits' | 'handshakes' | 'monotonicMs'>,
-  onStop: (stop: () => Promise<void>) => void,
-): Promise<TlsListener[]> {
-  if (mqtts === null) return []
-  const [{ TlsListener }, { readTlsFiles }, { FileWatch }] = await Promise.all([
-    import('./transport/tls.ts'),
-    import('./config/tls-files.ts'),
-    import('./config/file-watch.ts'),
-  ])
-  const { tls, ...place } = mqtts
-  const files = [tls.cert, tls.key, tls.ca, tls.crl].filter(file => file !== null)
-  const watch = new FileWatch(files, {
-    onChange: async () => listener.reload(),
-    onError: error =>
-      common.log.error({ err: error, files }, 'changes of certificates are not noticed any more; restart the gateway'),
-  })
-  onStop(() => watch.stop())
-  // Before they are read, so that no change is missed.
-  await watch.start()
-  const readFiles = () => readTlsFiles(tls)
-  const listener = new TlsListener({ ...common, ...place, ...tls, name: 'mqtts', alpn: 'mqtt', readFiles })
-  return [listener]
 }
 
 function stocks(topology: Topology, store: Store): Stocks {

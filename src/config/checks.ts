@@ -4,7 +4,7 @@
 import { isLoopback } from '../model/address.ts'
 import { formatDuration, formatSize } from '../model/quantity.ts'
 import { nearestWord } from './nearest.ts'
-import type { Config, NamedQueueConfig } from './schema.ts'
+import { type Config, type NamedQueueConfig, portsOf, tlsOf } from './schema.ts'
 
 type Resolved = Omit<Config, 'effective' | 'options' | 'warnings'>
 
@@ -32,14 +32,14 @@ export function findConflicts(config: Resolved): Conflict[] {
 /** What works and is probably not meant. */
 export function findWarnings(config: Resolved): string[] {
   const warnings: string[] = []
-  const open = [config.listeners.mqtt, config.listeners.mqtts].find(port => port !== null && !isLoopback(port.host))
+  const open = portsOf(config.listeners).find(({ host }) => !isLoopback(host))
   const { anonymous, usersFile } = config.auth
-  const hasCertificates = config.listeners.mqtts !== null && config.listeners.mqtts.tls.clientCert !== 'none'
+  const hasCertificates = tlsOf(config.listeners).some(({ tls }) => tls.clientCert !== 'none')
   if (anonymous === 'nobody' && usersFile === null && !hasCertificates) {
     warnings.push(
       'no MQTT client can connect: auth.allow_anonymous is false and there are no users; set auth.users_file, or listen on loopback',
     )
-  } else if (anonymous === 'everybody' && open !== undefined && open !== null) {
+  } else if (anonymous === 'everybody' && open !== undefined) {
     warnings.push(`every host that reaches ${open.host} may connect without a password: auth.allow_anonymous is true`)
   }
   const { acl } = config.auth
@@ -65,8 +65,7 @@ export function findWarnings(config: Resolved): string[] {
 
 function* portConflicts({ listeners, http }: Resolved): Iterable<Conflict> {
   const ports = [
-    { path: ['listeners', 'mqtt', 'port'], ...listeners.mqtt },
-    ...(listeners.mqtts === null ? [] : [{ path: ['listeners', 'mqtts', 'port'], ...listeners.mqtts }]),
+    ...portsOf(listeners).map(({ name, ...place }) => ({ path: ['listeners', name, 'port'], ...place })),
     { path: ['http', 'port'], ...http },
   ]
   for (const [index, { path, host, port }] of ports.entries()) {
@@ -80,18 +79,22 @@ function overlap(a: string, b: string): boolean {
   return a === b || isWildcard(a) || isWildcard(b) || (isLoopback(a) && isLoopback(b) && a !== '::1' && b !== '::1')
 }
 
-function* tlsConflicts({ listeners: { mqtts } }: Resolved): Iterable<Conflict> {
-  if (mqtts === null) return
-  const { clientCert, ca, crl } = mqtts.tls
-  const path = ['listeners', 'mqtts', 'tls']
-  if (clientCert !== 'none' && ca === null) {
-    yield { path: [...path, 'client_cert'], message: `certificates can't be judged without their authorities; set ca` }
-  }
-  if (clientCert === 'none' && (ca !== null || crl !== null)) {
-    const option = ca === null ? 'crl' : 'ca'
-    yield {
-      path: [...path, option],
-      message: 'no client is asked for a certificate; set client_cert to optional or required, or leave this out',
+function* tlsConflicts({ listeners }: Resolved): Iterable<Conflict> {
+  for (const { name, tls } of tlsOf(listeners)) {
+    const { clientCert, ca, crl } = tls
+    const path = ['listeners', name, 'tls']
+    if (clientCert !== 'none' && ca === null) {
+      yield {
+        path: [...path, 'client_cert'],
+        message: `certificates can't be judged without their authorities; set ca`,
+      }
+    }
+    if (clientCert === 'none' && (ca !== null || crl !== null)) {
+      const option = ca === null ? 'crl' : 'ca'
+      yield {
+        path: [...path, option],
+        message: 'no client is asked for a certificate; set client_cert to optional or required, or leave this out',
+      }
     }
   }
 }

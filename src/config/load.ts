@@ -7,7 +7,7 @@ import { type ConfigFile, readConfigFile } from './file.ts'
 import { nearestWord } from './nearest.ts'
 import { applyOverride, readOverrides, unknownKey } from './overrides.ts'
 import { type ConfigProblem, formatProblems, type Position } from './problem.ts'
-import { type Config, configSchema } from './schema.ts'
+import { type Config, configSchema, tlsOf } from './schema.ts'
 import { maskedValue, nodeAt, type OptionNode, pathText, plainValue, readTree, showSection } from './tree.ts'
 import { readUpstreamUrl } from './upstream-url.ts'
 
@@ -96,9 +96,10 @@ interface Findings {
 const NO_FILES: Findings = { conflicts: [], warnings: [] }
 
 /** What is to be said of the files the configuration names. */
-async function examineFiles({ listeners: { mqtts }, upstreams }: z.output<typeof configSchema>): Promise<Findings> {
+async function examineFiles({ listeners, upstreams }: z.output<typeof configSchema>): Promise<Findings> {
+  const listening = tlsOf(listeners)
   const withFiles = upstreams.filter(({ tls: { ca, cert, key } }) => ca !== null || (cert !== null && key !== null))
-  if (mqtts === null && withFiles.length === 0) return NO_FILES
+  if (listening.length === 0 && withFiles.length === 0) return NO_FILES
   const { readTlsFiles, readUpstreamTls, tlsWarnings } = await import('./tls-files.ts')
   const conflicts: Conflict[] = []
   const warnings: string[] = []
@@ -110,10 +111,9 @@ async function examineFiles({ listeners: { mqtts }, upstreams }: z.output<typeof
       conflicts.push({ path: [...section, 'tls', String(error.facts.option)], message: error.message })
     }
   }
-  if (mqtts !== null) {
-    examine(['listeners', 'mqtts'], () => {
-      const files = readTlsFiles(mqtts.tls)
-      warnings.push(...tlsWarnings('listeners.mqtts', mqtts.tls, files, Date.now()))
+  for (const { name, tls } of listening) {
+    examine(['listeners', name], () => {
+      warnings.push(...tlsWarnings(`listeners.${name}`, tls, readTlsFiles(tls), Date.now()))
     })
   }
   for (const { name, tls } of withFiles) examine(['upstreams', name], () => readUpstreamTls(tls))

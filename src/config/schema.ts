@@ -85,7 +85,34 @@ const file = text(
 const listener = (defaultPort: number) => ({
   host: setting(host, '127.0.0.1', 'Address to listen on; 0.0.0.0 or :: for all.'),
   port: setting(port, defaultPort, `TCP port; ${PORT_HELP}.`),
+  proxy_protocol: setting(
+    flag,
+    false,
+    'Whether every connection comes from a proxy and begins with a PROXY header, version 1 or 2. The address told there is that of the client; connections without one are closed.',
+  ),
+  trusted_proxies: optional(
+    listOf(text('address', 'an IP address, or a network such as 192.0.2.0/24', parseNetwork), { min: 1, max: 100 }),
+    'Those proxies; with proxy_protocol, connections from any other address are closed.',
+    { absent: '`127.0.0.1` and `::1`' },
+  ),
 })
+
+interface ProxyOptions {
+  readonly proxy_protocol: boolean
+  readonly trusted_proxies?: readonly string[] | undefined
+}
+
+/** `trustedProxies` are those of a listener; null: clients connect to it themselves. */
+function behindProxies<T extends ProxyOptions>(
+  { proxy_protocol, trusted_proxies, ...listener }: T,
+  context: z.core.ParsePayload,
+) {
+  if (!proxy_protocol && trusted_proxies !== undefined) {
+    const message = 'no proxy is asked for addresses; set proxy_protocol to true, or leave this out'
+    context.issues.push({ code: 'custom', message, input: trusted_proxies, path: ['trusted_proxies'] })
+  }
+  return { ...listener, trustedProxies: proxy_protocol ? (trusted_proxies ?? ['127.0.0.1', '::1']) : null }
+}
 
 /** Of a listener; taken anew whenever one of the files changes. */
 const tls = z.pipe(
@@ -118,6 +145,68 @@ const tls = z.pipe(
     crl: o.crl ?? null,
     userFrom: o.user_from,
     minVersion: o.min_version,
+  })),
+)
+
+const webSocket = {
+  path: setting(
+    text(
+      'path',
+      'an absolute path',
+      words(/^\/[\w\-.~/]{0,255}$/, 'is no absolute path of letters, digits, -, ., _, ~ and /'),
+    ),
+    '/mqtt',
+    'Where clients connect; nothing else is there.',
+  ),
+  origins: optional(
+    listOf(text('origin', 'https://panel.example, or * for all', parseOrigin), { min: 1, max: 100 }),
+    'Whose pages may connect, as browsers say it: any site a browser visits could otherwise connect from there. Clients that are no browsers are not asked.',
+    {
+      absent:
+        'pages of the same host; over ws only if it is an address or localhost, as a name could be made to lead here',
+    },
+  ),
+}
+
+const certificates = { tls: requiredSection(tls, 'Certificates, and what is asked of clients.') }
+
+const listeners = z.pipe(
+  z.strictObject({
+    mqtt: section(z.pipe(z.strictObject(listener(1883)), z.transform(behindProxies)), 'MQTT over TCP.'),
+    mqtts: optionalSection(
+      z.pipe(z.strictObject({ ...listener(8883), ...certificates }), z.transform(behindProxies)),
+      'MQTT over TLS.',
+    ),
+    ws: optionalSection(
+      z.pipe(z.strictObject({ ...listener(8083), ...webSocket }), z.transform(behindProxies)),
+      'MQTT over WebSocket.',
+    ),
+    wss: optionalSection(
+      z.pipe(z.strictObject({ ...listener(8084), ...webSocket, ...certificates }), z.transform(behindProxies)),
+      'MQTT over WebSocket over TLS.',
+    ),
+    unix: optionalSection(
+      z.strictObject({
+        path: required(file, 'Of the socket file. One that a dead process has left there is replaced.'),
+        mode: setting(
+          text(
+            'permissions',
+            'three octal digits in quotes, such as "660"',
+            words(/^0?[0-7]{3}$/, 'are no permissions'),
+          ),
+          '660',
+          'Permissions of the file: who may write to it may connect.',
+        ),
+      }),
+      'MQTT over a socket file, for processes of this machine.',
+    ),
+  }),
+  z.transform(({ mqtt, mqtts = null, ws, wss, unix }) => ({
+    mqtt,
+    mqtts,
+    ws: ws === undefined ? null : { ...ws, origins: ws.origins ?? [] },
+    wss: wss === undefined ? null : { ...wss, origins: wss.origins ?? [] },
+    unix: unix === undefined ? null : { path: unix.path, mode: Number.parseInt(unix.mode, 8) },
   })),
 )
 
@@ -712,19 +801,7 @@ export const configSchema = z.pipe(
       './data',
       'The only place written to; a relative path starts at the working directory.',
     ),
-    listeners: section(
-      z.strictObject({
-        mqtt: section(z.strictObject(listener(1883)), 'MQTT over TCP.'),
-        mqtts: optionalSection(
-          z.strictObject({
-            ...listener(8883),
-            tls: requiredSection(tls, 'Certificates, and what is asked of clients.'),
-          }),
-          'MQTT over TLS.',
-        ),
-      }),
-      'Ports for devices.',
-    ),
+    listeners: section(listeners, 'Where devices connect.'),
     http: section(http, 'API, metrics and health.'),
     auth: section(
       z.strictObject({
@@ -777,12 +854,12 @@ export const configSchema = z.pipe(
   z.transform(o => ({
     gateway: o.gateway,
     dataDir: resolve(o.data_dir),
-    listeners: { mqtt: o.listeners.mqtt, mqtts: o.listeners.mqtts ?? null },
+    listeners: o.listeners,
     http: { host: o.http.host, port: o.http.port, tokensFile: o.http.tokens_file ?? null },
     auth: {
       anonymous: anonymousRule(
         o.auth.allow_anonymous,
-        [o.listeners.mqtt, o.listeners.mqtts].every(port => port === undefined || isLoopback(port.host)),
+        portsOf(o.listeners).every(({ host }) => isLoopback(host)),
       ),
       usersFile: o.auth.users_file ?? null,
       acl: o.auth.acl ?? [],
@@ -818,7 +895,22 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type NamedQueueConfig = Config['queues'][number]
 export type StreamConfig = Config['streams'][number]
-export type TlsConfig = NonNullable<Config['listeners']['mqtts']>['tls']
+export type TlsConfig = z.output<typeof tls>
+type ListenersConfig = z.output<typeof listeners>
+
+/** The listeners that have a port, by name. */
+export function portsOf({ unix: _, ...listeners }: ListenersConfig): { name: string; host: string; port: number }[] {
+  return Object.entries(listeners).flatMap(([name, listener]) =>
+    listener === null ? [] : [{ name, host: listener.host, port: listener.port }],
+  )
+}
+
+/** The listeners with TLS, by name. */
+export function tlsOf({ mqtts, wss }: ListenersConfig): { name: string; tls: TlsConfig }[] {
+  return Object.entries({ mqtts, wss }).flatMap(([name, listener]) =>
+    listener === null ? [] : [{ name, tls: listener.tls }],
+  )
+}
 
 /** Who needs no proof. Without a word of the operator that is never more than the machine itself, even if the address of a client is only told by a proxy on it. */
 function anonymousRule(isAllowed: boolean | undefined, isAllLoopback: boolean): 'everybody' | 'local' | 'nobody' {
@@ -832,4 +924,25 @@ function queueOrNone(name: string): string | null {
 
 function describedRecord<T extends z.ZodMiniType>(value: T, help: string) {
   return section(z.record(name.schema, value), help)
+}
+
+const OCTET = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)'
+const IPV4 = new RegExp(`^${OCTET}(?:\\.${OCTET}){3}$`)
+
+function parseNetwork(value: string): string {
+  const [address = '', bits, ...more] = value.split('/')
+  const isIPv6 = address.includes(':') && URL.canParse(`http://[${address}]/`)
+  if ((!isIPv6 && !IPV4.test(address)) || more.length > 0) throw new RangeError(`${JSON.stringify(value)} is neither`)
+  if (bits !== undefined && !(/^\d{1,3}$/.test(bits) && Number(bits) <= (isIPv6 ? 128 : 32))) {
+    throw new RangeError(`${JSON.stringify(value)} has a wrong length of prefix`)
+  }
+  return value
+}
+
+function parseOrigin(value: string): string {
+  if (value === '*') return value
+  const url = URL.parse(value)
+  if (url === null || !/^https?:$/.test(url.protocol)) throw new RangeError(`${JSON.stringify(value)} is no origin`)
+  if (url.origin !== value) throw new RangeError(`a browser says ${url.origin} for ${JSON.stringify(value)}`)
+  return value
 }

@@ -10,8 +10,11 @@ import type { AuthenticationMethods } from '../../src/protocol/mqtt/authenticati
 import type { MqttLimits } from '../../src/protocol/mqtt/limits.ts'
 import { MqttServer } from '../../src/protocol/mqtt/server.ts'
 import type { Logger } from '../../src/telemetry/log.ts'
+import type { Listener } from '../../src/transport/listener.ts'
 import { TcpListener } from '../../src/transport/tcp.ts'
+import { WebSocketListener } from '../../src/transport/ws.ts'
 import { eventually } from './eventually.ts'
+import { frame, Opcode, readFrame, request, UPGRADE } from './raw-web-socket.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 import { accessWith } from './users.ts'
 import { CoreUnderTest } from './with-core.ts'
@@ -40,6 +43,16 @@ const DEFAULT_LIMITS: MqttLimits = {
 
 /** Lets everybody in. */
 const EVERYBODY = accessWith({ anonymous: 'everybody' })
+
+/** What MQTT runs over in the tests of a file. */
+export type Transport = 'tcp' | 'ws'
+
+let transport: Transport = 'tcp'
+
+/** Lets all gateways and clients of this file that begin from now on use it. */
+export function runOver(chosen: Transport): void {
+  transport = chosen
+}
 
 const PATIENCE_MS = 10_000
 export const PINGREQ = bytes('c0 00')
@@ -73,20 +86,20 @@ export function packet(first: number, ...parts: (string | Buffer)[]): Buffer {
   return Buffer.concat([Buffer.from([first, ...length]), body])
 }
 
-/** A client that knows nothing of MQTT: it says bytes and hears bytes. */
+/** A client that knows nothing of MQTT: it says bytes and hears bytes. Over WebSocket each `says` is a message; what is written to `socket` is not wrapped. */
 export class WireClient {
   readonly socket: Socket
   /** Heard and not yet expected. */
   #heard: Buffer = Buffer.alloc(0)
   heardBytes = 0
   isClosed = false
+  /** Over WebSocket: the frame that is not whole yet; null: there are no frames. */
+  #unframed: Buffer | null
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, isWebSocket: boolean) {
     this.socket = socket
-    socket.on('data', chunk => {
-      this.heardBytes += chunk.length
-      this.#heard = Buffer.concat([this.#heard, chunk])
-    })
+    this.#unframed = isWebSocket ? Buffer.alloc(0) : null
+    socket.on('data', chunk => this.#hear(chunk))
     // A reset is one of the ways to be closed.
     socket.on('error', () => undefined)
     socket.on('close', () => {
@@ -97,12 +110,35 @@ export class WireClient {
   static async connect(port: number): Promise<WireClient> {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true })
     await once(socket, 'connect')
-    return new WireClient(socket)
+    if (transport === 'tcp') return new WireClient(socket, false)
+    socket.write(request(UPGRADE))
+    const [answer] = await once(socket, 'data')
+    if (!String(answer).startsWith('HTTP/1.1 101 ')) throw new Error(`not upgraded: ${answer}`)
+    return new WireClient(socket, true)
   }
 
   says(...packets: Buffer[]): this {
-    this.socket.write(Buffer.concat(packets))
+    const said = Buffer.concat(packets)
+    this.socket.write(this.#unframed === null ? said : frame(said))
     return this
+  }
+
+  #hear(chunk: Buffer): void {
+    if (this.#unframed === null) {
+      this.heardBytes += chunk.length
+      this.#heard = Buffer.concat([this.#heard, chunk])
+      return
+    }
+    this.#unframed = Buffer.concat([this.#unframed, chunk])
+    for (let heard = readFrame(this.#unframed); heard !== null; heard = readFrame(this.#unframed)) {
+      this.#unframed = this.#unframed.subarray(heard.bytes)
+      if (heard.opcode === Opcode.binary) {
+        this.heardBytes += heard.payload.length
+        this.#heard = Buffer.concat([this.#heard, heard.payload])
+      } else if (heard.opcode === Opcode.close) {
+        this.socket.end(frame(heard.payload, { opcode: Opcode.close }))
+      }
+    }
   }
 
   /** Waits for exactly these bytes, in this order, next. */
@@ -168,7 +204,7 @@ export class MqttUnderTest {
   readonly rules: AccessRules
   readonly port: number
   readonly #directory: TempDir
-  readonly #listener: TcpListener
+  readonly #listener: Listener
   readonly #clients: WireClient[] = []
   #isStopped = false
 
@@ -179,7 +215,7 @@ export class MqttUnderTest {
       server,
       rules,
       listener,
-    }: { core: CoreUnderTest; server: MqttServer; rules: AccessRules; listener: TcpListener },
+    }: { core: CoreUnderTest; server: MqttServer; rules: AccessRules; listener: Listener },
   ) {
     this.#directory = directory
     this.rules = rules
@@ -238,7 +274,15 @@ export class MqttUnderTest {
       clock: clock ?? { monotonicMs: () => performance.now(), wallMs: () => Date.now() },
     })
     server.restore(await core.keptSessions.restore())
-    const listener = new TcpListener({ name: 'mqtt', host: '127.0.0.1', port: 0, log })
+    const bound = { name: 'mqtt', host: '127.0.0.1', port: 0, log }
+    const listener: Listener =
+      transport === 'tcp'
+        ? new TcpListener(bound)
+        : new WebSocketListener(new TcpListener({ ...bound, reads: 'own' }), {
+            ...{ path: '/mqtt', origins: [] },
+            packetBytes: allLimits.packetBytes,
+            deadlineMs: allLimits.connectTimeoutMs,
+          })
     await listener.start(socket => server.accept(socket))
     return new MqttUnderTest(place, { core, server, rules, listener })
   }

@@ -40,6 +40,36 @@ routes:
 `
 const PW = { PW: 's3cret' }
 
+describe('listeners', () => {
+  test('there is only what is named; paths start at the folder of the file, permissions are octal', async () => {
+    expect((await accept('')).listeners).toEqual({
+      mqtt: { host: '127.0.0.1', port: 1883, trustedProxies: null },
+      ...{ mqtts: null, ws: null, wss: null, unix: null },
+    })
+    const { listeners } = await accept('listeners: { ws: {}, unix: { path: /run/mqtt.sock } }')
+    expect(listeners.ws).toEqual({
+      ...{ host: '127.0.0.1', port: 8083, trustedProxies: null },
+      ...{ path: '/mqtt', origins: [] },
+    })
+    expect(listeners.unix).toEqual({ path: '/run/mqtt.sock', mode: 0o660 })
+  })
+
+  test('behind proxies, which are on this machine unless others are named', async () => {
+    const listening = async (more: string) =>
+      (await accept(`listeners: { mqtt: { proxy_protocol: true${more} } }`)).listeners.mqtt.trustedProxies
+    expect(await listening('')).toEqual(['127.0.0.1', '::1'])
+    expect(await listening(', trusted_proxies: [ 192.0.2.0/24, "2001:db8::/32", 10.0.0.1 ]')).toEqual([
+      ...['192.0.2.0/24', '2001:db8::/32', '10.0.0.1'],
+    ])
+  })
+
+  test('anonymous clients are at home as long as every port is on loopback; a socket file always is', async () => {
+    const anonymous = async (yaml: string) => (await accept(yaml)).auth.anonymous
+    expect(await anonymous('listeners: { ws: {}, unix: { path: a } }')).toBe('local')
+    expect(await anonymous('listeners: { ws: { host: 0.0.0.0 } }')).toBe('nobody')
+  })
+})
+
 describe('defaults', () => {
   test('without a file everything has the default of the contract, in milliseconds and bytes', async () => {
     const config = await loadConfig({ file: null, env: {}, set: [] })
@@ -291,6 +321,46 @@ describe('errors say where, what, and what is accepted', () => {
       hasSingleActiveConsumer: true,
       retry: { firstMs: 1000, maxMs: 60_000, waiting: 10 },
     })
+  })
+
+  test.each([
+    ['listeners: { ws: { port: 1883 } }', 'listeners.ws.port: port 1883 is already taken by listeners.mqtt.port'],
+    [
+      'listeners: { mqtt: { trusted_proxies: [ 10.0.0.1 ] } }',
+      'listeners.mqtt.trusted_proxies: no proxy is asked for addresses; set proxy_protocol to true, or leave this out',
+    ],
+    ['listeners: { ws: { path: mqtt } }', 'listeners.ws.path: "mqtt" is no absolute path'],
+    [
+      'listeners: { ws: { origins: [ "https://panel.example/" ] } }',
+      'listeners.ws.origins.0: a browser says https://panel.example for "https://panel.example/"',
+    ],
+    ['listeners: { ws: { origins: [ "panel.example" ] } }', 'listeners.ws.origins.0: "panel.example" is no origin'],
+    ['listeners: { ws: { tls: {} } }', 'listeners.ws.tls: unknown key "tls"'],
+    ['listeners: { wss: {} }', 'listeners.wss.tls: this is missing'],
+    ['listeners: { unix: {} }', 'listeners.unix.path: this is missing'],
+    [
+      'listeners: { unix: { path: a, mode: 660 } }',
+      'listeners.unix.mode: 660 is not accepted; accepted is three octal digits in quotes',
+    ],
+    ['listeners: { unix: { path: a, mode: "680" } }', 'listeners.unix.mode: "680" are no permissions'],
+  ])('of a listener: %s', async (yaml, expected) => {
+    const { problems } = await read(yaml)
+    expect(problems.join('\n')).toContain(expected)
+  })
+
+  test.each([
+    '10.0.0.256',
+    '10.0.0.1/33',
+    '10.0.0',
+    '010.0.0.1',
+    '::1/129',
+    'fe80::1%eth0',
+    'proxy.example',
+    '::1/64/1',
+    '',
+  ])('the address of a proxy: %s', async proxy => {
+    const { problems } = await read(`listeners: { mqtt: { proxy_protocol: true, trusted_proxies: [ "${proxy}" ] } }`)
+    expect(problems.join('\n')).toContain('listeners.mqtt.trusted_proxies.0: ')
   })
 
   test('two listeners may share port 0', async () => {
