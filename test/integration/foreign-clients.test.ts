@@ -1,5 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import mqtt from 'mqtt'
@@ -8,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import * as z from 'zod/mini'
 import { Broker } from '../../src/broker.ts'
 import { loadConfig } from '../../src/config/load.ts'
+import { CertificateAuthority } from '../support/certificates.ts'
 import { eventually } from '../support/eventually.ts'
 import { type TempDir, tempDir } from '../support/temp-dir.ts'
 
@@ -20,23 +23,36 @@ let directory: TempDir
 let broker: Broker
 let port: number
 let httpPort: number
+/** Of the authority that has issued the gateway's certificate. */
+let ca: string
+let socketFile: string
 
 beforeAll(async () => {
   directory = await tempDir()
+  const authority = await CertificateAuthority.create(directory.path)
+  ca = authority.cert
+  const { cert, key } = await authority.issue('gateway', { alternativeNames: ['IP:127.0.0.1'] })
+  socketFile = join(directory.path, 'mqtt.sock')
   const config = await loadConfig({
     file: null,
     env: {},
-    set: [`data_dir=${directory.path}`, 'listeners.mqtt.port=0', 'http.port=0'],
+    set: [
+      ...[`data_dir=${join(directory.path, 'data')}`, 'listeners.mqtt.port=0', 'http.port=0'],
+      ...['listeners.ws.port=0', `listeners.unix.path=${socketFile}`],
+      ...['listeners.wss.port=0', `listeners.wss.tls.cert=${cert}`, `listeners.wss.tls.key=${key}`],
+    ],
   })
   broker = await Broker.start(config, { log: pino({ level: 'silent' }) })
-  port = broker.addresses.get('mqtt')?.port ?? expect.fail('the gateway has no MQTT listener')
-  httpPort = broker.addresses.get('http')?.port ?? expect.fail('the gateway has no HTTP listener')
+  port = portOf('mqtt')
+  httpPort = portOf('http')
 })
 
 afterAll(async () => {
   await broker.stop()
   await directory.remove()
 })
+
+const portOf = (listener: string) => broker.addresses.get(listener)?.port ?? expect.fail(`there is no ${listener}`)
 
 /** Clients that have subscribed to something, as the API shows them. */
 async function subscribers(): Promise<string[]> {
@@ -76,6 +92,13 @@ describe('mosquitto_pub and mosquitto_sub', () => {
     }
   }
 
+  test('over the socket file', async () => {
+    const lines = await mosquittoSub(['-t', 'unix/#'], 1, () =>
+      run('mosquitto_pub', ['--unix', socketFile, '-t', 'unix/a', '-m', 'local', '-q', '1']),
+    )
+    expect(lines).toEqual(['unix/a local'])
+  })
+
   test('a large message, from a 5.0 publisher with properties to a 3.1.1 subscriber', async () => {
     const text = 'x'.repeat(100_000)
     const lines = await mosquittoSub(['-t', 'large', '-V', 'mqttv311', '-q', '1'], 1, () =>
@@ -109,11 +132,22 @@ describe('mosquitto_pub and mosquitto_sub', () => {
 })
 
 describe('MQTT.js', () => {
-  for (const protocolVersion of [4, 5] as const) {
-    test(`version ${protocolVersion}: a thousand messages of each QoS, in order`, async () => {
-      const address = `mqtt://127.0.0.1:${port}`
-      const subscriber = await mqtt.connectAsync(address, { protocolVersion, clientId: `js-sub-${protocolVersion}` })
-      const publisher = await mqtt.connectAsync(address, { protocolVersion, clientId: `js-pub-${protocolVersion}` })
+  for (const [over, protocolVersion] of [
+    ['mqtt', 4],
+    ['mqtt', 5],
+    ['ws', 3],
+    ['ws', 4],
+    ['ws', 5],
+    ['wss', 5],
+  ] as const) {
+    test(`version ${protocolVersion} over ${over}: a thousand messages of each QoS, in order`, async () => {
+      const address = over === 'mqtt' ? `mqtt://127.0.0.1:${port}` : `${over}://127.0.0.1:${portOf(over)}/mqtt`
+      const options = {
+        ...{ protocolVersion, ca: await readFile(ca) },
+        ...(protocolVersion === 3 && { protocolId: 'MQIsdp' as const }),
+      }
+      const subscriber = await mqtt.connectAsync(address, { ...options, clientId: `js-sub-${protocolVersion}` })
+      const publisher = await mqtt.connectAsync(address, { ...options, clientId: `js-pub-${protocolVersion}` })
       const received: string[][] = [[], [], []]
       subscriber.on('message', (topic, payload, { qos }) => {
         if (topic.endsWith(`/${qos}`)) received[qos]?.push(payload.toString())
@@ -263,11 +297,14 @@ print("done")
 const PAHO = `
 import sys, paho.mqtt.client as mqtt
 version, port = {"31": mqtt.MQTTv31, "311": mqtt.MQTTv311, "5": mqtt.MQTTv5}[sys.argv[1]], int(sys.argv[2])
+transport, authorities = sys.argv[3:5]
 topic = "paho/" + sys.argv[1]
 received = []
 def make(name):
     kwargs = {} if version == mqtt.MQTTv5 else {"clean_session": True}
-    return mqtt.Client(client_id=name + sys.argv[1], protocol=version, **kwargs)
+    client = mqtt.Client(client_id=name + sys.argv[1], protocol=version, transport=transport, **kwargs)
+    if authorities: client.tls_set(authorities)
+    return client
 subscriber, publisher = make("sub"), make("pub")
 subscribed = []
 subscriber.on_connect = lambda client, *rest: client.subscribe(topic + "/+", 2)
@@ -294,10 +331,18 @@ print("done")
 `
 
 describe('paho', () => {
-  for (const version of ['31', '311', '5']) {
-    test(`version ${version}: 200 messages of each QoS, in order, each acknowledged`, async () => {
+  for (const [version, over] of [
+    ['31', 'mqtt'],
+    ['311', 'mqtt'],
+    ['5', 'mqtt'],
+    ['311', 'ws'],
+    ['5', 'ws'],
+    ['5', 'wss'],
+  ] as const) {
+    test(`version ${version} over ${over}: 200 messages of each QoS, in order, each acknowledged`, async () => {
+      const transport = [over === 'mqtt' ? 'tcp' : 'websockets', over === 'wss' ? ca : '']
       // Debian's own python: others on the machine may not have the package.
-      const { stdout } = await run('/usr/bin/python3', ['-c', PAHO, version, `${port}`])
+      const { stdout } = await run('/usr/bin/python3', ['-c', PAHO, version, `${portOf(over)}`, ...transport])
       expect(stdout.trim()).toBe('done')
     })
   }
