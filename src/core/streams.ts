@@ -111,10 +111,9 @@ export class Streams {
     if (this.#topology.has(name)) this.#streams.refuseTaken(name)
   }
 
-  /** Segments name their queue: so a stream whose definition was lost with state/ finds its messages again. */
+  /** Segments name their queue: so a stream whose definition was lost to damage finds its messages again. */
   #numberFor(name: string): number {
-    for (const [number, found] of this.#store.recovery.queueNames) if (found === name) return number
-    return this.#topology.newNumber()
+    return this.#topology.foundStreams.get(name) ?? this.#topology.newNumber()
   }
 
   async #open(definition: StreamDefinition): Promise<Stream> {

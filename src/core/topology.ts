@@ -59,6 +59,8 @@ export class Topology {
   #isSweepingDisk = false
   /** What queues that no list has, those of sessions, have dropped since this start, by reason; `expired` beside. */
   readonly unlistedDropped = new Map<DropReason | 'expired', number>()
+  /** Streams whose definitions damage has taken, by name; their messages are in the store under that number. */
+  readonly foundStreams = new Map<string, number>()
   /** Names of streams. */
   readonly #reserved = new Set<string>()
   /** Moves dead letters and replays. */
@@ -108,22 +110,23 @@ export class Topology {
     for await (const [, value] of this.#store.readState(QUEUE_DEFINITIONS)) {
       definitions.push(decodeDefinition(value))
     }
-    const { queueNames } = this.#store.recovery
+    const ledgers = new Map<number, LedgerRecord>()
+    for await (const [key, value] of this.#store.readState(LEDGERS)) {
+      ledgers.set(ledgerNumber(key), decodeLedgerRecord(value))
+    }
     const known = new Set(definitions.flatMap(({ number, lanes }) => [number, ...lanes]))
     for (const number of this.#claimed.keys()) known.add(number)
-    // Definitions that went with state/ while messages are in log/: kept as orphans until the configuration names them again. Lanes are numbered by priority.
+    // Definitions that damage has taken while messages are in log/: kept as orphans until the configuration names them again. Lanes are numbered by priority.
     const found = new Map<string, number[]>()
-    for (const [number, name] of [...queueNames].sort(([a], [b]) => a - b)) {
-      if (!known.has(number) && !isStream(number, name)) found.set(name, [...(found.get(name) ?? []), number])
+    for (const [number, name] of await this.#strays(ledgers, number => known.has(number) || isStream(number, ''))) {
+      this.#nextNumber = Math.max(this.#nextNumber, number + 1)
+      if (isStream(number, name)) this.foundStreams.set(name, number)
+      else found.set(name, [...(found.get(name) ?? []), number])
     }
     for (const [name, numbers] of found) definitions.push(foundQueue(name, numbers))
     for await (const [key, value] of this.#store.readState(Buffer.from([StatePrefix.retry]))) {
       const tried = decodeTried(value)
       if (tried !== null) this.#triedOf(triedNumber(key)).set(triedPosition(key), tried)
-    }
-    const ledgers = new Map<number, LedgerRecord>()
-    for await (const [key, value] of this.#store.readState(LEDGERS)) {
-      ledgers.set(ledgerNumber(key), decodeLedgerRecord(value))
     }
     for (const number of this.#claimed.keys()) this.#claimed.set(number, ledgers.get(number))
     for (const definition of definitions) {
@@ -133,6 +136,23 @@ export class Topology {
     }
     this.#tried.clear()
     this.#lookAtFronts()
+  }
+
+  /** By number, the names of what lies in log/ and nobody is known to own. */
+  async #strays(
+    ledgers: ReadonlyMap<number, LedgerRecord>,
+    isOwned: (number: number) => boolean,
+  ): Promise<[number, string][]> {
+    const strays = new Map([...this.#store.recovery.queueNames].filter(([number]) => !isOwned(number)))
+    for (const [first, { lanes }] of ledgers) {
+      if (isOwned(first)) continue
+      const name = await this.#store.nameOf(first)
+      // The lanes of a queue were mostly made together.
+      for (let number = first; name !== null && number < first + lanes.length; number++) {
+        if (!isOwned(number) && (await this.#store.nameOf(number)) === name) strays.set(number, name)
+      }
+    }
+    return [...strays].sort(([a], [b]) => a - b)
   }
 
   #triedOf(number: number): Map<number, Tried> {

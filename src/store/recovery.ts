@@ -133,6 +133,8 @@ class Recovery {
   readonly #stateFault: string | null
   readonly #mark: Mark | null
   readonly #findings: string[] = []
+  /** Of records in state/. */
+  readonly #damagedKeys = new Set<string>()
   readonly #deltas: number[] = []
   readonly #deletable: Buffer[] = []
   readonly #lostByQueue = new Map<number, number>()
@@ -151,7 +153,7 @@ class Recovery {
 
   constructor(log: OpenedDatabase, state: OpenedDatabase, mark: Mark | null) {
     this.#log = log.level
-    this.#state = new State(state.level)
+    this.#state = new State(state.level, key => this.#damagedKeys.add(key.toString('hex')))
     this.#isLogFresh = log.isFresh
     const isLogMissing = log.isFresh && (!state.isFresh || mark !== null)
     this.#logFault = log.fault ?? (isLogMissing ? 'it was not there' : null)
@@ -185,6 +187,7 @@ class Recovery {
     if (doubt !== null && (this.#logFault !== null || this.#damagedSegments > 0)) this.#boundLoss()
     if (missingRecords > 0) this.#findings.push(`${missingRecords} records in the index are missing in log/`)
     const boots = await this.#readBoots()
+    if (this.#damagedKeys.size > 0) this.#findings.push(`${this.#damagedKeys.size} records in state/ are damaged`)
     const nextRecord = Math.max(this.#nextRecord ?? 0, checkpoint?.nextRecord ?? 0, this.#mark?.nextRecord ?? 0)
     const lastCommit = Math.max(this.#lastCommit, checkpoint?.commit ?? 0, this.#mark?.commit ?? 0)
     if (doubt !== null) {

@@ -39,14 +39,15 @@ export interface Bounds {
 
 export class State {
   readonly level: Db
-  /** Values whose CRC was wrong, since this object was made. */
-  damagedValues = 0
+  readonly #onDamage: (key: Buffer) => void
 
-  constructor(level: Db) {
+  /** `onDamage` gets the key of each value that is found damaged, each time it is. */
+  constructor(level: Db, onDamage: (key: Buffer) => void) {
     this.level = level
+    this.#onDamage = onDamage
   }
 
-  /** undefined: not there, or damaged (counted). */
+  /** undefined: not there, or damaged. */
   async get(key: Buffer): Promise<Buffer | undefined> {
     const sealed = await this.level.get(key)
     return sealed === undefined ? undefined : (this.#unseal(key, sealed) ?? undefined)
@@ -60,7 +61,7 @@ export class State {
     })
   }
 
-  /** One page of entries in key order, at most `limit` or 1 MiB; damaged values are left out and counted. Empty: the end. */
+  /** One page of entries in key order, at most `limit` or 1 MiB; damaged values are left out. Empty: the end. */
   async page(bounds: Bounds, limit = PAGE_ENTRIES): Promise<{ entries: [Buffer, Buffer][]; last: Buffer | null }> {
     const iterator = this.level.iterator({ ...bounds, limit, highWaterMarkBytes: PAGE_BYTES })
     try {
@@ -102,7 +103,7 @@ export class State {
 
   #unseal(key: Buffer, sealed: Buffer): Buffer | null {
     const value = unsealValue(key, sealed)
-    if (value === null) this.damagedValues++
+    if (value === null) this.#onDamage(key)
     return value
   }
 }

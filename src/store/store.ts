@@ -41,7 +41,7 @@ import { Quarantine } from './quarantine.ts'
 import { Reclaim } from './reclaim.ts'
 import { type Recovered, type RecoveryReport, recover } from './recovery.ts'
 import { References } from './references.ts'
-import { SegmentEncoder } from './segment.ts'
+import { readSegmentHeader, SegmentEncoder } from './segment.ts'
 import { decodeIndexEntry, encodeIndexEntry, type IndexEntry, unsettledOf } from './segment-index.ts'
 import { type IndexedSegment, loadSegments } from './segment-reader.ts'
 import { lastBefore, type Probe, readIndex } from './segment-search.ts'
@@ -82,6 +82,8 @@ const CHECKPOINT_MS = 60_000
 const SUSPECT_CRASHES = 2
 /** How far state/ may lag behind, bytes of keys and values: they stay in memory until it is read or a checkpoint is due. */
 const MAX_UNAPPLIED_BYTES = 128 * 1024
+/** So many damaged records of state/ are named in the log; what follows only counts as damage. */
+const NAMED_DAMAGES = 100
 const REOPEN_FIRST_MS = 250
 const REOPEN_MAX_MS = 5000
 
@@ -160,6 +162,8 @@ export class Store {
   /** Number of the commit that wrote it. */
   #bootCommit = 0
   #isDamaged = false
+  /** Keys of damaged records in state/ that the log has. */
+  readonly #namedDamages = new Set<string>()
   #isCommitting = false
   /** The attempt under way or the last one; never rejects. */
   #committing: Promise<void> = Promise.resolve()
@@ -381,6 +385,17 @@ export class Store {
     })
   }
 
+  /** How the oldest segment of a queue calls it; null: there is none, or it cannot be read. */
+  nameOf(queue: number): Promise<string | null> {
+    return this.#read(async ({ log, state }) => {
+      const [oldest] = await this.#indexedSegments(state, queue, null, 1)
+      if (oldest === undefined) return null
+      const key = logKey(oldest.ref.commit, queue, oldest.ref.part)
+      const value = await log.level.get(key)
+      return value === undefined ? null : (readSegmentHeader(key, value)?.name ?? null)
+    })
+  }
+
   /** What the index promises of a queue, counted entry by entry: for a start after damage, when the queue's own figures can't be relied on. */
   async unsettled(queue: number): Promise<{ messages: number; bytes: number }> {
     let messages = 0
@@ -538,11 +553,19 @@ export class Store {
       const recovered = await recover(log, stateDatabase, this.#highWater.mark)
       this.#adopt(recovered)
       this.#isSuspect = false
-      return { databases: { log, stateDatabase, state: new State(stateDatabase.level) }, recovered }
+      return { databases: { log, stateDatabase, state: new State(stateDatabase.level, this.#noteDamage) }, recovered }
     } catch (error) {
       await closeBoth({ log, stateDatabase })
       throw error
     }
+  }
+
+  readonly #noteDamage = (key: Buffer): void => {
+    this.#isDamaged = true
+    const name = key.toString('hex')
+    if (this.#namedDamages.size === NAMED_DAMAGES || this.#namedDamages.has(name)) return
+    this.#namedDamages.add(name)
+    this.#options.log.error({ key: name }, 'damaged record in state/: it is left out')
   }
 
   #adopt(recovered: Recovered): void {

@@ -1,10 +1,11 @@
-import { copyFile, cp, link, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, cp, link, mkdir, readdir, rm } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { HighWater } from '../../src/store/high-water.ts'
 import { StatePrefix } from '../../src/store/keys.ts'
 import type { Store } from '../../src/store/store.ts'
 import { eventually } from '../support/eventually.ts'
+import { HARMS, harmOne, STORE_FILES } from '../support/harm.ts'
 import { bitmapOf, commitOf, numbers, openStore, readQueue, recordOf, segmentOf } from '../support/store-kit.ts'
 import { type TempDir, tempDir } from '../support/temp-dir.ts'
 
@@ -14,7 +15,6 @@ import { type TempDir, tempDir } from '../support/temp-dir.ts'
  */
 
 const QUEUES = [1, 2, 3]
-const PAGE_BYTES = 4096
 const LEDGER = Buffer.from([StatePrefix.ledger, 1])
 
 interface Template {
@@ -145,64 +145,16 @@ async function readAll(store: Store, template: Template): Promise<{ lost: number
   return { lost, reported }
 }
 
-/** What becomes of the bytes of a file; null: it is deleted. */
-type Harm = (bytes: Buffer) => Buffer | null
-
-const flip =
-  (share: number): Harm =>
-  bytes => {
-    const at = Math.min(bytes.length - 1, Math.floor(bytes.length * share))
-    bytes[at] = (bytes[at] ?? 0) ^ 0x10
-    return bytes
-  }
-
-const HARMS: [string, Harm][] = [
-  ...[0.001, 0.5, 0.999].map((share): [string, Harm] => [`a bit flipped at ${share * 100} %`, flip(share)]),
-  ['cut in half', bytes => bytes.subarray(0, bytes.length >> 1)],
-  ['cut by 40 bytes', bytes => bytes.subarray(0, Math.max(0, bytes.length - 40))],
-  [
-    'with a page of zeros in the middle',
-    bytes => {
-      const at = Math.floor(bytes.length / 2 / PAGE_BYTES) * PAGE_BYTES
-      return bytes.fill(0, at, Math.min(bytes.length, at + PAGE_BYTES))
-    },
-  ],
-  ['zeroed', bytes => bytes.fill(0)],
-  ['emptied', () => Buffer.alloc(0)],
-  ['deleted', () => null],
-]
-
-const FILES: [string, string, RegExp][] = [
-  ['log/ write-ahead file', 'log', /\.log$/],
-  ['log/ table', 'log', /\.ldb$/],
-  ['log/ MANIFEST', 'log', /^MANIFEST/],
-  ['log/ CURRENT', 'log', /^CURRENT$/],
-  ['state/ write-ahead file', 'state', /\.log$/],
-  ['state/ table', 'state', /\.ldb$/],
-  ['state/ MANIFEST', 'state', /^MANIFEST/],
-  ['state/ CURRENT', 'state', /^CURRENT$/],
-  ['high-water mark', '', /^high-water$/],
-]
-
 /** Files whose loss costs no message. */
 const HARMLESS = /^state|high-water|CURRENT|MANIFEST/
 
 describe.each(KINDS)('a store that was %s', kind => {
-  const files = kind === UNSETTLED ? FILES.filter(([, folder]) => folder === 'log') : FILES
+  const files = kind === UNSETTLED ? STORE_FILES.filter(([, folder]) => folder === 'log') : STORE_FILES
   describe.each(files)('with its %s', (what, folder, pattern) => {
     test.each(HARMS)('%s', async (harmName, harm) => {
       const template = templateOf(kind)
       await using directory = await copyOf(template)
-      const inFolder = join(directory.path, 'store', folder)
-      const files = (await readdir(inFolder)).filter(file => pattern.test(file)).sort()
-      // The middle one: neither the oldest nor the newest, where there are several.
-      const file = files[files.length >> 1]
-      if (file === undefined) throw new Error(`no ${what}`)
-      const path = join(inFolder, file)
-      const harmed = harm(await readFile(path))
-      // Not written into, as the template may share it.
-      await rm(path)
-      if (harmed !== null) await writeFile(path, harmed)
+      await harmOne(join(directory.path, 'store', folder), pattern, harm)
 
       let lost: number
       {

@@ -1,8 +1,11 @@
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import type { PacketIdOwner } from '../../../src/core/session-ids.ts'
 import type { KeptSubscription, Will } from '../../../src/core/sessions.ts'
 import { StatePrefix } from '../../../src/store/keys.ts'
+import { createLevel, levelSettings } from '../../../src/store/level.ts'
 import { eventually } from '../../support/eventually.ts'
-import { messageTo } from '../../support/messages.ts'
+import { messageTo, WIDE_LIMITS } from '../../support/messages.ts'
 import { tempDir } from '../../support/temp-dir.ts'
 import { CoreUnderTest } from '../../support/with-core.ts'
 
@@ -179,5 +182,99 @@ describe('the queue of a session', () => {
     await eventually(() => queue.depth === 10)
     expect(queue.ledger.figures().dropped).toEqual({ overflow: 5 })
     expect(queue.ledger.imbalance).toBe(0)
+  })
+})
+
+/** Flips a bit of one record in state/, behind LevelDB's back: it takes it for sound. */
+async function damageRecord(directory: string, at: Buffer): Promise<void> {
+  const level = createLevel(join(directory, 'store', 'state'), levelSettings(false, false))
+  await level.open()
+  const value = await level.get(at)
+  if (value === undefined) throw new Error(`no record ${at.toString('latin1')}`)
+  value[0] = (value[0] ?? 0) ^ 1
+  await level.put(at, value)
+  await level.close()
+}
+
+describe('a damaged record', () => {
+  /** Client, key of the record, and what of the client is missing then. */
+  const RECORDS: [string, Buffer, object][] = [
+    ['a subscription', key('f', Buffer.from('c1\0a')), { subscriptions: [] }],
+    ['packet ids', key('i', Buffer.from('c1')), { packetIds: { held: [] } }],
+    ['a will', Buffer.concat([Buffer.from([StatePrefix.will]), Buffer.from('c1')]), { will: null }],
+    ['a retained message', Buffer.concat([Buffer.from([StatePrefix.retained]), Buffer.from('state/c1')]), {}],
+  ]
+  const WHOLE = { subscriptions: [{ filter: 'a' }], packetIds: { held: [7] }, will: { delayMs: 5000 } }
+
+  async function fill(directory: string): Promise<void> {
+    await using core = await CoreUnderTest.open(directory)
+    await core.queue('jobs', 'jobs/#')
+    for (const clientId of ['c1', 'c2']) {
+      const session = core.keptSessions.begin(clientId)
+      const queue = session.takeQueue()
+      await session.connected({ ...ANONYMOUS, will: { delayMs: 5000, message: messageTo('w', 'bye') } })
+      const granted = { qos: 1, isNoLocal: false, isRetainAsPublished: false, identifier: 0 } as const
+      await session.subscribed({ filter: 'a', ...granted, isOwedRetained: false })
+      const owner: PacketIdOwner = {
+        idsToKeep: () => ({ held: [7], sent: [], released: [] }),
+        idsKept: () => undefined,
+      }
+      session.keepIds(owner).due()
+      core.router.bind('mqtt', { pattern: 'a', destination: { live: null, queue }, maxQos: 1, note: 0 })
+      await core.router.publish(messageTo(`state/${clientId}`, 'on', { retain: true }))
+    }
+    await core.router.publish(messageTo('a', 'x'))
+    await core.router.publish(messageTo('jobs/1', 'work'))
+  }
+
+  test.each(RECORDS)('of %s costs that and nothing else, and is told', async (_what, at, missing) => {
+    await using directory = await tempDir()
+    await fill(directory.path)
+    await damageRecord(directory.path, at)
+    await using core = await CoreUnderTest.open(directory.path)
+    const [one, two] = await core.keptSessions.restore()
+    expect(one).toMatchObject({ ...WHOLE, ...missing })
+    expect(two).toMatchObject(WHOLE)
+    expect([one?.session.queue?.depth, two?.session.queue?.depth]).toEqual([1, 1])
+    expect(core.retained.messages).toBe(at[0] === StatePrefix.retained ? 1 : 2)
+    expect(core.store.isDamaged).toBe(true)
+  })
+
+  test('of a session leaves its messages to the operator, and none of them comes up elsewhere', async () => {
+    await using directory = await tempDir()
+    await fill(directory.path)
+    await damageRecord(directory.path, key('s', Buffer.from('c2')))
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      expect(await core.keptSessions.restore()).toMatchObject([WHOLE])
+      expect(core.store.isDamaged).toBe(true)
+      expect(core.topology.queue('session:c2').depth).toBe(1)
+      expect(core.topology.isOrphan('session:c2')).toBe(true)
+      const { queue } = await withQueue(core, 0)
+      expect(queue.depth).toBe(0)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    const depths = (await core.keptSessions.restore()).map(({ session }) => session.queue?.depth)
+    expect(depths).toEqual([0])
+    await core.topology.deleteQueue('session:c2')
+  })
+
+  test("of a queue's definition costs no message: it has its name from them", async () => {
+    await using directory = await tempDir()
+    await fill(directory.path)
+    const definition = Buffer.concat([
+      Buffer.from([StatePrefix.definition]),
+      Buffer.from('q'),
+      Buffer.from([0, 0, 0, 1]),
+    ])
+    await damageRecord(directory.path, definition)
+    {
+      await using core = await CoreUnderTest.open(directory.path)
+      expect((await core.queue('jobs', 'jobs/#')).depth).toBe(1)
+      expect(core.store.isDamaged).toBe(true)
+    }
+    await using core = await CoreUnderTest.open(directory.path)
+    expect(core.topology.queue('jobs')).toMatchObject({ depth: 1, limits: WIDE_LIMITS })
+    expect(core.store.isDamaged).toBe(false)
   })
 })

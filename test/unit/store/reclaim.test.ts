@@ -21,7 +21,7 @@ class LogUnderTest {
 
   constructor(directory: string) {
     this.log = createLevel(join(directory, 'log'), levelSettings(true, true))
-    this.state = new State(createLevel(join(directory, 'state'), levelSettings(false, true)))
+    this.state = new State(createLevel(join(directory, 'state'), levelSettings(false, true)), () => undefined)
     const { log } = this
     const compactRange = log.compactRange.bind(log)
     log.compactRange = async (first: Buffer, last: Buffer) => {
