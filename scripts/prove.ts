@@ -20,6 +20,7 @@ import { longQueue } from '../test/fault/scenarios/long-queue.ts'
 import { manyQueues } from '../test/fault/scenarios/many-queues.ts'
 import { outage } from '../test/fault/scenarios/outage.ts'
 import { slowDiskIngress } from '../test/fault/scenarios/slow-disk.ts'
+import { type FaultName, FaultTable } from '../test/fault/scenarios/upstream-faults.ts'
 import { measureSluice } from '../test/fault/support/measure-sluice.ts'
 import { rememberFailedSeed } from '../test/fault/support/seeds.ts'
 import { contendersOf, type Measurement, measure } from './bench/measure.ts'
@@ -79,6 +80,23 @@ const FLEET = { devices: 50, seconds: 150 }
 /** For what is still on its way to the upstream when the faults are over. */
 const CLOSING_MS = 120_000
 
+/** Milliseconds that each fault of an upstream lasts. */
+const FAULT_MS: Readonly<Record<FaultName, number>> = {
+  'frozen (SIGSTOP)': 30_000,
+  'killed (SIGKILL)': 5_000,
+  'stopped in order': 5_000,
+  'memory alarm': 20_000,
+  'disk alarm': 20_000,
+  'exchange deleted': 10_000,
+  'permission to write revoked': 10_000,
+  'forced close by management': 10_000,
+  'frames cut mid-way': 20_000,
+  'black hole between publish and confirm': 20_000,
+  'black hole both ways': 20_000,
+  'connections reset at random': 30_000,
+  'flapping every two seconds': 120_000,
+}
+
 const ITEMS: readonly Item[] = [
   {
     name: 'outage',
@@ -119,6 +137,30 @@ const ITEMS: readonly Item[] = [
           holds: share < 0.05,
         },
       ]
+    },
+  },
+  {
+    name: 'upstream-faults',
+    title: 'RabbitMQ, or the link to it, broken in thirteen ways for 5 to 120 s each, while messages keep coming',
+    isSeeded: true,
+    prove: async ({ seed, say }) => {
+      await using table = await FaultTable.start()
+      const rows: Row[] = []
+      for (const [name, lastsMs] of Object.entries(FAULT_MS) as [FaultName, number][]) {
+        const { published, lost, repeated, unknown, interruptions, window, resumedMs } = await table.run(name, {
+          lastsMs,
+          seed,
+        })
+        say(
+          `${name}: ${published} published, ${lost} lost, ${repeated} repeated, goes on after ${Math.round(resumedMs)} ms`,
+        )
+        rows.push(
+          row(`${name}: lost, or under an unknown id`, 0, lost + unknown, `of ${published}`),
+          atMost(`${name}: repeated, ${interruptions} interruptions`, repeated, interruptions * window, 'messages'),
+          atMost(`${name}: from the cure to the first confirm`, Math.round(resumedMs), 10_000, 'ms'),
+        )
+      }
+      return rows
     },
   },
   {

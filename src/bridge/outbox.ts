@@ -33,8 +33,8 @@ const LIVE_MS = 5000
 const SUSPECTS = 32
 /** A parked route tries one message so often. */
 const PROBE_MS = 5000
-/** So many failures without a confirm between them park a route that has nothing else to try. */
-const FAILURES_TO_PARK = 3
+/** Suspects that nothing else was confirmed beside are tried again so often before the route parks. */
+const RETRIES_TO_PARK = 2
 const RETRY_FIRST_MS = 1000
 const RETRY_MAX_MS = 300_000
 
@@ -60,6 +60,8 @@ export interface OutboxStatus {
   readonly confirmed: number
   readonly returned: number
   readonly nacked: number
+  /** Times the upstream closed its channel alone. */
+  readonly channelCloses: number
   /** The upstream's last words about a failure; null: none so far. */
   readonly lastFailure: { readonly reason: string; readonly at: number } | null
 }
@@ -109,7 +111,8 @@ export class Outbox implements Consumer, Classes {
   /** What the upstream said of each suspect, by position; all are in flight to the queue still. */
   readonly #suspects = new Map<number, string>()
   #retryTimer: NodeJS.Timeout | null = null
-  #failuresSinceConfirm = 0
+  /** Since a message was confirmed. */
+  #retries = 0
 
   #probeTimer: NodeJS.Timeout | null = null
   #probeCredit = 0
@@ -119,6 +122,7 @@ export class Outbox implements Consumer, Classes {
   #confirmed = 0
   #returned = 0
   #nacked = 0
+  #channelCloses = 0
   #returnWords = ''
   #lastFailure: { reason: string; at: number } | null = null
 
@@ -264,6 +268,7 @@ export class Outbox implements Consumer, Classes {
       confirmed: this.#confirmed,
       returned: this.#returned,
       nacked: this.#nacked,
+      channelCloses: this.#channelCloses,
       lastFailure: this.#lastFailure,
     }
   }
@@ -320,7 +325,7 @@ export class Outbox implements Consumer, Classes {
       return
     }
     this.#confirmed++
-    this.#failuresSinceConfirm = 0
+    this.#retries = 0
     this.queue.settle(position)
     if (this.#state.kind === 'parked') this.#unpark()
     if (this.#suspects.size > 0) this.#blame()
@@ -334,7 +339,6 @@ export class Outbox implements Consumer, Classes {
   }
 
   #failed(position: number, reason: string): void {
-    this.#failuresSinceConfirm++
     this.#lastFailure = { reason, at: this.#clock.monotonicMs() }
     if (this.#suspects.size < SUSPECTS) this.#suspects.set(position, reason)
     else this.queue.requeue(position)
@@ -344,7 +348,7 @@ export class Outbox implements Consumer, Classes {
     }
     if (this.#state.kind === 'ending') return
     const isAlone = this.#unconfirmed.count === 0 && !this.queue.hasReady
-    if ((isAlone && this.#failuresSinceConfirm >= FAILURES_TO_PARK) || this.#suspects.size >= SUSPECTS) {
+    if ((isAlone && this.#retries >= RETRIES_TO_PARK) || this.#suspects.size >= SUSPECTS) {
       this.#park(reason)
       return
     }
@@ -364,6 +368,7 @@ export class Outbox implements Consumer, Classes {
   /** There was nothing else to confirm: the suspects try again. */
   #retry(): void {
     this.#retryTimer = null
+    this.#retries++
     this.#requeueSuspects()
     this.queue.pump()
   }
@@ -375,6 +380,7 @@ export class Outbox implements Consumer, Classes {
 
   #channelClosed(words: string): void {
     const link = this.#link
+    this.#channelCloses++
     this.#channel = null
     this.#lastFailure = { reason: words, at: this.#clock.monotonicMs() }
     const out: number[] = []
@@ -427,7 +433,7 @@ export class Outbox implements Consumer, Classes {
   // ---- flowing and parked
 
   #flow(): void {
-    this.#failuresSinceConfirm = 0
+    this.#retries = 0
     this.#setState({ kind: 'flowing' })
     this.#roomFreed(this.#windowMessages)
   }

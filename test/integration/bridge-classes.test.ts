@@ -74,7 +74,7 @@ async function withBacklog(
 describe('while a backlog drains', () => {
   test.each([
     ['as quickly as the upstream takes it', 30_000, 0, null],
-    ['over a thin link that takes seconds for a window of it', 800, 1000, 150_000],
+    ['over a thin link that takes seconds for a window of it', 400, 1000, 150_000],
   ])(
     '%s, live messages arrive within two seconds, and each class in its order',
     { timeout: DEADLINE_MS },
@@ -102,7 +102,7 @@ describe('while a backlog drains', () => {
   )
 
   test('drain.messages_per_s holds the backlog back, and nothing else', { timeout: DEADLINE_MS }, async () => {
-    await using bridge = await withBacklog(300, { drain: { messagesPerS: 100, bytesPerS: 0 } })
+    await using bridge = await withBacklog(200, { drain: { messagesPerS: 100, bytesPerS: 0 } })
     await using watcher = await Watcher.start(rabbit.url, queue)
     bridge.upstream.resume()
     await bridge.reaches('forwarding')
@@ -111,7 +111,7 @@ describe('while a backlog drains', () => {
     expect(performance.now() - startedMs).toBeLessThan(1500)
     await bridge.settlesAll()
     // The first tenth of a second's worth goes at once.
-    expect(performance.now() - startedMs).toBeGreaterThan(2850)
+    expect(performance.now() - startedMs).toBeGreaterThan(1850)
     expect(liveP95Ms(watcher.arrivals)).toBeLessThan(1000)
   })
 

@@ -1,6 +1,7 @@
 import { type ChannelModel, connect } from 'amqplib'
 
 export interface TimedArrival {
+  readonly id: string
   readonly payload: string
   readonly headers: Readonly<Record<string, unknown>>
   /** Wall time. */
@@ -20,7 +21,8 @@ export class Watcher implements AsyncDisposable {
       message => {
         if (message === null) return
         const { headers = {} } = message.properties
-        watcher.arrivals.push({ payload: message.content.toString(), headers, atMs: Date.now() })
+        const { messageId: id } = message.properties
+        watcher.arrivals.push({ id, payload: message.content.toString(), headers, atMs: Date.now() })
       },
       { noAck: true },
     )
