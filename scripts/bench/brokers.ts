@@ -65,7 +65,7 @@ export function pinned(core: 'broker' | 'generator', command: readonly string[])
 /** Starts it and waits until it answers CONNECT. */
 export async function startBroker(name: BrokerName, options: BrokerOptions): Promise<RunningBroker> {
   if (name === 'mosquitto') return startMosquittoPinned(options)
-  if (name === 'aedes') return startAedes()
+  if (name === 'aedes') return startAedes(options)
   return startSluice(options)
 }
 
@@ -84,11 +84,16 @@ async function startMosquittoPinned({ directory, limits, isEncrypted }: BrokerOp
   return { pid: peer.pid, port: peer.port, tlsPort, outboxDepth: async () => null, stop: () => peer.stop() }
 }
 
-async function startAedes(): Promise<RunningBroker> {
-  const port = await freePort()
+async function startAedes({ directory, isEncrypted }: BrokerOptions): Promise<RunningBroker> {
+  const [port, tlsPort] = [await freePort(), await freePort()]
   const script = join(import.meta.dirname, 'aedes-peer.ts')
-  const child = await startProcess([process.execPath, script, '--port', String(port)], port)
-  return { ...child, port, tlsPort: Number.NaN, outboxDepth: async () => null }
+  const command = [process.execPath, script, '--port', String(port)]
+  if (isEncrypted) {
+    const { cert, key } = await makeCertificate(directory)
+    command.push('--tlsPort', String(tlsPort), '--cert', cert, '--key', key)
+  }
+  const child = await startProcess(command, port)
+  return { ...child, port, tlsPort, outboxDepth: async () => null }
 }
 
 async function startSluice({

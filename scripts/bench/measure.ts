@@ -43,12 +43,11 @@ const run = promisify(execFile)
 /** The brokers of a scenario; the first is the one the others are compared with. */
 export function contendersOf({ load, isDurable }: Scenario): readonly Contender[] {
   if (!isDurable) {
-    const contenders: Contender[] = [
+    return [
       { label: 'mosquitto', broker: 'mosquitto', sink: load.sink },
       { label: 'aedes', broker: 'aedes', sink: load.sink },
       { label: 'Sluice', broker: 'sluice', sink: load.sink },
     ]
-    return contenders.filter(({ broker }) => broker !== 'aedes' || !load.isEncrypted)
   }
   const fanIn: Contender = { label: 'mosquitto, fan-in', broker: 'mosquitto', sink: 'subscribers' }
   if (load.sink === 'queue') return [fanIn, { label: 'Sluice, $queue', broker: 'sluice', sink: 'queue' }]

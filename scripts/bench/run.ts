@@ -157,7 +157,7 @@ messages has stopped reading, by what it was before; all brokers run with their 
 
 **connecting, idle-memory.** The figures stand for themselves, the ratio is for information.
 
-**tls-….** Each broker has a certificate of its own, of a key on the curve P-256; aedes is left out, as it has no TLS.
+**tls-….** Each broker has a certificate of its own, of a key on the curve P-256; nothing is resumed.
 
 mosquitto runs with \`max_inflight_messages 1000\`, \`max_queued_messages 0\` (no limit) and no persistence; with its defaults it acknowledges and
 drops. Sluice gets limits as wide: \`inflight\` and \`receive_max\` 1000, \`session_queue\` 10,000,000 messages, \`output_per_client\`
