@@ -23,8 +23,8 @@ the default below. \`sluice check FILE\` tells every error with line, key and wh
   folder of the configuration file. \`GET /api/v1/config\` shows passwords as \`***\`.
 * **Overrides**: \`SLUICE_HTTP__PORT=8080\` in the environment, or \`--set http.port=8080\`, which wins. Two underscores stand for a dot. A list takes its single item.
   An environment variable that begins with \`SLUICE_\` and is no option is an error; \`SLUICE_URL\` and \`SLUICE_TOKEN\` belong to the command line.
-* **SIGHUP** reads the file again (\`systemctl reload\`, \`kill -HUP\`). \`auth.acl\`, \`auth.allow_anonymous\`, \`log.level\` and the limits that count (\`clients\`, \`sessions\`, \`subscriptions_per_session\`, \`receive_max\`,
-  \`inflight\`, \`topic_aliases\`, \`topic_levels\`, \`keep_alive_max\`, \`session_expiry_max\`, \`connect_timeout\`, \`refuse_disconnect_after\`) are in force at once, no connection ends: \`allow_anonymous\` and limits are for
+* **SIGHUP** reads the file again (\`systemctl reload\`, \`kill -HUP\`). \`auth.acl\`, \`auth.allow_anonymous\`, \`log.level\` and the limits that count (\`clients\`, \`sessions\`, \`session_state\`, \`subscriptions_per_session\`, \`receive_max\`,
+  \`inflight\`, \`topic_aliases\`, \`topic\`, \`topic_levels\`, \`keep_alive_max\`, \`session_expiry_max\`, \`connect_timeout\`, \`refuse_disconnect_after\`) are in force at once, no connection ends: \`allow_anonymous\` and limits are for
   clients that come from then on. One line of the log names what takes a restart (\`restart to apply: store.disk\`). A file with mistakes changes nothing, and the log says why.
 * Editors complete and check the file with [config.schema.json](config.schema.json): \`# yaml-language-server: $schema=…/config.schema.json\`.
 `

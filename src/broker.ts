@@ -53,19 +53,32 @@ const DEAD_LETTERS_AGE_MS = 3650 * 86_400_000
 
 /** Limits that are read where they are used, and take no part in what `limits.memory` covers. */
 const COUNTING_LIMITS = [
-  ...[
-    'clients',
-    'sessions',
-    'subscriptions_per_session',
-    'receive_max',
-    'inflight',
-    'topic_aliases',
-    'topic_levels',
-    'topic',
-    'session_state',
-  ],
-  ...['keep_alive_max', 'session_expiry_max', 'connect_timeout', 'refuse_disconnect_after'],
-].map(key => `limits.${key}`)
+  'limits.clients',
+  'limits.sessions',
+  'limits.session_state',
+  'limits.subscriptions_per_session',
+  'limits.receive_max',
+  'limits.inflight',
+  'limits.topic_aliases',
+  'limits.topic',
+  'limits.topic_levels',
+  'limits.keep_alive_max',
+  'limits.session_expiry_max',
+  'limits.connect_timeout',
+  'limits.refuse_disconnect_after',
+]
+
+/** The same of a configuration. */
+function countingLimits({ limits }: Config) {
+  const { clients, sessions, sessionStateBytes, subscriptionsPerSession, receiveMax, inflight } = limits
+  const { topicAliases, topicBytes, topicLevels } = limits
+  const { keepAliveMaxMs, sessionExpiryMaxMs, connectTimeoutMs, refuseDisconnectAfterMs } = limits
+  return {
+    ...{ clients, sessions, sessionStateBytes, subscriptionsPerSession, receiveMax, inflight },
+    ...{ topicAliases, topicBytes, topicLevels },
+    ...{ keepAliveMaxMs, sessionExpiryMaxMs, connectTimeoutMs, refuseDisconnectAfterMs },
+  }
+}
 
 export interface Address {
   readonly host: string
@@ -343,9 +356,8 @@ async function compose(
   reload.on(['auth.allow_anonymous'], ({ auth }) => {
     access.anonymous = auth.anonymous
   })
-  const { packetBytes, outputPerClientBytes, sessionQueue, sessionQueueQos0, declared } = config.limits
-  reload.on(COUNTING_LIMITS, ({ limits }) => {
-    mqtt.limits = { ...limits, packetBytes, outputPerClientBytes, sessionQueue, sessionQueueQos0, declared }
+  reload.on(COUNTING_LIMITS, next => {
+    mqtt.limits = { ...mqtt.limits, ...countingLimits(next) }
   })
   reload.on(['log.level'], ({ log: { level } }) => changeLevel(log, level))
   const gateway = new RunningGateway({

@@ -108,6 +108,15 @@ describe('a configuration that is read again', () => {
     expect(first.connected).toBe(true)
   })
 
+  test('leaves what takes a restart as it was, beside what does not', async () => {
+    await using gateway = await startGateway('{}')
+    const report = await gateway.reload('limits: { inflight: 7, packet: 64KiB, queues: 10 }')
+    expect(report).toEqual({ applied: ['limits.inflight'], restart: ['limits.packet', 'limits.queues'] })
+    expect(await gateway.config()).toMatchObject({ limits: { inflight: 7, packet: '1MiB', queues: 5000 } })
+    const client = await gateway.client('c')
+    await client.publishAsync('a', 'x'.repeat(100_000), { qos: 1 })
+  })
+
   test('with other rules under load drops no connection that is still allowed, and loses no message', async () => {
     await using gateway = await startGateway(WIDE)
     const heard: string[] = []
