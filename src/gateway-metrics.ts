@@ -109,8 +109,12 @@ export function gatewayMetrics({
     ),
     counter('sluice_mqtt_connections_total', 'Connections accepted.', () => counters.connected),
     counter('sluice_mqtt_connections_refused_total', 'Connections refused.', () => counters.refusedConnections),
-    counter('sluice_logins_accepted_total', 'Clients let in, without proof or with it.', () => access.accepted),
-    counter('sluice_logins_refused_total', 'Clients not let in, by reason.', () =>
+    counter(
+      'sluice_logins_accepted_total',
+      'Logins accepted, without proof or with it: MQTT clients, and HTTP requests that show credentials.',
+      () => access.accepted,
+    ),
+    counter('sluice_logins_refused_total', 'Logins refused, by reason.', () =>
       Object.entries(access.refused).map(([reason, value]) => ({ labels: { reason }, value })),
     ),
     gauge(

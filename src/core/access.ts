@@ -133,8 +133,9 @@ export class Access implements Authenticator {
   /** The certificate is the proof: a password is not asked for, and a name given besides must be the same. The users file need not know it; if it does, its groups count. */
   #certified(certificateUser: string, user: string | null): Login {
     if (user !== null && user !== certificateUser) return this.#refuse('bad-credentials')
-    const groups = this.#users?.find(certificateUser)?.groups ?? []
-    return this.#accept({ user: certificateUser, groups })
+    const known = this.#users?.find(certificateUser)
+    if (known !== undefined) known.lastLoginMs = this.#wallMs()
+    return this.#accept({ user: certificateUser, groups: known?.groups ?? [] })
   }
 
   #byPassword(users: Users, { user: name, password, address }: Named): Login | Promise<Login> {

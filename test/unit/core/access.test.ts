@@ -49,12 +49,14 @@ describe('who needs no proof', () => {
 })
 
 describe('a certificate', () => {
-  const access = accessWith({ users: usersOf(METER) })
+  const users = usersOf(METER)
+  const access = accessWith({ users })
 
   test('is proof enough, without a password; the users file adds groups and need not know it', () => {
     expect(access.login({ ...stranger, certificateUser: 'press-1' })).toEqual(accepted('press-1'))
     expect(access.login({ ...stranger, certificateUser: 'press-1', user: 'press-1' })).toEqual(accepted('press-1'))
     expect(access.login({ ...stranger, certificateUser: 'meter' })).toEqual(accepted('meter', 'meters'))
+    expect(users.find('meter')?.lastLoginMs).toBeGreaterThan(0)
   })
 
   test('with another name in CONNECT is refused, also where anonymous clients are let in', () => {
