@@ -230,6 +230,7 @@ export class Outbox implements Consumer, Classes {
     this.queue.attach(this)
     const refusal = await this.#openChannel(link)
     if (this.#link !== link || this.#state.kind !== 'idle') return
+    this.#retries = 0
     if (refusal === null) this.#flow()
     else this.#park(refusal)
   }
@@ -433,7 +434,6 @@ export class Outbox implements Consumer, Classes {
   // ---- flowing and parked
 
   #flow(): void {
-    this.#retries = 0
     this.#setState({ kind: 'flowing' })
     this.#roomFreed(this.#windowMessages)
   }

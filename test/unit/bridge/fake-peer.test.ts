@@ -159,6 +159,17 @@ describe('a channel that is closed', () => {
     ))
 })
 
+test('a channel that is closed whenever the only message there is comes: the route parks and says why, and the message stays', () =>
+  withPeer({}, async (peer, bridge) => {
+    peer.onMessage = (_, channel) => channel.close(404, 'NOT_FOUND - no exchange')
+    await bridge.reaches('forwarding')
+    await bridge.publish(1, 'sensors/a')
+    await eventually(() => bridge.route('telemetry').parked, { what: 'parked', deadlineMs: 9000 })
+    expect(bridge.route('telemetry').parked?.reason).toMatch(/404.*NOT_FOUND/)
+    expect(peer.messages).toHaveLength(3)
+    expect(bridge.queues.get('telemetry')?.depth).toBe(1)
+  }))
+
 describe('a peer with few channels', () => {
   test('carries as many routes; the one too many parks and says why', () =>
     withPeer(
