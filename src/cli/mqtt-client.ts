@@ -1,7 +1,8 @@
 /*
  * The MQTT client of `pub` and `sub`: one connection, no reconnect. Simple rather than fast; it talks to any broker.
  */
-import { connect as connectSocket, type Socket } from 'node:net'
+import { connect as connectSocket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import mqttPacket, { type IConnackPacket, type IPublishPacket, type Packet } from 'mqtt-packet'
 import { Failure } from './failure.ts'
 import type { TlsTrust } from './mqtt-tls.ts'
@@ -18,6 +19,8 @@ export interface MqttAddress {
   readonly clientId: string
   /** Without it: in the clear. */
   readonly tls?: TlsTrust
+  /** Without it: not over WebSocket. */
+  readonly webSocketPath?: string
   /** 5.0: unanswered messages the broker may send at once; without it as many as it likes. */
   readonly receiveMaximum?: number
 }
@@ -66,7 +69,7 @@ interface Waiter {
 export class MqttClient {
   /** Resolves with why the connection ended, null if `end` was called. */
   readonly closed: Promise<Failure | null>
-  readonly #socket: Socket
+  readonly #socket: Duplex
   readonly #version: MqttVersion
   readonly #onMessage: (message: IncomingMessage) => Answer
   readonly #waiting = new Map<number, Waiter>()
@@ -79,7 +82,7 @@ export class MqttClient {
   #awaitsPong = false
   #failure: Failure | null = null
 
-  private constructor(socket: Socket, version: MqttVersion, onMessage: (message: IncomingMessage) => Answer) {
+  private constructor(socket: Duplex, version: MqttVersion, onMessage: (message: IncomingMessage) => Answer) {
     this.#socket = socket
     this.#version = version
     this.#onMessage = onMessage
@@ -97,18 +100,21 @@ export class MqttClient {
   /** Resolves once the broker accepted the session; rejects with a Failure that names the address. */
   static async connect(address: MqttAddress, onMessage: (message: IncomingMessage) => Answer): Promise<MqttClient> {
     const { host, port, version, clientId, user, password } = address
-    const socket =
-      address.tls === undefined ? connectSocket({ host, port, noDelay: true }) : await openTls(address, address.tls)
+    const socket = await openStream(address)
     const client = new MqttClient(socket, version, onMessage)
     const where = `${host}:${port}`
     return new Promise((resolve, reject) => {
       const refuse = (reason: string): void => {
+        clearTimeout(deadline)
         socket.destroy()
         reject(
           new Failure(`No MQTT session at ${where}: ${reason}. Check --host and --port, and that the broker runs.`),
         )
       }
-      socket.setTimeout(CONNECT_TIMEOUT_MS, () => refuse(`nothing came within ${CONNECT_TIMEOUT_MS / 1000} s`))
+      const deadline = setTimeout(
+        () => refuse(`nothing came within ${CONNECT_TIMEOUT_MS / 1000} s`),
+        CONNECT_TIMEOUT_MS,
+      )
       socket.on('error', error => {
         client.#failure ??= new Failure(`The connection to ${where} broke: ${error.message}.`, { cause: error })
         refuse(reasonOf(error))
@@ -126,7 +132,7 @@ export class MqttClient {
         const refusal = connackRefusal(packet, version)
         if (refusal !== null) return refuse(refusal)
         isAccepted = true
-        socket.setTimeout(0)
+        clearTimeout(deadline)
         client.#begin(packet)
         resolve(client)
       })
@@ -295,10 +301,17 @@ export class MqttClient {
   }
 }
 
-/** TLS is loaded here and only here: most connections are in the clear. */
-async function openTls(place: MqttAddress, trust: TlsTrust): Promise<Socket> {
-  const { connectTls } = await import('./mqtt-tls.ts')
-  return connectTls(place, trust)
+/** TLS and WebSocket are loaded here and only here: most connections have neither. */
+async function openStream({ host, port, version, tls, webSocketPath: path }: MqttAddress): Promise<Duplex> {
+  const webSocket = path === undefined ? null : { path, ...(await import('./mqtt-ws.ts')) }
+  const alpn = webSocket === null ? 'mqtt' : 'http/1.1'
+  const socket =
+    tls === undefined
+      ? connectSocket({ host, port, noDelay: true })
+      : (await import('./mqtt-tls.ts')).connectTls({ host, port, alpn }, tls)
+  if (webSocket === null) return socket
+  const subprotocol = version === 3 ? 'mqttv3.1' : 'mqtt'
+  return webSocket.overWebSocket(socket, { host, port, path: webSocket.path, subprotocol })
 }
 
 const UNKNOWN_AUTHORITY = new Set([

@@ -36,7 +36,10 @@ export function withMqtt(command: Command): Command {
   return command
     .option('-h, --host <host>', 'host of the broker', '127.0.0.1')
     .option('-p, --port <port>', 'its port (default: 1883, with TLS 8883)', wholeNumber({ min: 1, max: 65_535 }))
-    .option('--url <url>', 'instead of both: mqtt://user:password@host:port; mqtts:// is with TLS')
+    .option(
+      '--url <url>',
+      'instead of both: mqtt://user:password@host:port; mqtts:// is with TLS, ws://…/path and wss:// are over WebSocket',
+    )
     .option('--tls', 'TLS, with the authorities Node knows')
     .option('--cafile <file>', 'TLS, with these authorities (PEM)')
     .option('--cert <file>', 'own certificate (PEM), with --key')
@@ -54,6 +57,7 @@ export function readAddress(options: MqttOptions, role: 'pub' | 'sub'): MqttAddr
   const url = options.url === undefined ? null : readUrl(options.url)
   const isTls =
     url?.protocol === 'mqtts:' ||
+    url?.protocol === 'wss:' ||
     [options.tls, options.cafile, options.cert, options.key].some(given => given !== undefined)
   const address = {
     host: options.host,
@@ -65,10 +69,13 @@ export function readAddress(options: MqttOptions, role: 'pub' | 'sub'): MqttAddr
     clientId: options.id ?? `sluice-${role}-${process.pid}`,
   }
   if (url === null) return address
+  const isWebSocket = url.protocol === 'ws:' || url.protocol === 'wss:'
+  const [port, tlsPort] = isWebSocket ? [80, 443] : [PORT, TLS_PORT]
   return {
     ...address,
+    ...(isWebSocket && { webSocketPath: url.pathname === '/' ? '/mqtt' : `${url.pathname}${url.search}` }),
     host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
-    port: url.port === '' ? (isTls ? TLS_PORT : PORT) : Number(url.port),
+    port: url.port === '' ? (isTls ? tlsPort : port) : Number(url.port),
     user: url.username === '' ? address.user : decodeURIComponent(url.username),
     password: url.password === '' ? address.password : decodeURIComponent(url.password),
   }
@@ -76,9 +83,9 @@ export function readAddress(options: MqttOptions, role: 'pub' | 'sub'): MqttAddr
 
 function readUrl(text: string): URL {
   const url = URL.parse(text)
-  if (url === null || !['mqtt:', 'mqtts:'].includes(url.protocol) || url.hostname === '') {
+  if (url === null || !['mqtt:', 'mqtts:', 'ws:', 'wss:'].includes(url.protocol) || url.hostname === '') {
     throw new Failure(
-      `"${text}" is no address of a broker; --url takes mqtt://user:password@host:port, or mqtts:// for TLS.`,
+      `"${text}" is no address of a broker; --url takes mqtt://user:password@host:port, mqtts:// for TLS, ws:// or wss:// for WebSocket.`,
     )
   }
   return url

@@ -15,14 +15,14 @@ export interface TlsTrust {
 
 /** A connection on its way. Throws Failure if the files are not what they should be. */
 export function connectTls(
-  { host, port }: { readonly host: string; readonly port: number },
+  { host, port, alpn }: { readonly host: string; readonly port: number; readonly alpn: string },
   { ca, cert, key, checksHost }: TlsTrust,
 ): TLSSocket {
   try {
     return connect({
       host,
       port,
-      ALPNProtocols: ['mqtt'],
+      ALPNProtocols: [alpn],
       // An address is no name to ask for (RFC 6066 section 3).
       ...(isIP(host) === 0 && { servername: host }),
       ...(ca !== null && { ca }),

@@ -26,16 +26,21 @@ beforeAll(async () => {
     env: {},
     set: [
       ...[`data_dir=${join(folder.path, 'data')}`, 'listeners.mqtt.port=0', 'http.port=0', 'listeners.mqtts.port=0'],
-      ...Object.entries(tls).map(([key, value]) => `listeners.mqtts.tls.${key}=${value}`),
+      ...['listeners.ws.port=0', 'listeners.wss.port=0'],
+      ...['mqtts', 'wss'].flatMap(name =>
+        Object.entries(tls).map(([key, value]) => `listeners.${name}.tls.${key}=${value}`),
+      ),
     ],
   })
   gateway = await Broker.start(config, { log: pino({ level: 'silent' }) })
-  port = gateway.addresses.get('mqtts')?.port ?? expect.fail('there is no TLS listener')
+  port = portOf('mqtts')
 })
 afterAll(async () => {
   await gateway.stop()
   await folder.remove()
 })
+
+const portOf = (listener: string) => gateway.addresses.get(listener)?.port ?? expect.fail(`there is no ${listener}`)
 
 const PLAIN: MqttOptions = { host: '127.0.0.1', protocol: 5, qos: 1 }
 
@@ -47,9 +52,11 @@ test('the port is 1883, with TLS 8883, unless one is given', () => {
     { url: 'mqtts://hub' },
     { url: 'mqtts://hub:99' },
     { cafile: authority.cert, port: 98 },
+    { url: 'ws://hub' },
+    { url: 'wss://hub' },
   ] as const
   expect(ports.map(options => readAddress({ ...PLAIN, ...options }, 'pub').port)).toEqual([
-    1883, 8883, 1883, 8883, 99, 98,
+    1883, 8883, 1883, 8883, 99, 98, 80, 443,
   ])
 })
 
@@ -62,6 +69,30 @@ test('pub and sub pass messages over TLS, and show their certificate', async () 
   })
   expect(await runSluice(['pub', ...args, '-m', 'hello'])).toMatchObject({ status: 0, stderr: '' })
   expect(await sub).toMatchObject({ status: 0, stdout: 'over/tls hello\n' })
+})
+
+test('a message goes over WebSocket, with TLS and without, in each version', async () => {
+  const heard: string[] = []
+  const own = { cafile: authority.cert, cert: device.cert, key: device.key, insecure: true } as const
+  const places = [{ url: `ws://127.0.0.1:${portOf('ws')}` }, { url: `wss://127.0.0.1:${portOf('wss')}/mqtt`, ...own }]
+  for (const place of places) {
+    for (const protocol of [3, 4, 5] as const) {
+      const address = readAddress({ ...PLAIN, ...place, protocol }, 'sub')
+      const client = await MqttClient.connect(address, ({ payload }) => {
+        heard.push(payload.toString())
+        return 'taken'
+      })
+      await client.subscribe(['over/ws'], 1)
+      await client.publish({ topic: 'over/ws', payload: Buffer.alloc(70_000, 'x'), qos: 1, retain: false })
+      await eventually(() => heard.pop()?.length === 70_000)
+      await client.end()
+    }
+  }
+})
+
+test('a path that is no WebSocket is told', async () => {
+  const address = readAddress({ ...PLAIN, url: `ws://127.0.0.1:${portOf('ws')}/other` }, 'pub')
+  await expect(MqttClient.connect(address, () => 'taken')).rejects.toThrow('Unexpected server response: 404')
 })
 
 test('what is wrong with a certificate is told with what to do', async () => {
