@@ -134,6 +134,26 @@ describe('a login that takes time', () => {
     { authenticator: flooded },
   )
 
+  const endless = new DecidedLater()
+  transcript(
+    'that is not over after limits.connect_timeout is told to come again, and a late answer lets nobody in',
+    async ({ client, another, broker }) => {
+      client.says(withPassword311())
+      const modern = (await another()).says(withPassword5('c2'))
+      await client.hears(returnCode('03'))
+      await client.hearsClose()
+      const heard = await modern.hearsPacket()
+      expect([heard[0], heard[3]]).toEqual([0x20, 0x89])
+      await modern.hearsClose()
+      await endless.accepts('meter')
+      await endless.accepts('meter')
+      await (await another()).says(bytes('c0 00')).hearsClose()
+      expect(broker.server.clientCount).toBe(0)
+      expect(broker.server.counters.connected).toBe(0)
+    },
+    { authenticator: endless, limits: { connectTimeoutMs: 300 } },
+  )
+
   const stopping = new DecidedLater()
   transcript(
     'does not keep the gateway from stopping',

@@ -91,6 +91,18 @@ describe('a password', () => {
     expect(access.refused['bad-credentials']).toBe(1)
   })
 
+  test('for a name that is not there is checked like any other: the time tells nothing', async () => {
+    const access = accessWith({ users: usersOf(METER) })
+    for (const name of ['meter', 'nobody']) {
+      const login = access.login(named(name, 'wrong'))
+      expect(access.waiting).toBe(1)
+      await login
+    }
+    const empty = accessWith({ users: usersOf() })
+    expect(empty.login(named('nobody', 'wrong'))).toBeInstanceOf(Promise)
+    expect(empty.waiting).toBe(1)
+  })
+
   test('that was right before is answered at once, the same name with another password is not', async () => {
     const access = accessWith({ users: usersOf(METER) })
     expect(access.login(named('meter', 'secret'))).toBeInstanceOf(Promise)
