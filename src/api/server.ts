@@ -12,6 +12,8 @@ import { Rates } from './rates.ts'
 const CONNECTIONS_MAX = 64
 const HEADERS_TIMEOUT_MS = 10_000
 const REQUEST_TIMEOUT_MS = 30_000
+/** How often Node looks for connections over these times; by itself twice a minute. */
+const TIMEOUT_CHECK_MS = 5_000
 
 export interface ApiServerParts {
   readonly gateway: Gateway
@@ -37,8 +39,12 @@ export class ApiServer {
   constructor(parts: ApiServerParts) {
     this.#parts = parts
     this.#rates = new Rates({ read: () => parts.gateway.messages(), monotonicMs: parts.monotonicMs })
-    const options = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS }
-    this.#server = createServer(options, this.#firstRequest)
+    const options = {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    }
+    this.#server = createServer(options, this.#enqueue)
     this.#server.maxConnections = CONNECTIONS_MAX
     this.#server.prependListener('connection', socket => {
       const { remoteAddress } = socket
@@ -82,8 +88,21 @@ export class ApiServer {
   }
 
   #listener: Promise<RequestListener> | null = null
+  /** One request is begun in each turn of the event loop: 20 that come together, a millisecond each, would keep the devices waiting for 20. */
+  readonly #waiting: Parameters<RequestListener>[] = []
 
-  readonly #firstRequest: RequestListener = (request, response) => {
+  readonly #enqueue: RequestListener = (...exchange) => {
+    if (this.#waiting.push(exchange) === 1) setImmediate(this.#next)
+  }
+
+  readonly #next = (): void => {
+    const [exchange] = this.#waiting
+    if (exchange !== undefined) this.#answer(...exchange)
+    this.#waiting.shift()
+    if (this.#waiting.length > 0) setImmediate(this.#next)
+  }
+
+  readonly #answer: RequestListener = (request, response) => {
     this.#listener ??= this.#load()
     this.#listener.then(
       listener => listener(request, response),

@@ -4,7 +4,7 @@ import { connect as openSocket, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { eventually } from '../support/eventually.ts'
-import { packet, text } from '../support/wire.ts'
+import { packet, text } from '../support/packet-bytes.ts'
 
 /** Attackers attack from addresses of their own, so that a ban does not meet the clients that behave. */
 const ATTACKER_ADDRESS = '127.0.0.66'
@@ -35,7 +35,7 @@ export interface Target {
 /** Where an attack takes place. */
 export class Arena {
   readonly #target: Target
-  readonly #endsAtMs: number
+  #endsAtMs: number
   readonly #connections = new Set<Foe>()
 
   constructor(target: Target) {
@@ -45,6 +45,11 @@ export class Arena {
 
   get isOver(): boolean {
     return performance.now() >= this.#endsAtMs
+  }
+
+  /** All is prepared: the attack begins only now. */
+  begin(): void {
+    this.#endsAtMs = performance.now() + this.#target.attackMs
   }
 
   /** Opens a connection to the MQTT port; resolves when the kernel has it, whatever becomes of it then. */
@@ -101,6 +106,27 @@ export class Arena {
     const response = await fetch(`http://127.0.0.1:${this.#target.httpPort}/metrics`)
     const lines = (await response.text()).matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))
     return [...lines].reduce((sum, [, value]) => sum + Number(value), 0)
+  }
+
+  /** Whether the attack has gone on for so long. */
+  lasted(ms: number): boolean {
+    return this.#target.attackMs >= ms
+  }
+
+  /** Goes on with an attack until it has come to what it aims at: on a slow machine that takes longer. */
+  async pursue(attack: () => Promise<unknown>, isReached: () => Promise<boolean>, what: string): Promise<void> {
+    const deadline = performance.now() + ANSWER_DEADLINE_MS
+    await attack()
+    while (!(await isReached())) {
+      if (performance.now() >= deadline) throw new Error(`${what} did not come within ${ANSWER_DEADLINE_MS} ms`)
+      this.begin()
+      await attack()
+    }
+  }
+
+  /** Waits until the attack is over. */
+  async pass(): Promise<void> {
+    await delay(Math.max(0, this.#endsAtMs - performance.now()))
   }
 
   /** Calls `act` so often a second, evenly, until the attack is over; returns how often. */
@@ -226,6 +252,15 @@ export class Foe {
     await eventually(() => this.isClosed, { what, deadlineMs })
   }
 
+  /** So many bytes have come in all. */
+  async hasHeard(bytes: number, what: string): Promise<void> {
+    await eventually(() => this.heardBytes >= bytes || this.isClosed, {
+      what,
+      deadlineMs: ANSWER_DEADLINE_MS,
+      intervalMs: 1,
+    })
+  }
+
   /** Nothing was ever said to it. */
   heardNothing(): void {
     if (this.heardBytes > 0)
@@ -236,4 +271,12 @@ export class Foe {
   reset(): void {
     this.socket.resetAndDestroy()
   }
+}
+
+/** Waits for the end of a connection of 5.0, and that it was told DISCONNECT with this reason last. */
+export async function isToldReason(foe: Foe, reason: number): Promise<void> {
+  const code = reason.toString(16)
+  await foe.isCutOff(`DISCONNECT 0x${code}`)
+  const last = foe.heard.subarray(-4).toString('hex')
+  if (last !== `e002${code}00`) throw new Error(`heard ${last} at the end, not 0x${code}`)
 }

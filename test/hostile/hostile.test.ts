@@ -7,10 +7,10 @@ import { tempDir } from '../support/temp-dir.ts'
 import { ATTACKERS } from './attackers.ts'
 import { type Hostilities, hostilities, logLimit, PEAK_BYTES } from './scenario.ts'
 
-const ATTACK_MS = 1_000
+const ATTACK_MS = 400
 const UNDISTURBED_MS = 1_500
 /** Two cores with something else to do delay a message by as much. */
-const FLOOR_MS = 50
+const FLOOR_MS = 100
 
 let result: Hostilities
 

@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { eventually } from '../support/eventually.ts'
-import { packet, text } from '../support/wire.ts'
+import { packet, text } from '../support/packet-bytes.ts'
 import { connect as connectPacket } from './attacker.ts'
 
 /** What the clients saw between `begin` and `end`. */

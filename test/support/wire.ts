@@ -14,10 +14,13 @@ import type { Listener } from '../../src/transport/listener.ts'
 import { TcpListener } from '../../src/transport/tcp.ts'
 import { WebSocketListener } from '../../src/transport/ws.ts'
 import { eventually } from './eventually.ts'
+import { bytes } from './packet-bytes.ts'
 import { frame, Opcode, readFrame, request, UPGRADE } from './raw-web-socket.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 import { accessWith } from './users.ts'
 import { CoreUnderTest } from './with-core.ts'
+
+export { bytes, packet, text } from './packet-bytes.ts'
 
 /** The defaults of `limits` in the configuration. */
 const DEFAULT_LIMITS: MqttLimits = {
@@ -57,34 +60,6 @@ export function runOver(chosen: Transport): void {
 const PATIENCE_MS = 10_000
 export const PINGREQ = bytes('c0 00')
 export const PINGRESP = bytes('d0 00')
-
-/** Bytes as they are written in the standard: `bytes('30 05 00 01', 'a', '68 69')`; hexadecimal pairs, or other text taken as UTF-8. */
-export function bytes(...parts: (string | Buffer)[]): Buffer {
-  return Buffer.concat(
-    parts.map(part => {
-      if (typeof part !== 'string') return part
-      return /^([0-9a-f]{2}( |$))+$/i.test(part) ? Buffer.from(part.replaceAll(' ', ''), 'hex') : Buffer.from(part)
-    }),
-  )
-}
-
-/** A string as MQTT writes it: two bytes of length, then UTF-8. */
-export function text(value: string): Buffer {
-  const utf8 = Buffer.from(value)
-  return Buffer.concat([Buffer.from([utf8.length >> 8, utf8.length & 0xff]), utf8])
-}
-
-/** A packet: first byte, remaining length, the rest. */
-export function packet(first: number, ...parts: (string | Buffer)[]): Buffer {
-  const body = bytes(...parts)
-  const length: number[] = []
-  let rest = body.length
-  do {
-    length.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0))
-    rest >>>= 7
-  } while (rest > 0)
-  return Buffer.concat([Buffer.from([first, ...length]), body])
-}
 
 /** A client that knows nothing of MQTT: it says bytes and hears bytes. Over WebSocket each `says` is a message; what is written to `socket` is not wrapped. */
 export class WireClient {

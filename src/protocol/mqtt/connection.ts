@@ -175,6 +175,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   #lateBytes = 0
   /** CONNACK has been sent: nothing may leave before it [MQTT-3.2.0-1]. */
   #isWelcome = false
+  readonly #openedAtMs: number
   #lastReceivedMs: number
 
   constructor(socket: Socket, host: ConnectionHost) {
@@ -191,6 +192,7 @@ export class Connection implements Timed, OutputOwner, Reader {
       owner: this,
     })
     const nowMs = host.clock.monotonicMs()
+    this.#openedAtMs = nowMs
     this.#lastReceivedMs = nowMs
     this.#state = { kind: 'awaiting-connect', sinceMs: nowMs }
     host.wheel.schedule(this, nowMs + limits.connectTimeoutMs)
@@ -255,7 +257,7 @@ export class Connection implements Timed, OutputOwner, Reader {
     }
     if (chunk !== null) this.#share.bytes += chunk.length
     const isShort = chunk !== null && chunk.length <= SHORT_CHUNK_BYTES
-    if (!isShort && this.client !== null && !this.#awaitsTurn && this.#isTurnOver()) this.#giveWay()
+    if (!isShort && this.client !== null && !this.#awaitsTurn && this.#isTurnOver()) this.#waitForTurn()
   }
 
   /** To be asked when it has read something; what is counted then is counted from here on. */
@@ -267,7 +269,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   }
 
   /** Lets others be read before it goes on. */
-  #giveWay(): void {
+  #waitForTurn(): void {
     this.#awaitsTurn = true
     this.#socket.pause()
     this.#share.ms = 0
@@ -302,7 +304,7 @@ export class Connection implements Timed, OutputOwner, Reader {
           if (publishing.isHeld || this.#awaitsDisk) break
           if (--untilLook <= 0) {
             if (this.#isTurnOver()) {
-              this.#giveWay()
+              this.#waitForTurn()
               break
             }
             untilLook = LIGHT_PACKETS
@@ -749,6 +751,14 @@ export class Connection implements Timed, OutputOwner, Reader {
     this.#host.counters.slowClients++
     const why = 'limits.memory is reached, and this client holds most of it: it takes less than it is sent'
     this.#end({ reason: Reason.quotaExceeded, why, isWillDue: true })
+  }
+
+  /** Another connection needs its place. False: it was opened after `sinceMs`, and stays. */
+  yields(sinceMs: number): boolean {
+    if (this.#openedAtMs > sinceMs) return false
+    this.#end({ reason: null, why: 'another connection took its place: it was not let in in time', isWillDue: false })
+    this.#socket.destroy()
+    return true
   }
 
   /** An operator wants it gone. */

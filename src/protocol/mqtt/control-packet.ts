@@ -6,6 +6,7 @@
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import type { QoS } from '../../model/message.ts'
 import { PacketType } from './frame.ts'
+import { REQUEST_FILTERS } from './limits.ts'
 import { Property, PropertyScan, readVarint, varintEnd, WILL_PROPERTIES } from './properties.ts'
 import { malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { decodeText } from './text.ts'
@@ -329,6 +330,7 @@ export function readSubscribe(bytes: Buffer, at: number, end: number, version: V
     if (isNoLocal && filter.startsWith('$share/')) {
       throw new ProtocolError(Reason.protocolError, 'No Local on a shared subscription') // [MQTT-3.8.3-4]
     }
+    checkCount(requests)
     requests.push({
       filter,
       qos,
@@ -348,9 +350,17 @@ export function readUnsubscribe(bytes: Buffer, at: number, end: number, version:
   const packetId = reader.packetId()
   if (version === 5) reader.properties(PacketType.unsubscribe)
   const filters: string[] = []
-  while (!reader.isAtEnd) filters.push(reader.text('topic filter')) // [MQTT-3.10.3-1]
+  while (!reader.isAtEnd) {
+    checkCount(filters)
+    filters.push(reader.text('topic filter')) // [MQTT-3.10.3-1]
+  }
   if (filters.length === 0) throw new ProtocolError(Reason.protocolError, 'UNSUBSCRIBE without a filter') // [MQTT-3.10.3-2]
   return { packetId, filters }
+}
+
+function checkCount({ length }: readonly unknown[]): void {
+  if (length < REQUEST_FILTERS) return
+  throw new ProtocolError(Reason.quotaExceeded, `more than ${REQUEST_FILTERS} filters in one packet`)
 }
 
 /** Reads a DISCONNECT (section 3.14). `sessionExpiryS` is what the client asked for in CONNECT. */

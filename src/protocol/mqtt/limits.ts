@@ -33,3 +33,9 @@ export const SMALL_HOLDING_BYTES = 16 * 1024
 
 /** Connections beyond `limits.clients` that may be open at once, to be told in CONNACK why they can't come in, or to take a session over. */
 export const UNIDENTIFIED_CONNECTIONS = 256
+
+/** When those are taken, too, a new connection takes the place of the one that has gone longest without being let in, if that has had so long for it. */
+export const UNIDENTIFIED_GRACE_MS = 1_000
+
+/** Filters of one SUBSCRIBE or UNSUBSCRIBE; a packet with more ends its connection (5.0: DISCONNECT 0x97). A packet of 1 MiB could hold 200,000, half a second's work. */
+export const REQUEST_FILTERS = 2_000

@@ -27,6 +27,7 @@ import {
   type MqttLimits,
   SMALL_HOLDING_BYTES,
   UNIDENTIFIED_CONNECTIONS,
+  UNIDENTIFIED_GRACE_MS,
 } from './limits.ts'
 import { ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
@@ -92,6 +93,8 @@ export class MqttServer {
   readonly #rules: AccessRules
   readonly #wheel: TimerWheel
   readonly #connections = new Set<Connection>()
+  /** Those that have not been let in yet, oldest first. */
+  readonly #unidentified = new Set<Connection>()
   readonly #clients = new Map<string, Connection>()
   readonly #sessions: Sessions
   readonly #groups: SharedGroups
@@ -284,14 +287,25 @@ export class MqttServer {
 
   /** Takes a connected byte stream over; it is the server's from now on. One too many is destroyed at once: null. */
   accept(socket: Socket): Connection | null {
-    if (this.#stopped !== null || this.#connections.size >= this.#host.limits.clients + UNIDENTIFIED_CONNECTIONS) {
+    if (this.#stopped !== null || !this.#hasRoom()) {
       this.counters.refusedConnections++
       socket.destroy()
       return null
     }
     const connection = new Connection(socket, this.#host)
     this.#connections.add(connection)
+    this.#unidentified.add(connection)
     return connection
+  }
+
+  /** Room for one more connection; made, where there is none, by ending the one that has been silent longest. */
+  #hasRoom(): boolean {
+    const { limits, clock } = this.#host
+    if (this.#connections.size < limits.clients + UNIDENTIFIED_CONNECTIONS) return true
+    const [oldest] = this.#unidentified
+    if (oldest === undefined || !oldest.yields(clock.monotonicMs() - UNIDENTIFIED_GRACE_MS)) return false
+    this.#unidentified.delete(oldest)
+    return true
   }
 
   *clients(): Iterable<ClientInfo> {
@@ -373,6 +387,7 @@ export class MqttServer {
     }
     this.#sessions.checkRoom(clientId, { expiryMs, will })
     existing?.takenOver()
+    this.#unidentified.delete(connection)
     this.#clients.set(clientId, connection)
     this.counters.mostClients = Math.max(this.counters.mostClients, this.#clients.size)
     return this.#sessions.open(clientId, { isClean, identity, permissions, expiryMs, will })
@@ -396,6 +411,7 @@ export class MqttServer {
 
   #closed(connection: Connection): void {
     this.#connections.delete(connection)
+    this.#unidentified.delete(connection)
     if (this.#connections.size === 0) this.#onLastClosed?.()
   }
 

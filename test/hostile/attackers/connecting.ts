@@ -1,7 +1,7 @@
 /* Those that attack with connections. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { bytes } from '../../support/wire.ts'
-import { type Attacker, connect } from '../attacker.ts'
+import { bytes } from '../../support/packet-bytes.ts'
+import { type Attacker, connect, type Foe } from '../attacker.ts'
 
 const CONNACK_ACCEPTED = 0x20
 
@@ -68,6 +68,26 @@ export const connecting: readonly Attacker[] = [
     },
   },
   {
+    name: 'thousands',
+    does: '5,000 connections from 50 addresses that say nothing',
+    answer: 'limits.clients and 256 more are held; a newcomer takes the place of the one that has been silent longest',
+    async attack(arena) {
+      const foes: Foe[] = []
+      for (let n = 0; n < 5_000; n += 100)
+        foes.push(
+          ...(await Promise.all(Array.from({ length: 100 }, (_, i) => arena.connect({ address: addressOf(n + i) })))),
+        )
+      // Whoever has had a second for its CONNECT gives way.
+      await delay(1_000)
+      const held = foes.filter(foe => !foe.isClosed).length
+      if (held > 2_256) throw new Error(`${held} connections are held`)
+      // Somebody else still comes in.
+      const newcomer = await arena.client('newcomer')
+      newcomer.reset()
+      await arena.pass()
+    },
+  },
+  {
     name: 'half-closed',
     does: '200 clients that end their half of the connection and keep the other open',
     answer: 'each is closed at once, as if it had left',
@@ -101,6 +121,9 @@ export const connecting: readonly Attacker[] = [
     },
   },
 ]
+
+/** One of 50 addresses. */
+const addressOf = (n: number) => `127.0.1.${1 + (n % 50)}`
 
 async function eventuallyEnded(foe: { readonly isEnded: boolean; readonly isClosed: boolean }): Promise<void> {
   const deadline = performance.now() + 5_000

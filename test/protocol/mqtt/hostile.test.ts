@@ -174,4 +174,22 @@ describe('hostile clients', () => {
     for (let n = 0; n < 300; n++) await scene.another()
     await stillServes(scene)
   })
+
+  transcript(
+    'silent connections took every place for ten seconds at a time: a newcomer takes that of the one that has been silent longest',
+    async ({ client, another, broker }) => {
+      await client.says(CONNECT_311).hears(CONNACK_311)
+      const silent: WireClient[] = []
+      for (let n = 0; n < 257; n++) silent.push(await another())
+      await eventually(async () => {
+        const newcomer = await another()
+        await eventually(() => newcomer.says(connect311('c1')).heardBytes === 4 || newcomer.isClosed)
+        return newcomer.heardBytes === 4
+      })
+      await eventually(() => silent[0]?.isClosed)
+      expect(silent.filter(({ isClosed }) => isClosed).length).toBeLessThan(10)
+      expect(broker.server.clientCount).toBe(1)
+    },
+    { limits: { clients: 1 } },
+  )
 })

@@ -1,4 +1,5 @@
 import { describe, expect } from 'vitest'
+import { eventually } from '../../support/eventually.ts'
 import { bytes, packet, text } from '../../support/wire.ts'
 import {
   CONNACK_5,
@@ -6,6 +7,8 @@ import {
   CONNECT_5,
   CONNECT_311,
   connect5,
+  connect311,
+  hearsDisconnect,
   hearsRefusal,
   publish311,
   suback5,
@@ -83,6 +86,24 @@ describe('SUBSCRIBE and UNSUBSCRIBE', () => {
       await hearsRefusal(modern, 0x97)
     },
     { limits: { subscriptionsPerSession: 1 } },
+  )
+
+  transcript(
+    '65,535 filters in one packet kept everybody waiting for 80 ms: more than 2,000 end the connection',
+    async scene => {
+      const filters = (count: number) =>
+        Buffer.concat(Array.from({ length: count }, (_, n) => Buffer.concat([text(`f/${n}`), Buffer.of(0)])))
+      const { client, another } = scene
+      await client.says(CONNECT_5, packet(0x82, '00 01 00', filters(2_000))).hears(CONNACK_5)
+      expect((await client.hearsPacket())[0]).toBe(0x90)
+      await client.says(packet(0x82, '00 02 00', filters(2_001)))
+      await hearsDisconnect(client, 0x97)
+      const old = await another()
+      await old
+        .says(connect311('c2'), packet(0xa2, '00 01', ...Array<Buffer>(2_001).fill(text('f'))))
+        .hears(CONNACK_311)
+      await eventually(() => old.isClosed)
+    },
   )
 
   transcript('subscribing again replaces the subscription [MQTT-3.8.4-3]', async ({ client }) => {

@@ -38,9 +38,15 @@ const gateway: Gateway = {
   publish: refuse,
 }
 
-function open(port: number): ApiServer {
+function open(port: number, onAsked: () => void = () => undefined): ApiServer {
   return new ApiServer({
-    gateway,
+    gateway: {
+      ...gateway,
+      health: () => {
+        onAsked()
+        return gateway.health()
+      },
+    },
     metrics: new Metrics(),
     log: pino({ level: 'silent' }),
     access: accessWith(),
@@ -83,4 +89,25 @@ test('a port in use is refused by name, with what to do', async () => {
   })
   await server.stop()
   other.close()
+})
+
+test('20 requests at once kept the devices waiting for all of them: one is begun in a turn of the event loop', async () => {
+  let turn = 0
+  let immediate = setImmediate(function count() {
+    turn++
+    immediate = setImmediate(count)
+  })
+  const turns: number[] = []
+  const server = open(0, () => void turns.push(turn))
+  await server.start()
+  const { host, port } = server.address()
+  const ask = () => fetch(`http://${host}:${port}/health/ready`)
+  // The first loads the API.
+  await ask()
+  turns.length = 0
+  const answers = await Promise.all(Array.from({ length: 20 }, ask))
+  expect(answers.every(({ ok }) => ok)).toBe(true)
+  expect(new Set(turns).size).toBe(20)
+  clearImmediate(immediate)
+  await server.stop()
 })

@@ -255,3 +255,26 @@ describe('behind a proxy', () => {
     await closed
   })
 })
+
+test('500 connections that came at once kept everybody waiting: 16 are taken in a turn of the event loop, and all in the end', async () => {
+  let turn = 0
+  let immediate = setImmediate(function count() {
+    turn++
+    immediate = setImmediate(count)
+  })
+  const taken = new Map<number, number>()
+  let accepted = 0
+  const listener = listenerOn(0)
+  await listener.start(() => {
+    accepted++
+    taken.set(turn, (taken.get(turn) ?? 0) + 1)
+  })
+  const { port } = listener.address()
+  const clients = Array.from({ length: 200 }, () => connect({ port, host: '127.0.0.1' }))
+  await eventually(() => accepted === clients.length)
+  // A turn by the test's count may lie across two of the listener's.
+  expect(Math.max(...taken.values())).toBeLessThanOrEqual(32)
+  clearImmediate(immediate)
+  for (const client of clients) client.destroy()
+  await listener.stop()
+})
