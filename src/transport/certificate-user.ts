@@ -1,5 +1,3 @@
-import type { X509Certificate } from 'node:crypto'
-
 /** What of a certificate names the user; the words of `tls.user_from`. */
 export type UserFrom = 'cn' | 'san_dns' | 'san_email' | 'san_uri' | 'none'
 
@@ -7,24 +5,30 @@ export type UserFrom = 'cn' | 'san_dns' | 'san_email' | 'san_uri' | 'none'
 const ALTERNATIVE_NAMES = { san_dns: 'DNS', san_email: 'email', san_uri: 'URI' } as const
 
 /** One name of the list, at the place reached: `DNS:localhost`, or in quotes, as JSON, what could be taken for more than one. */
-const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/y
+const ALTERNATIVE_NAME = /(?:^|, )([A-Za-z ]+):("(?:[^"\\\p{Cc}]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"|[^,"]*)(?=, |$)/uy
+
+/** What of Node's X509Certificate is looked at. */
+interface Named {
+  readonly subjectAltName: string | undefined
+  toLegacyObject(): { readonly subject: { readonly CN?: string | string[] | undefined } }
+}
 
 /** The user a certificate stands for; null: it names none, or more than one, or one that is no user name. */
-export function certificateUser(certificate: X509Certificate, from: UserFrom): string | null {
+export function certificateUser(certificate: Named, from: UserFrom): string | null {
   if (from === 'none') return null
   const names = from === 'cn' ? commonNames(certificate) : alternativeNames(certificate, ALTERNATIVE_NAMES[from])
   const [name, ...more] = names
   return name === undefined || more.length > 0 || !isUserName(name) ? null : name
 }
 
-function commonNames(certificate: X509Certificate): readonly string[] {
+function commonNames(certificate: Named): readonly string[] {
   // Unlike `subject`, this does not have to be taken apart: a name with a line break in it stays one.
   const { CN: names } = certificate.toLegacyObject().subject
   if (names === undefined) return []
   return typeof names === 'string' ? [names] : names
 }
 
-function alternativeNames({ subjectAltName }: X509Certificate, kind: string): readonly string[] {
+function alternativeNames({ subjectAltName }: Named, kind: string): readonly string[] {
   if (subjectAltName === undefined) return []
   const names: string[] = []
   ALTERNATIVE_NAME.lastIndex = 0
