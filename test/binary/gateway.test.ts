@@ -81,20 +81,26 @@ describe('the executable alone, without Node', () => {
     expect(await gateway.stop()).toBe(0)
   })
 
-  test('serves and speaks TLS', { timeout: TEST_DEADLINE_MS }, async () => {
+  test('serves and speaks TLS, and WebSocket over it', { timeout: TEST_DEADLINE_MS }, async () => {
     await using directory = await tempDir()
     const authority = await CertificateAuthority.create(directory.path)
     const { cert, key } = await authority.issue('gateway', { alternativeNames: ['IP:127.0.0.1'] })
-    const port = String(await freePort())
-    const tls = { SLUICE_LISTENERS__MQTTS__TLS__CERT: cert, SLUICE_LISTENERS__MQTTS__TLS__KEY: key }
-    const environment = { ...BARE_ENVIRONMENT, SLUICE_LISTENERS__MQTTS__PORT: port, ...tls }
+    const [port, webSocketPort] = [String(await freePort()), String(await freePort())]
+    const environment = {
+      ...BARE_ENVIRONMENT,
+      ...{ SLUICE_LISTENERS__MQTTS__PORT: port, SLUICE_LISTENERS__WSS__PORT: webSocketPort },
+      ...{ SLUICE_LISTENERS__MQTTS__TLS__CERT: cert, SLUICE_LISTENERS__MQTTS__TLS__KEY: key },
+      ...{ SLUICE_LISTENERS__WSS__TLS__CERT: cert, SLUICE_LISTENERS__WSS__TLS__KEY: key },
+    }
     await using gateway = await startGatewayProcess({ command: [executable], directory: directory.path, environment })
     const subscriber = await connectAsync(`mqtts://127.0.0.1:${port}`, { ca: await readFile(authority.cert) })
     const received: string[] = []
     subscriber.on('message', (_topic, payload) => received.push(payload.toString()))
     await subscriber.subscribeAsync('over/tls')
-    await run(executable, ['pub', '-p', port, '--cafile', authority.cert, '-t', 'over/tls', '-m', 'hello', '-q', '1'])
-    await eventuallyPasses(() => expect(received).toEqual(['hello']))
+    const message = ['--cafile', authority.cert, '-t', 'over/tls', '-q', '1']
+    await run(executable, ['pub', '-p', port, ...message, '-m', 'hello'])
+    await run(executable, ['pub', '--url', `wss://127.0.0.1:${webSocketPort}`, ...message, '-m', 'again'])
+    await eventuallyPasses(() => expect(received).toEqual(['hello', 'again']))
     await subscriber.endAsync()
     expect(await gateway.stop()).toBe(0)
   })
