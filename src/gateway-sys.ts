@@ -143,9 +143,17 @@ function message(topic: string, text: string): Message {
 function figuresOf({ mqtt, router, topology, retained, access, clock }: SysSources): readonly Figure[] {
   const { counters } = mqtt
   const { version } = readBuild()
-  const packetsReceived = () => counters.controlIn + sum(counters.messagesIn)
-  const packetsSent = () => counters.controlOut + counters.sentMessages
   const inQueues = (of: (queue: Queue) => number) => sum([...topology.queues()].map(of))
+  /** What only rises: its total, and its name among the loads. */
+  const counted: readonly (readonly [topic: string, load: string, total: () => number])[] = [
+    ['messages/received', 'messages/received', () => counters.controlIn + sum(counters.messagesIn)],
+    ['messages/sent', 'messages/sent', () => counters.controlOut + counters.sentMessages],
+    ['publish/messages/received', 'publish/received', () => sum(counters.messagesIn)],
+    ['publish/messages/sent', 'publish/sent', () => counters.sentMessages],
+    ['publish/messages/dropped', 'publish/dropped', () => counters.dropped],
+    ['bytes/received', 'bytes/received', () => counters.bytesIn],
+    ['bytes/sent', 'bytes/sent', () => counters.bytesOut],
+  ]
   const plain: readonly (readonly [topic: string, read: () => string | number])[] = [
     ['version', () => `sluice version ${version}`],
     ['uptime', () => `${Math.floor(clock.monotonicMs() / 1000)} seconds`],
@@ -156,30 +164,18 @@ function figuresOf({ mqtt, router, topology, retained, access, clock }: SysSourc
     // mosquitto has none of logins.
     ['logins/accepted', () => access.accepted],
     ['logins/refused', () => sum(Object.values(access.refused))],
-    ['messages/received', packetsReceived],
-    ['messages/sent', packetsSent],
-    ['publish/messages/received', () => sum(counters.messagesIn)],
-    ['publish/messages/sent', () => counters.sentMessages],
-    ['publish/messages/dropped', () => counters.dropped],
     ['publish/bytes/received', () => router.counters.acceptedBytes],
-    ['bytes/received', () => counters.bytesIn],
-    ['bytes/sent', () => counters.bytesOut],
     ['subscriptions/count', () => mqtt.subscriptionCount],
     ['retained messages/count', () => retained.messages],
     ['store/messages/count', () => retained.messages + inQueues(({ depth }) => depth)],
     ['store/messages/bytes', () => retained.bytes + inQueues(({ bytes }) => bytes)],
     ['heap/current', () => process.memoryUsage().heapUsed],
+    ...counted.map(([topic, , total]) => [topic, total] as const),
   ]
-  const loads: readonly (readonly [topic: string, total: () => number])[] = [
-    ['messages/received', packetsReceived],
-    ['messages/sent', packetsSent],
-    ['publish/received', () => sum(counters.messagesIn)],
-    ['publish/sent', () => counters.sentMessages],
-    ['publish/dropped', () => counters.dropped],
-    ['bytes/received', () => counters.bytesIn],
-    ['bytes/sent', () => counters.bytesOut],
+  const loads: readonly (readonly [name: string, total: () => number])[] = [
     ['connections', () => counters.connected],
     ['sockets', () => counters.connected + counters.refusedConnections],
+    ...counted.map(([, load, total]) => [load, total] as const),
   ]
   const figures = plain.map(([topic, read]) => ({
     topic: `$SYS/broker/${topic}`,
