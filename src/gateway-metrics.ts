@@ -166,6 +166,11 @@ export function gatewayMetrics({
       'Connections closed because the client took too little of what it was sent.',
       () => counters.slowClients,
     ),
+    counter(
+      'sluice_mqtt_limits_reached_total',
+      'How often a client was refused something, or closed, because a limit was reached, by limit.',
+      () => [...counters.limitsReached].map(([limit, value]) => ({ labels: { limit }, value })),
+    ),
     counter('sluice_mqtt_received_bytes_total', 'Bytes from MQTT clients.', () => counters.bytesIn),
     counter('sluice_mqtt_sent_bytes_total', 'Bytes to MQTT clients.', () => counters.bytesOut),
     counter('sluice_mqtt_messages_received_total', 'PUBLISH packets taken, by QoS.', () => byQos(counters.messagesIn)),

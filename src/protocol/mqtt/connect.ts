@@ -3,7 +3,7 @@ import type { LoginRefusal } from '../../core/access.ts'
 import { Authentication, type AuthenticationMethods } from './authentication.ts'
 import { type ConnectPacket, encode } from './control-packet.ts'
 import { type MqttLimits, NAME_BYTES } from './limits.ts'
-import { ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, ProtocolError, Reason } from './protocol-error.ts'
 import { ConnackReturn } from './reply-code.ts'
 import { checkWill } from './will.ts'
 
@@ -39,6 +39,16 @@ export interface Terms {
   readonly authentication: Authentication | null
 }
 
+/** What CONNACK leaves out for a client that takes no packet of its size: what holds where nothing is said, and offers. */
+const DISPENSABLE = new Set([
+  'retainAvailable',
+  'topicAliasMaximum',
+  'wildcardSubscriptionAvailable',
+  'subscriptionIdentifiersAvailable',
+  'sharedSubscriptionAvailable',
+  'responseInformation',
+])
+
 /** A session expiry interval that stands for "never" (5.0 section 3.1.2.11.2). */
 const NEVER_EXPIRES_S = 0xffffffff
 
@@ -56,7 +66,7 @@ export function agreeOn(
     ['user name', connect.user ?? '', Reason.badUserNameOrPassword],
   ] as const) {
     if (Buffer.byteLength(name) > NAME_BYTES)
-      throw new ProtocolError(reason, `a ${what} of more than ${NAME_BYTES} bytes`)
+      throw new LimitReached('names', reason, `a ${what} of more than ${NAME_BYTES} bytes`)
   }
   // Whatever it calls itself [MQTT-3.1.3-5]; without a name it gets one, and is as if it had come with that [MQTT-3.1.3-6], [MQTT-3.1.3-7].
   const clientId = connect.clientId === '' ? `auto-${randomUUID()}` : connect.clientId
@@ -118,28 +128,25 @@ export function connackAccepted(
     return encode({ cmd: 'connack', sessionPresent: false, returnCode: ConnackReturn.accepted }, 4)
   if (connect.version === 4) return encode({ cmd: 'connack', sessionPresent, returnCode: ConnackReturn.accepted }, 4)
   const sessionExpiryInterval = Math.floor(terms.sessionExpiryMs / 1000)
-  return encode(
-    {
-      cmd: 'connack',
-      sessionPresent,
-      reasonCode: Reason.success,
-      properties: {
-        ...(connect.sessionExpiryS !== sessionExpiryInterval && { sessionExpiryInterval }),
-        receiveMaximum: limits.receiveMax,
-        retainAvailable: true,
-        maximumPacketSize: limits.packetBytes,
-        ...(limits.topicAliases > 0 && { topicAliasMaximum: limits.topicAliases }),
-        ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
-        wildcardSubscriptionAvailable: true,
-        subscriptionIdentifiersAvailable: true,
-        sharedSubscriptionAvailable: true,
-        ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.2.2-21]
-        ...(connect.wantsResponseInformation && { responseInformation: responseInformation(terms.clientId) }), // [MQTT-3.1.2-28]
-        ...terms.authentication?.properties(proof), // [MQTT-4.12.0-6]
-      },
-    },
-    5,
-  )
+  const connack = { cmd: 'connack', sessionPresent, reasonCode: Reason.success } as const
+  const properties = {
+    ...(connect.sessionExpiryS !== sessionExpiryInterval && { sessionExpiryInterval }),
+    receiveMaximum: limits.receiveMax,
+    retainAvailable: true,
+    maximumPacketSize: limits.packetBytes,
+    ...(limits.topicAliases > 0 && { topicAliasMaximum: limits.topicAliases }),
+    ...(connect.clientId === '' && { assignedClientIdentifier: terms.clientId }), // [MQTT-3.2.2-16]
+    wildcardSubscriptionAvailable: true,
+    subscriptionIdentifiersAvailable: true,
+    sharedSubscriptionAvailable: true,
+    ...(terms.keepAliveS !== connect.keepAliveS && { serverKeepAlive: terms.keepAliveS }), // [MQTT-3.2.2-21]
+    ...(connect.wantsResponseInformation && { responseInformation: responseInformation(terms.clientId) }), // [MQTT-3.1.2-28]
+    ...terms.authentication?.properties(proof), // [MQTT-4.12.0-6]
+  }
+  const full = encode({ ...connack, properties }, 5)
+  if (full.length <= connect.maximumPacketSize) return full
+  const needed = Object.fromEntries(Object.entries(properties).filter(([name]) => !DISPENSABLE.has(name)))
+  return encode({ ...connack, properties: needed }, 5)
 }
 
 /**

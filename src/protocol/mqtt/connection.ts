@@ -31,11 +31,11 @@ import {
   type Version,
 } from './control-packet.ts'
 import type { MqttCounters } from './counters.ts'
-import { FrameReader, type IncompleteBytes, PacketType } from './frame.ts'
+import { FrameReader, fixedHeaderEnd, PacketType, type UnfinishedPackets } from './frame.ts'
 import { HeldBack } from './held-back.ts'
 import { CONNECT_PACKET_BYTES, LINGER_BYTES, LINGER_MS, type MqttLimits, RETRY_INTERVAL_MS } from './limits.ts'
 import { Output, type OutputOwner } from './output.ts'
-import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type Gathering, Publishing } from './publish.ts'
 import { PublishWriter } from './publish-frame.ts'
 import type { Reader, ReadingTurns, Share } from './reading-turns.ts'
@@ -78,7 +78,7 @@ export interface ConnectionHost {
   readonly counters: MqttCounters
   readonly wheel: TimerWheel
   readonly gathering: Gathering
-  readonly incomplete: IncompleteBytes
+  readonly unfinished: UnfinishedPackets
   readonly turns: ReadingTurns
   /** Takes the client in, ending an older connection of it, and finds its session; throws ProtocolError if there are too many. */
   enter(client: Arrived, connection: Connection): Opened
@@ -184,7 +184,8 @@ export class Connection implements Timed, OutputOwner, Reader {
     const { limits } = host
     this.#limits = limits
     this.#address = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
-    this.#frames = new FrameReader(Math.min(CONNECT_PACKET_BYTES, limits.packetBytes), host.incomplete)
+    const packetBytes = Math.min(CONNECT_PACKET_BYTES, limits.packetBytes)
+    this.#frames = new FrameReader(packetBytes, host.unfinished, error => this.#fail(error))
     this.#output = new Output(socket, {
       memory: host.memory,
       counters: host.counters,
@@ -252,12 +253,26 @@ export class Connection implements Timed, OutputOwner, Reader {
       if (!(error instanceof ProtocolError)) throw error
       // What came before the fault was published.
       this.client?.publishing.flush()
-      this.#host.counters.protocolErrors++
-      this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
+      this.#fail(error)
+      return
     }
     if (chunk !== null) this.#share.bytes += chunk.length
     const isShort = chunk !== null && chunk.length <= SHORT_CHUNK_BYTES
     if (!isShort && this.client !== null && !this.#awaitsTurn && this.#isTurnOver()) this.#waitForTurn()
+  }
+
+  /** The client is at fault. */
+  #fail(error: ProtocolError): void {
+    this.#host.counters.protocolErrors++
+    if (error instanceof LimitReached) this.#host.counters.reached(error.limit)
+    if (this.#state.kind === 'awaiting-connect' && error.reason === Reason.packetTooLarge) {
+      // Nothing more of it is read than who could understand the answer.
+      const { begun } = this.#frames
+      const level = connectLevel(begun, fixedHeaderEnd(begun), begun.length)
+      this.#refuse(error.reason, { level, why: error.message, most: Number.POSITIVE_INFINITY })
+      return
+    }
+    this.#end({ reason: error.reason, why: error.message, isWillDue: true }) // [MQTT-4.13.1-1], [MQTT-3.1.2-8]
   }
 
   /** To be asked when it has read something; what is counted then is counted from here on. */
@@ -408,6 +423,7 @@ export class Connection implements Timed, OutputOwner, Reader {
         level = error.level > 5 && error.level < 0x80 ? 5 : 4
         this.#refuse(Reason.unsupportedProtocolVersion, { level, why: error.message, most })
       } else if (error instanceof ProtocolError) {
+        if (error instanceof LimitReached) this.#host.counters.reached(error.limit)
         this.#refuse(error.reason, { level, why: error.message, most })
       } else {
         throw error
@@ -667,6 +683,7 @@ export class Connection implements Timed, OutputOwner, Reader {
 
   outputOverrun(): void {
     this.#host.counters.slowClients++
+    this.#host.counters.reached('output_per_client')
     this.#end({ reason: null, why: 'the client does not read its acknowledgements', isWillDue: true })
   }
 
@@ -677,6 +694,7 @@ export class Connection implements Timed, OutputOwner, Reader {
     switch (state.kind) {
       case 'awaiting-connect':
       case 'authenticating':
+        this.#host.counters.reached('connect_timeout')
         this.#end({ reason: null, why: 'no CONNECT or no proof in time', isWillDue: false })
         return
       case 'logging-in': {
@@ -703,6 +721,7 @@ export class Connection implements Timed, OutputOwner, Reader {
     if (hold.kind === 'refused' || hold.kind === 'memory') {
       if (nowMs - hold.sinceMs >= this.#limits.refuseDisconnectAfterMs) {
         const cause = hold.kind === 'refused' ? hold.code : 'MEMORY_FULL'
+        this.#host.counters.reached('refuse_disconnect_after')
         this.#end({ reason: Reason.quotaExceeded, why: `held back for too long: ${cause}`, isWillDue: true })
         return
       }
@@ -749,6 +768,7 @@ export class Connection implements Timed, OutputOwner, Reader {
   /** It holds more memory than most, and there is none left. */
   giveWay(): void {
     this.#host.counters.slowClients++
+    this.#host.counters.reached('memory')
     const why = 'limits.memory is reached, and this client holds most of it: it takes less than it is sent'
     this.#end({ reason: Reason.quotaExceeded, why, isWillDue: true })
   }

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../model/error.ts'
+import type { LimitName } from './limits.ts'
 import type { Reason } from './protocol-error.ts'
 
 /** Plain numbers counted where things happen and read when metrics are scraped. */
@@ -11,6 +12,8 @@ export class MqttCounters {
   protocolErrors = 0
   takenOver = 0
   keepAliveTimeouts = 0
+  /** How often a client was refused something, or closed, because a limit was reached. */
+  readonly limitsReached = new Map<LimitName, number>()
   /** Clients closed because they did not read what they were sent. */
   slowClients = 0
   /** Most clients connected at once. */
@@ -45,6 +48,10 @@ export class MqttCounters {
 
   refuseSubscription(reason: Reason): void {
     this.refusedSubscriptions.set(reason, (this.refusedSubscriptions.get(reason) ?? 0) + 1)
+  }
+
+  reached(limit: LimitName): void {
+    this.limitsReached.set(limit, (this.limitsReached.get(limit) ?? 0) + 1)
   }
 
   get dropped(): number {

@@ -1,4 +1,4 @@
-import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, malformed, Reason } from './protocol-error.ts'
 
 const NOTHING = Buffer.alloc(0)
 const FIRST_REST_BYTES = 64
@@ -24,10 +24,39 @@ export const PacketType = {
   auth: 15,
 } as const
 
-/** Bytes held for packets that have begun and not ended, over all connections of a server. */
-export interface IncompleteBytes {
-  used: number
-  readonly limit: number
+const UNFINISHED = 'unfinished packets of all clients hold too much memory, and those of this one most of it'
+
+/** Packets that have begun and not ended, of all connections of a server: bytes held for them. Where they are too many, the one with most of them is in the way. */
+export class UnfinishedPackets {
+  used = 0
+  readonly #limit: number
+  readonly #readers = new Set<FrameReader>()
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** A reader holds `after` bytes instead of `before`. Throws LimitReached if it is the one that has to go. */
+  change(reader: FrameReader, before: number, after: number): void {
+    if (after > KEPT_REST_BYTES) this.#readers.add(reader)
+    while (after > before && this.used - before + after > this.#limit) {
+      const largest = this.#largestBut(reader)
+      if (largest === null || largest.heldBytes <= after) {
+        throw new LimitReached('unfinished', Reason.quotaExceeded, UNFINISHED)
+      }
+      largest.giveWay(new LimitReached('unfinished', Reason.quotaExceeded, UNFINISHED))
+    }
+    this.used += after - before
+    if (after <= KEPT_REST_BYTES) this.#readers.delete(reader)
+  }
+
+  #largestBut(reader: FrameReader): FrameReader | null {
+    let largest: FrameReader | null = null
+    for (const other of this.#readers) {
+      if (other !== reader && (largest === null || other.heldBytes > largest.heldBytes)) largest = other
+    }
+    return largest
+  }
 }
 
 /**
@@ -53,7 +82,8 @@ export class FrameReader {
   /** Remaining lengths take no more bytes than they need: 5.0 says so [MQTT-1.5.5-1], 3.1.1 does not. */
   isMinimal = false
 
-  readonly #incomplete: IncompleteBytes
+  readonly #unfinished: UnfinishedPackets
+  readonly #onGiveWay: (error: LimitReached) => void
   #at = 0
   #filled = 0
   #chunk: Buffer = NOTHING
@@ -64,9 +94,26 @@ export class FrameReader {
   #rest: Buffer = NOTHING
   #restUsed = 0
 
-  constructor(packetBytes: number, incomplete: IncompleteBytes) {
+  /** `onGiveWay`: its connection is to be ended, for the memory its unfinished packet holds; `close` is called in it. */
+  constructor(packetBytes: number, unfinished: UnfinishedPackets, onGiveWay: (error: LimitReached) => void) {
     this.packetBytes = packetBytes
-    this.#incomplete = incomplete
+    this.#unfinished = unfinished
+    this.#onGiveWay = onGiveWay
+  }
+
+  /** Bytes held for an unfinished packet. */
+  get heldBytes(): number {
+    return this.#rest.length
+  }
+
+  giveWay(error: LimitReached): void {
+    this.#onGiveWay(error)
+    this.#dropRest()
+  }
+
+  /** What is here of the packet that `next` threw for, its fixed header first. */
+  get begun(): Buffer {
+    return this.bytes.subarray(this.#at, this.#filled)
   }
 
   /** Takes the next chunk; all frames of the one before have been read. The chunk is not touched after the last `nextSource`, or `keep`. */
@@ -113,7 +160,8 @@ export class FrameReader {
     const end = body + length
     if (end - at > this.packetBytes) {
       // [MQTT-3.2.2-15]
-      throw new ProtocolError(
+      throw new LimitReached(
+        'packet',
         Reason.packetTooLarge,
         `a packet of ${end - at} bytes is over the limit of ${this.packetBytes}`,
       )
@@ -192,7 +240,7 @@ export class FrameReader {
   }
 
   #dropRest(): void {
-    this.#incomplete.used -= this.#rest.length
+    this.#unfinished.change(this, this.#rest.length, 0)
     this.#rest = NOTHING
     this.#restUsed = 0
   }
@@ -231,13 +279,16 @@ export class FrameReader {
   #growRest(needed: number): void {
     if (needed <= this.#rest.length) return
     const capacity = Math.max(FIRST_REST_BYTES, needed, Math.min(this.#rest.length * 2, this.packetBytes))
-    const used = this.#incomplete.used - this.#rest.length + capacity
-    if (used > this.#incomplete.limit) {
-      throw new ProtocolError(Reason.quotaExceeded, 'unfinished packets of all clients hold too much memory')
-    }
-    this.#incomplete.used = used
+    this.#unfinished.change(this, this.#rest.length, capacity)
     const grown = Buffer.allocUnsafeSlow(capacity)
     this.#rest.copy(grown, 0, 0, this.#restUsed)
     this.#rest = grown
   }
+}
+
+/** Where a packet's variable header begins: behind its first byte and its remaining length. */
+export function fixedHeaderEnd(bytes: Buffer): number {
+  let at = 1
+  while (at < 4 && (bytes[at] ?? 0) > 0x7f) at++
+  return at + 1
 }

@@ -3,6 +3,24 @@ import type { Config } from '../../config/schema.ts'
 /** The part of `limits` in the configuration that MQTT clients are held to; each key's answer is documented there. */
 export type MqttLimits = Omit<Config['limits'], 'memoryBytes' | 'retained' | 'loginQueue' | 'addresses' | 'tls'>
 
+/** What of it a client can reach with an answer of its own; as metrics call it. `names`: NAME_BYTES, `unfinished`: INCOMPLETE_PACKETS_BYTES. */
+export type LimitName =
+  | 'clients'
+  | 'sessions'
+  | 'session_state'
+  | 'subscriptions_per_session'
+  | 'topic'
+  | 'topic_levels'
+  | 'topic_aliases'
+  | 'receive_max'
+  | 'packet'
+  | 'unfinished'
+  | 'names'
+  | 'connect_timeout'
+  | 'refuse_disconnect_after'
+  | 'output_per_client'
+  | 'memory'
+
 /** Before CONNECT is accepted no packet may be larger: whoever is not known yet gets little memory. */
 export const CONNECT_PACKET_BYTES = 16 * 1024
 

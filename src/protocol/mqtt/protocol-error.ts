@@ -1,3 +1,5 @@
+import type { LimitName } from './limits.ts'
+
 /** Reason codes of MQTT 5.0 that Sluice sends (section 2.4); 3.1.1 knows only those of CONNACK_RETURN and SUBACK failure. */
 export const Reason = {
   success: 0x00,
@@ -40,6 +42,17 @@ export class ProtocolError extends Error {
     super(message)
     this.name = 'ProtocolError'
     this.reason = reason
+  }
+}
+
+/** A limit is reached, and what goes beyond it ends the connection. */
+export class LimitReached extends ProtocolError {
+  readonly limit: LimitName
+
+  constructor(limit: LimitName, reason: Reason, message: string) {
+    super(reason, message)
+    this.name = 'LimitReached'
+    this.limit = limit
   }
 }
 

@@ -28,7 +28,7 @@ import { PacketType } from './frame.ts'
 import type { MqttLimits } from './limits.ts'
 import { type PacketSink, RESERVE_BYTES } from './output.ts'
 import { Property, PropertyScan } from './properties.ts'
-import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, malformed, ProtocolError, Reason } from './protocol-error.ts'
 import { type SessionState, StateShare } from './session-state.ts'
 import { decodeText } from './text.ts'
 import { checkTopic, isTopicAt, type TopicLimits } from './topic.ts'
@@ -136,7 +136,8 @@ export class TopicMemo {
     if (before === topic) return
     if (before !== undefined) this.#state.change(-rememberedBytes(before))
     if (!this.#state.take(rememberedBytes(topic))) {
-      throw new ProtocolError(Reason.quotaExceeded, 'limits.session_state leaves no room for another topic alias')
+      const why = 'limits.session_state leaves no room for another topic alias'
+      throw new LimitReached('session_state', Reason.quotaExceeded, why)
     }
     this.#aliases.set(alias, topic)
   }
@@ -151,7 +152,11 @@ export class TopicMemo {
     const { topicAliases } = this.#limits
     if (alias > 0 && alias <= topicAliases) return // [MQTT-3.3.2-12]
     // [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.2.2-17], [MQTT-3.2.2-18]
-    throw new ProtocolError(Reason.topicAliasInvalid, `topic alias ${alias} is not one of 1 to ${topicAliases}`)
+    throw new LimitReached(
+      'topic_aliases',
+      Reason.topicAliasInvalid,
+      `topic alias ${alias} is not one of 1 to ${topicAliases}`,
+    )
   }
 
   #withRoute(known: RememberedTopic): RememberedTopic {

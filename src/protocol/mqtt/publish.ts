@@ -25,7 +25,7 @@ import { type FrameReader, PacketType } from './frame.ts'
 import type { MqttLimits } from './limits.ts'
 import type { Output } from './output.ts'
 import { Property, PropertyScan, readVarint, varintEnd } from './properties.ts'
-import { malformed, ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, malformed, ProtocolError, Reason } from './protocol-error.ts'
 import {
   FORM_V5,
   FORM_V5_ALIASED,
@@ -275,7 +275,8 @@ export class Publishing implements Publisher {
     if (this.isHeld) return false
     if (!this.#isFull(isRepeated)) return true
     if (this.#isV5) {
-      throw new ProtocolError(Reason.receiveMaximumExceeded, 'more unacknowledged publishes than the receive maximum') // [MQTT-3.3.4-7]
+      const why = 'more unacknowledged publishes than the receive maximum'
+      throw new LimitReached('receive_max', Reason.receiveMaximumExceeded, why) // [MQTT-3.3.4-7]
     }
     this.#waitForAnswers(start)
     return false

@@ -1,4 +1,5 @@
 import { type BrokerError, ERROR_CODES, type ErrorCode } from '../../model/error.ts'
+import type { LimitName } from './limits.ts'
 import { Reason } from './protocol-error.ts'
 
 /** Reason codes from here on are failures (5.0 section 2.4). */
@@ -59,9 +60,16 @@ export interface SubscriptionRefusal {
   readonly kind: 'refused'
   readonly reason: Reason
   readonly text: string
+  /** It is refused because this limit is reached. */
+  readonly limit: LimitName | null
 }
 
-export const refusal = (reason: Reason, text: string): SubscriptionRefusal => ({ kind: 'refused', reason, text })
+export const refusal = (reason: Reason, text: string, limit: LimitName | null = null): SubscriptionRefusal => ({
+  kind: 'refused',
+  reason,
+  text,
+  limit,
+})
 
 /**
  * Why a client cannot consume, in the words of 5.0: a queue or stream that is not there is a filter this server does not take, one that

@@ -20,7 +20,7 @@ import {
   versionName,
 } from './connection.ts'
 import { MqttCounters } from './counters.ts'
-import type { IncompleteBytes } from './frame.ts'
+import { UnfinishedPackets } from './frame.ts'
 import {
   INCOMPLETE_PACKETS,
   INCOMPLETE_PACKETS_BYTES,
@@ -29,7 +29,7 @@ import {
   UNIDENTIFIED_CONNECTIONS,
   UNIDENTIFIED_GRACE_MS,
 } from './limits.ts'
-import { ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, ProtocolError, Reason } from './protocol-error.ts'
 import { createGathering } from './publish.ts'
 import { ReadingTurns } from './reading-turns.ts'
 import { FeedTurns, type RetainedMessages } from './retained-feed.ts'
@@ -136,10 +136,6 @@ export class MqttServer {
   }) {
     this.#wheel = new TimerWheel(clock)
     this.#rules = rules
-    const incomplete: IncompleteBytes = {
-      used: 0,
-      limit: Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes),
-    }
     memory.onJam = bytes => this.#relieve(bytes)
     this.state = new SessionState(limits.sessionStateBytes)
     const { counters, state } = this
@@ -172,7 +168,7 @@ export class MqttServer {
       counters,
       wheel: this.#wheel,
       gathering: createGathering(),
-      incomplete,
+      unfinished: new UnfinishedPackets(Math.max(INCOMPLETE_PACKETS_BYTES, INCOMPLETE_PACKETS * limits.packetBytes)),
       turns: new ReadingTurns(),
       enter: (client, connection) => this.#enter(client, connection),
       leave: (session, connection, isWillDue) => this.#leave(session, connection, isWillDue),
@@ -289,6 +285,7 @@ export class MqttServer {
   accept(socket: Socket): Connection | null {
     if (this.#stopped !== null || !this.#hasRoom()) {
       this.counters.refusedConnections++
+      if (this.#stopped === null) this.counters.reached('clients')
       socket.destroy()
       return null
     }
@@ -383,7 +380,8 @@ export class MqttServer {
       throw new ProtocolError(Reason.clientIdentifierNotValid, 'another user is connected with this client identifier')
     }
     if (existing === undefined && this.#clients.size >= this.#host.limits.clients) {
-      throw new ProtocolError(Reason.quotaExceeded, `limits.clients is reached: ${this.#clients.size} are connected`)
+      const why = `limits.clients is reached: ${this.#clients.size} are connected`
+      throw new LimitReached('clients', Reason.quotaExceeded, why)
     }
     this.#sessions.checkRoom(clientId, { expiryMs, will })
     existing?.takenOver()

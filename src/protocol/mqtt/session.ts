@@ -314,6 +314,12 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
 
   /** Subscribes to one filter, replacing an earlier subscription to it [MQTT-3.8.4-3]; returns the granted QoS, or why it is refused. */
   subscribe(request: SubscriptionRequest): QoS | SubscriptionRefusal {
+    const answer = this.#admit(request)
+    if (typeof answer !== 'number' && answer.limit !== null) this.#host.counters.reached(answer.limit)
+    return answer
+  }
+
+  #admit(request: SubscriptionRequest): QoS | SubscriptionRefusal {
     const { limits } = this.#host
     const { filter } = request
     const wanted = readFilter(filter, limits)
@@ -323,10 +329,11 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
     const isNew = !this.#subscriptions.has(filter)
     if (isNew && this.#subscriptions.size >= limits.subscriptionsPerSession) {
       const why = `limits.subscriptions_per_session is reached: ${limits.subscriptionsPerSession}`
-      return refusal(Reason.quotaExceeded, why)
+      return refusal(Reason.quotaExceeded, why, 'subscriptions_per_session')
     }
     if (isNew && !this.#state.take(subscriptionBytes(filter))) {
-      return refusal(Reason.quotaExceeded, 'limits.session_state is reached: all sessions together hold as much')
+      const why = 'limits.session_state is reached: all sessions together hold as much'
+      return refusal(Reason.quotaExceeded, why, 'session_state')
     }
     const answer = this.#subscribe(wanted, request)
     if (isNew && typeof answer !== 'number') this.#state.change(-subscriptionBytes(filter))

@@ -8,7 +8,7 @@ import type { Identity } from '../../core/access.ts'
 import type { AccessRules, Permissions } from '../../core/acl.ts'
 import type { Clock } from '../../core/clock.ts'
 import type { KeptSession, KeptSessions, RestoredSession, Will } from '../../core/sessions.ts'
-import { ProtocolError, Reason } from './protocol-error.ts'
+import { LimitReached, Reason } from './protocol-error.ts'
 import { Session, type SessionHost } from './session.ts'
 import type { Timed, TimerWheel } from './timer-wheel.ts'
 import { publishWill, willBytes } from './will.ts'
@@ -129,12 +129,14 @@ export class Sessions {
   /** @throws ProtocolError if `limits.sessions` leaves no room for one more that outlives its connection, or `limits.session_state` for its will. */
   checkRoom(clientId: string, { expiryMs, will }: Pick<Arrival, 'expiryMs' | 'will'>): void {
     if (!this.#host.state.hasRoomFor(willBytes(will))) {
-      throw new ProtocolError(Reason.quotaExceeded, 'limits.session_state is reached: it leaves no room for the will')
+      const why = 'limits.session_state is reached: it leaves no room for the will'
+      throw new LimitReached('session_state', Reason.quotaExceeded, why)
     }
     const most = this.#host.limits.sessions
     const known = this.#sessions.get(clientId)
     if (expiryMs === 0 || this.#keptCount < most || known?.kept != null) return
-    throw new ProtocolError(
+    throw new LimitReached(
+      'sessions',
       Reason.quotaExceeded,
       `limits.sessions is reached: ${most} sessions are kept; connect with a clean session or session expiry 0`,
     )

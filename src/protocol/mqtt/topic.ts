@@ -1,8 +1,8 @@
 import { BrokerError } from '../../model/error.ts'
 import { queueName, topicFilter, topicName } from '../../model/names.ts'
 import { parseReadFrom, type ReadFrom } from '../../model/read-from.ts'
-import type { MqttLimits } from './limits.ts'
-import { ProtocolError, Reason } from './protocol-error.ts'
+import type { LimitName, MqttLimits } from './limits.ts'
+import { LimitReached, ProtocolError, Reason } from './protocol-error.ts'
 import { refusal, type SubscriptionRefusal } from './reply-code.ts'
 
 const SLASH = 0x2f
@@ -21,7 +21,7 @@ export function checkTopic(topic: string, limits: TopicLimits): void {
     throw new ProtocolError(Reason.topicNameInvalid, error.message)
   }
   const excess = excessOf(topic, limits)
-  if (excess !== null) throw new ProtocolError(Reason.topicNameInvalid, `a topic ${excess}`)
+  if (excess !== null) throw new LimitReached(excess.limit, Reason.topicNameInvalid, `a topic ${excess.text}`)
 }
 
 /** `$share/GROUP/FILTER`, which is its `name`, taken apart. */
@@ -53,7 +53,7 @@ export type Wanted =
 /** Reads a filter as far as it can be judged by itself. */
 export function readFilter(filter: string, limits: TopicLimits): Wanted | SubscriptionRefusal {
   const excess = excessOf(filter, limits)
-  if (excess !== null) return refusal(Reason.topicFilterInvalid, `a filter ${excess}`)
+  if (excess !== null) return refusal(Reason.topicFilterInvalid, `a filter ${excess.text}`, excess.limit)
   switch (FAMILY.exec(filter)?.[1]) {
     case 'share':
       return readSharedFilter(filter)
@@ -119,11 +119,18 @@ function read(wanted: () => Wanted): Wanted | SubscriptionRefusal {
 }
 
 /** How a topic or filter is beyond the limits; null: it isn't. */
-function excessOf(text: string, { topicBytes, topicLevels }: TopicLimits): string | null {
-  if (text.length > topicBytes || Buffer.byteLength(text) > topicBytes) return `is longer than ${topicBytes} bytes`
+function excessOf(
+  text: string,
+  { topicBytes, topicLevels }: TopicLimits,
+): { readonly limit: LimitName; readonly text: string } | null {
+  if (text.length > topicBytes || Buffer.byteLength(text) > topicBytes) {
+    return { limit: 'topic', text: `is longer than ${topicBytes} bytes` }
+  }
   let levels = 1
   for (let at = 0; at < text.length; at++) {
-    if (text.charCodeAt(at) === SLASH && ++levels > topicLevels) return `has more than ${topicLevels} levels`
+    if (text.charCodeAt(at) === SLASH && ++levels > topicLevels) {
+      return { limit: 'topic_levels', text: `has more than ${topicLevels} levels` }
+    }
   }
   return null
 }

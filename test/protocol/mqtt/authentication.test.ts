@@ -193,7 +193,7 @@ describe('enhanced authentication', () => {
       await client.hearsClose()
       const tiny = await another()
       await tiny
-        .says(connectWith(method('POLITE'), data('please'), bytes('27 00 00 00 1c')))
+        .says(connectWith(method('POLITE'), data('please'), bytes('27 00 00 00 15')))
         .hears(packet(0x20, '00 95 00'))
       await tiny.hearsClose()
     },

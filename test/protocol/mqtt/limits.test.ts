@@ -238,3 +238,61 @@ describe('limits.receive_max', () => {
     { limits: { receiveMax: 2 } },
   )
 })
+
+describe('limits.packet', () => {
+  const padded = (version: string, bytes: number): Buffer =>
+    packet(0x10, text('MQTT'), version, '02 00 00', version === '05' ? '00' : Buffer.alloc(0), text('c'.repeat(bytes)))
+
+  transcript(
+    'a CONNECT above 16 KiB is answered with 0x95 and not read; 3.1.1 has no word for that',
+    async ({ client, another, broker }) => {
+      client.says(padded('05', 20_000))
+      await hearsRefusedConnack(client, 0x95)
+      const inPieces = await another()
+      for (const byte of padded('05', 20_000).subarray(0, 12)) inPieces.says(Buffer.from([byte]))
+      await hearsRefusedConnack(inPieces, 0x95)
+      const v3 = await another()
+      await v3.says(padded('04', 20_000)).hearsClose()
+      expect(broker.server.counters.limitsReached.get('packet')).toBe(3)
+    },
+  )
+
+  transcript(
+    'a client that takes very small packets only is let in with a short CONNACK, and not if it could not be told what it needs',
+    async ({ client, another }) => {
+      const taking = (most: string): Buffer => connect5('c1', `05 27 ${most}`)
+      const short = packet(0x20, '00 00 08', '21 00 40', '27 00 10 00 00')
+      await client.says(taking('00 00 00 0d')).hears(short)
+      await hearsRefusedConnack((await another()).says(taking('00 00 00 0c')), 0x95)
+    },
+  )
+})
+
+describe('a limit that is reached', () => {
+  transcript(
+    'is counted by name',
+    async ({ client, another, broker }) => {
+      const { limitsReached } = broker.server.counters
+      await client.says(connect311('c1')).hears(CONNACK_311)
+      for (let n = 1; n <= 2; n++) {
+        await client.says(subscribe311('00 01', `${n}`, '00')).hears(suback311('00 01', '00'))
+      }
+      await client.says(subscribe311('00 01', '3', '00')).hears(suback311('00 01', '80'))
+      await client.says(subscribe311('00 01', 'a/b/c/d', '00')).hears(suback311('00 01', '80'))
+      const session = await another()
+      await session.says(connect311('kept', '00')).hears(CONNACK_311)
+      await (await another()).says(connect311('kept2', '00')).hears(bytes('20 02 00 03'))
+      await (await another()).says(connect311('c3')).hears(CONNACK_311)
+      await (await another()).says(connect311('c4')).hears(bytes('20 02 00 03'))
+      await (await another()).hearsClose()
+      expect(Object.fromEntries(limitsReached)).toEqual({
+        subscriptions_per_session: 1,
+        topic_levels: 1,
+        sessions: 1,
+        clients: 1,
+        connect_timeout: 1,
+      })
+    },
+    { limits: { subscriptionsPerSession: 2, topicLevels: 3, sessions: 1, clients: 3, connectTimeoutMs: 300 } },
+  )
+})

@@ -7,12 +7,12 @@ import {
   readSubscribe,
   readUnsubscribe,
 } from '../../../../src/protocol/mqtt/control-packet.ts'
-import { FrameReader, PacketType } from '../../../../src/protocol/mqtt/frame.ts'
+import { FrameReader, PacketType, UnfinishedPackets } from '../../../../src/protocol/mqtt/frame.ts'
 import { Property, PropertyScan } from '../../../../src/protocol/mqtt/properties.ts'
 
 /** The body of a packet as another implementation writes it. */
 function body(packet: Buffer): { bytes: Buffer; at: number; end: number } {
-  const reader = new FrameReader(1024 ** 2, { used: 0, limit: 1024 ** 2 })
+  const reader = new FrameReader(1024 ** 2, new UnfinishedPackets(1024 ** 2), error => expect.fail(error.message))
   reader.push(packet)
   expect(reader.next()).toBe(true)
   return { bytes: reader.bytes, at: reader.body, end: reader.end }
