@@ -89,7 +89,7 @@ class Run {
   #aheadMs = 0
   readonly #clock: Clock = {
     monotonicMs: () => performance.now() + this.#aheadMs,
-    wallMs: () => Date.now() + this.#aheadMs,
+    wallMs: () => Date.now(),
   }
   #life = 0
   #next = 0
@@ -118,6 +118,8 @@ class Run {
   }
 
   async open(): Promise<void> {
+    // The monotonic clock begins with the process: what came before this start is not older than it.
+    this.#aheadMs = -performance.now()
     const core = await CoreUnderTest.open(this.#directory, { clock: this.#clock })
     this.#opened = core
     const policy = { maxPriority: 1, maxAttempts: 2, retry: { firstMs: 1, maxMs: 4, waiting: 50 } }
