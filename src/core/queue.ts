@@ -334,11 +334,6 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     return oldest
   }
 
-  /** One message more exceeds none of its limits. */
-  get hasRoom(): boolean {
-    return this.#fits(1, 1)
-  }
-
   /** Something could be delivered now, in memory or on disk. */
   get hasReady(): boolean {
     return this.ledger.queued > this.waitingCount
@@ -413,12 +408,12 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
       return this.#isRefused && this.#isOver() ? 'refuse' : 'take'
     }
     if (this.limits.onFull === 'drop_oldest') return 'take'
-    if (this.#fits(count, bytes)) return 'take'
+    if (this.hasRoomFor(count, bytes)) return 'take'
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
   }
 
   /** So many messages more, of so many bytes in all, exceed none of its limits. */
-  #fits(count: number, bytes: number): boolean {
+  hasRoomFor(count: number, bytes: number): boolean {
     return this.depth + count <= this.limits.messages && this.limitedBytes + bytes <= this.limits.bytes
   }
 
@@ -522,7 +517,7 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
   }
 
   #isOver(): boolean {
-    return !this.#fits(0, 0)
+    return !this.hasRoomFor(0, 0)
   }
 
   /** Of the lowest priority there is first. */

@@ -1,5 +1,5 @@
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
-import type { Logger } from '../telemetry/log.ts'
+import { LimitedLog } from '../telemetry/limited-log.ts'
 import type { ListenerCounters, ListenerOptions } from './listener.ts'
 import { type Origin, originOf, Proxies } from './proxies.ts'
 
@@ -18,7 +18,7 @@ export class Arrivals {
     refused: { address: 0, connections: 0, proxy: 0, handshake: 0, frames: 0 },
   }
   readonly #name: string
-  readonly #log: Logger
+  readonly #log: LimitedLog
   readonly #admits: (address: string) => boolean
   readonly #maxConnections: number
   readonly #proxies: Proxies | null
@@ -37,7 +37,7 @@ export class Arrivals {
     maxConnections = Number.POSITIVE_INFINITY,
   }: ListenerOptions) {
     this.#name = name
-    this.#log = log
+    this.#log = new LimitedLog(log, () => performance.now())
     this.#admits = admits
     this.#maxConnections = maxConnections
     const onRefused = (): void => {
@@ -84,7 +84,9 @@ export class Arrivals {
       server.listen({ ...where, backlog: BACKLOG }, () => {
         server.off('error', reject)
         // Out of file descriptors, most likely: accepting goes on when some are free again.
-        server.on('error', error => this.#log.error({ listener: this.#name, err: error }, 'cannot accept a connection'))
+        server.on('error', error =>
+          this.#log.write('error', { listener: this.#name, err: error }, 'cannot accept a connection'),
+        )
         resolve()
       })
     })

@@ -58,6 +58,9 @@ const NO_SOURCE = -1
 const RETAINED_ALWAYS = 0
 const RETAINED_NEVER = 2
 
+/** No record takes more beside the packet it came in: names, numbers, an identifier. */
+const RECORD_HEAD_BYTES = 4096
+
 /** Of a session from before the start: the limits may have been others. */
 const NO_TOPIC_LIMITS = { topicBytes: Number.POSITIVE_INFINITY, topicLevels: Number.POSITIVE_INFINITY }
 
@@ -528,7 +531,9 @@ export class Session implements Destination, LiveReceiver, SharedMember, PacketI
   }
 
   get canTakeOver(): boolean {
-    return this.queue === null || (this.queue.isCaughtUp && this.queue.hasRoom)
+    const { queue } = this
+    if (queue === null || queue.depth === 0) return true
+    return queue.isCaughtUp && queue.hasRoomFor(1, this.#host.limits.packetBytes + RECORD_HEAD_BYTES)
   }
 
   get hasRoom(): boolean {

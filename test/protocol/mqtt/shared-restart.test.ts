@@ -125,6 +125,22 @@ describe('a group with a member whose session outlives its connections', () => {
     }
   })
 
+  test('keeps a large message of QoS 2 until the member has room for it: it was lost beside one that was still unanswered', async () => {
+    const sessionQueue = { messages: 100, bytes: 1000, onFull: 'drop_oldest' } as const
+    await using broker = await MqttUnderTest.start({ limits: { sessionQueue } })
+    const client = await member(broker, lasting('c1'), '02')
+    for (const n of [0, 1]) await broker.core.router.publish(messageTo('jobs/a', `${n}`.padEnd(600), { qos: 2 }))
+    for (const id of ['00 01', '00 02']) {
+      const packet = await client.hearsPacket()
+      expect([packet[0], packet.toString('utf8', 14).trim()]).toEqual([0x34, id === '00 01' ? '0' : '1'])
+      await client.hearsNothing()
+      await client.says(pubrec(id)).hears(pubrel(id))
+      client.says(pubcomp(id))
+    }
+    await eventually(() => queueOf(broker).depth === 0)
+    expect(queueOf(broker).ledger.figures()).toMatchObject({ accepted: 2, settled: 2, queued: 0 })
+  })
+
   test('leaves nothing behind when its last member has ended', async () => {
     await using first = await MqttUnderTest.start()
     await (await member(first, lasting('c1'))).says(DISCONNECT).hearsClose()
