@@ -1,4 +1,5 @@
 import { type Acceptance, type RecordPrefix, recordBytes, recordLength, writeRecord } from '../model/message.ts'
+import { giveMemory } from '../store/read-memory.ts'
 import { ABSENT, type LoadedSegment, type SegmentRef, type SegmentWrite } from '../store/types.ts'
 import type { MemoryBudget } from './memory.ts'
 
@@ -88,7 +89,7 @@ export class Segment {
     const owners = new Uint8Array(count)
     const tickets = new Float64Array(0)
     const segment = new Segment(loaded.first, memory, { bytes, offsets, notes, status, owners, tickets })
-    segment.used = bytes.length
+    segment.used = loaded.used
     segment.count = count
     segment.ref = loaded.ref
     segment.isCommitted = true
@@ -273,14 +274,18 @@ export class Segment {
   /** Gives its memory back; the segment must not be used afterwards. */
   release(): void {
     const { bytes, offsets, notes, status, owners, tickets } = this
-    const pool = this.isLoaded ? undefined : pools[SIZES.indexOf(bytes.length)]
-    if (pool !== undefined && pool.length < MAX_POOLED) pool.push({ bytes, offsets, notes, status, owners, tickets })
+    if (this.isLoaded) {
+      giveMemory(bytes)
+    } else {
+      const pool = pools[SIZES.indexOf(bytes.length)]
+      if (pool !== undefined && pool.length < MAX_POOLED) pool.push({ bytes, offsets, notes, status, owners, tickets })
+    }
     this.bytes = EMPTY
     this.#memory.give(this.#taken)
     this.#taken = 0
   }
 
-  /** Read back from disk: its bytes belong to the store's buffer and must not enter the pool. */
+  /** Read back from disk: its memory has one entry for each of its own, and is the store's. */
   get isLoaded(): boolean {
     return this.isCommitted && this.tickets.length === 0
   }

@@ -78,6 +78,7 @@ function decode(
       first: entry.first,
       count: entry.count,
       bytes: Buffer.alloc(0),
+      used: 0,
       offsets: new Uint32Array(entry.count).fill(ABSENT),
       notes: new Uint8Array(entry.count),
       damaged: unsettledOf(entry),

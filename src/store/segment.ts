@@ -27,6 +27,7 @@ import { recordAcceptedAt, recordBytes, recordSeq } from '../model/message.ts'
 import { hasHead, hashHead, headBytes, OWN_BYTES, packHead, unpackHead } from '../model/record-head.ts'
 import { bitmapBytes, countBits, hasBit, readVarints, writeVarint } from './bytes.ts'
 import { crc32c } from './crc32c.ts'
+import { takeMemory } from './read-memory.ts'
 import { offsetOf, partOf, type SharedBodies } from './shared-bodies.ts'
 import { ABSENT, type SegmentWrite } from './types.ts'
 
@@ -316,8 +317,9 @@ class Table {
 }
 
 export interface DecodedSegment {
-  /** The records, one behind the other, as they were in memory. */
+  /** The records, one behind the other, as they were in memory: in the first `used` bytes of memory that `giveMemory` takes back. */
   readonly bytes: Buffer
+  readonly used: number
   /** Offset of each entry's record; ABSENT: not present, settled, or damaged. */
   readonly offsets: Uint32Array
   readonly notes: Uint8Array
@@ -334,7 +336,8 @@ export function decodeSegment(
 ): DecodedSegment {
   const offsets = new Uint32Array(header.count).fill(ABSENT)
   const notes = new Uint8Array(header.count)
-  const bytes = Buffer.allocUnsafeSlow(settled === null ? header.recordBytes : unsettledBytes(value, header, settled))
+  const used = settled === null ? header.recordBytes : unsettledBytes(value, header, settled)
+  const bytes = takeMemory(used)
   const table = new Table(value, header)
   let at = 0
   let damaged = 0
@@ -351,7 +354,7 @@ export function decodeSegment(
     }
     at += length
   }
-  return { bytes, offsets, notes, damaged, damagedBytes }
+  return { bytes, used, offsets, notes, damaged, damagedBytes }
 }
 
 function unsettledBytes(value: Buffer, header: SegmentHeader, settled: Uint8Array): number {

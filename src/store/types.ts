@@ -33,7 +33,9 @@ export interface LoadedSegment {
   readonly ref: SegmentRef
   readonly first: number
   readonly count: number
+  /** Holds the records, in its first `used` bytes; `giveMemory` takes it back. */
   readonly bytes: Buffer
+  readonly used: number
   /** Offset of entry i's record in `bytes`; ABSENT where it was never written, is settled, or is damaged. */
   readonly offsets: Uint32Array
   readonly notes: Uint8Array

@@ -64,7 +64,17 @@ class Disk {
         if (isDamaged) damaged++
       }
       const damagedBytes = damaged * recordLength(PREFIX, 0, 0, BODY.length)
-      found.push({ ref, first, count, bytes, offsets, notes, damaged, damagedBytes })
+      found.push({
+        ref,
+        first,
+        count,
+        bytes: Buffer.from(bytes),
+        used: bytes.length,
+        offsets,
+        notes,
+        damaged,
+        damagedBytes,
+      })
     }
     await this.delay
     return found
