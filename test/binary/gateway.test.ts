@@ -43,7 +43,7 @@ afterAll(async () => {
 function routeTo(amqpUrl: string, exchange: string): string {
   return [
     `upstreams: { central: { urls: [ "${amqpUrl}" ], reconnect: { first: 50ms, max: 200ms } } }`,
-    `routes: { all: { from: [ "sensors/#" ], upstream: central, exchange: { name: ${exchange} } } }`,
+    `routes: { all: { from: [ "sensors/#" ], upstream: central, exchange: { name: ${exchange} }, order: strict } }`,
   ].join('\n')
 }
 

@@ -159,14 +159,20 @@ class Run {
 
   /** From some sequence number and some time. */
   async #look(at: number): Promise<void> {
+    const { first } = this.#stream
     const kept = this.#kept
     const sought = kept[Math.floor(at * kept.length)]
     if (sought === undefined) return
-    const place = await this.#stream.placeOf({ sequence: sought.position })
-    expect(await this.#numbersFrom(place)).toEqual(kept.slice(kept.indexOf(sought)).map(({ number }) => number))
     const timeMs = sought.timeMs - HOUR / 2
-    const since = kept.filter(message => message.timeMs >= timeMs).map(({ number }) => number)
-    expect(await this.#numbersFrom(await this.#stream.placeOf({ timeMs }))).toEqual(since)
+    const fromSequence = await this.#numbersFrom(await this.#stream.placeOf({ sequence: sought.position }))
+    const fromTime = await this.#numbersFrom(await this.#stream.placeOf({ timeMs }))
+    // What is over the limit since the last publish may have been forgotten meanwhile.
+    if (this.#stream.first !== first) {
+      await this.#look(at)
+      return
+    }
+    expect(fromSequence).toEqual(kept.slice(kept.indexOf(sought)).map(({ number }) => number))
+    expect(fromTime).toEqual(kept.filter(message => message.timeMs >= timeMs).map(({ number }) => number))
   }
 
   async #numbersFrom(place: number): Promise<number[]> {
