@@ -9,21 +9,27 @@ const STEP_BYTES = 16 * 1024
 const STEPS = 16
 /** Smaller ones, too: half of a step would be empty. */
 const LEAST_BYTES = STEP_BYTES / 2
-/** Given back and kept for the next of that size. */
-const MAX_POOLED = 8
+/** Given back and kept for the next, of all sizes. */
+const POOLED_BYTES = 2 * 1024 * 1024
 
+let pooledBytes = 0
 const pools: Buffer[][] = Array.from({ length: STEPS + 1 }, () => [])
 
 /** Memory for at least so many bytes; its contents are undefined. */
 export function takeMemory(bytes: number): Buffer {
   const steps = Math.ceil(bytes / STEP_BYTES)
   if (steps > STEPS || bytes < LEAST_BYTES) return Buffer.allocUnsafeSlow(bytes)
-  return pools[steps]?.pop() ?? Buffer.allocUnsafeSlow(steps * STEP_BYTES)
+  const pooled = pools[steps]?.pop()
+  if (pooled === undefined) return Buffer.allocUnsafeSlow(steps * STEP_BYTES)
+  pooledBytes -= pooled.length
+  return pooled
 }
 
 /** Takes memory back that nobody looks at any more. */
 export function giveMemory(memory: Buffer): void {
   const steps = memory.length / STEP_BYTES
   const pool = steps > 0 ? pools[steps] : undefined
-  if (pool !== undefined && pool.length < MAX_POOLED) pool.push(memory)
+  if (pool === undefined || pooledBytes + memory.length > POOLED_BYTES) return
+  pooledBytes += memory.length
+  pool.push(memory)
 }
