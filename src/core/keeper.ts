@@ -24,6 +24,8 @@ export interface Keeper extends CommitSource {
   readonly settleTimeP95Ms: number
   /** What would happen to `count` messages of `bytes` in all. */
   admit(count: number, bytes: number): Admission
+  /** Memory that messages of so many bytes take beyond what it holds. */
+  growthFor(bytes: number): number
   /** With ack: buffered, whether `count` messages about to be taken may be acknowledged before they are written. */
   mayOwe(count: number): boolean
   /** Books messages that its own policy turned away after acceptance. */

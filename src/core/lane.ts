@@ -304,6 +304,14 @@ export class Lane {
     }
   }
 
+  /** Memory that messages of so many bytes take at least beyond what is held. */
+  growthFor(bytes: number): number {
+    const last = this.#segments.at(-1)
+    return last !== undefined && last.ref === null && last.fits(bytes)
+      ? last.growthFor(bytes)
+      : Segment.memoryFor(bytes)
+  }
+
   #openSegment(length: number, isPassing: boolean): Segment {
     const last = this.#segments.at(-1)
     if (last !== undefined && last.ref === null) {

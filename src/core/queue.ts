@@ -412,6 +412,10 @@ export class Queue implements Keeper, LaneOwner, MemoryHolder {
     return this.limits.onFull === 'reject' ? 'refuse' : 'drop'
   }
 
+  growthFor(bytes: number): number {
+    return this.#first.growthFor(bytes)
+  }
+
   /** So many messages more, of so many bytes in all, exceed none of its limits. */
   hasRoomFor(count: number, bytes: number): boolean {
     return this.depth + count <= this.limits.messages && this.limitedBytes + bytes <= this.limits.bytes

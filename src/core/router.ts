@@ -267,8 +267,7 @@ export class Router {
     }
     const recordBytes = run.prefix.bytes.length
     const bytes = (run.ends[run.count - 1] ?? 0) - (run.properties[0] ?? 0) + run.count * recordBytes
-    // Every queue has a copy of its own.
-    let isRefused = !this.#memory.hasRoomFor(bytes * route.queues1.length)
+    let isRefused = !this.#hasMemoryFor(route, bytes)
     for (const { queue } of route.queues1) {
       if (refuses(queue, run.count, bytes)) isRefused = true
     }
@@ -276,7 +275,7 @@ export class Router {
     let total = 0
     for (let i = 0; i < run.count; i++) {
       total += (run.ends[i] ?? 0) - (run.properties[i] ?? 0) + recordBytes
-      if (!this.#memory.hasRoomFor(total * route.queues1.length)) {
+      if (!this.#hasMemoryFor(route, total)) {
         run.refusal = 'MEMORY_FULL'
         return i
       }
@@ -288,6 +287,14 @@ export class Router {
       }
     }
     return run.count
+  }
+
+  /** Every queue has a copy of its own, and grows in steps: a little for one of them, a lot for a thousand. */
+  #hasMemoryFor({ queues1 }: Route, bytes: number): boolean {
+    if (queues1.length <= 1) return this.#memory.hasRoomFor(bytes)
+    let growth = 0
+    for (const { queue } of queues1) growth += queue.growthFor(bytes)
+    return this.#memory.hasRoomFor(growth)
   }
 
   /** How many of the first `count` messages can be retained, one after the other. A refusal sets run.refusal. */

@@ -126,6 +126,18 @@ export class Segment {
     return this.count === 0 || (this.used + bytes <= SEGMENT_BYTES && this.count < MAX_ENTRIES)
   }
 
+  /** Memory it would take beyond what it holds for a record, or records, of so many bytes. */
+  growthFor(bytes: number): number {
+    const wanted = this.used + bytes
+    return wanted <= this.bytes.length ? 0 : Segment.memoryFor(wanted) - this.#taken
+  }
+
+  /** Memory that records of so many bytes take in a new segment. */
+  static memoryFor(bytes: number): number {
+    const size = sizeFor(bytes)
+    return size + entriesIn(size) * ENTRY_BYTES
+  }
+
   /** Appends one message; arguments as in writeRecord. Returns the record's length. */
   append(
     prefix: RecordPrefix,
@@ -322,12 +334,16 @@ const EMPTY = Buffer.alloc(0)
 
 /** Memory for so many bytes of records; for a single larger one, exactly so much. */
 function takeParts(bytes: number): Parts {
-  const size = SIZES.find(candidate => candidate >= bytes) ?? bytes
+  const size = sizeFor(bytes)
   return pools[SIZES.indexOf(size)]?.pop() ?? newParts(size)
 }
 
+const sizeFor = (bytes: number): number => SIZES.find(size => size >= bytes) ?? bytes
+
+const entriesIn = (size: number): number => Math.min(MAX_ENTRIES, size / BYTES_PER_ENTRY)
+
 function newParts(size: number): Parts {
-  const entries = Math.min(MAX_ENTRIES, size / BYTES_PER_ENTRY)
+  const entries = entriesIn(size)
   return {
     bytes: Buffer.allocUnsafeSlow(size),
     offsets: new Uint32Array(entries),

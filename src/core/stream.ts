@@ -204,6 +204,10 @@ export class Stream implements Keeper, LaneOwner, StreamSource {
 
   // ---- taking messages
 
+  growthFor(bytes: number): number {
+    return this.#lane.growthFor(bytes)
+  }
+
   admit(): 'take' {
     return 'take'
   }

@@ -367,6 +367,23 @@ describe('a message with an expiry, behind others', () => {
 })
 
 describe('many queues with a backlog', () => {
+  it('take no more than limits.memory and a quarter, though each grows in steps: together they took twice as much', async () => {
+    await using directory = await tempDir()
+    const core = await CoreUnderTest.open(directory.path, { memoryBytes: 4 * 1024 ** 2 })
+    for (let n = 0; n < 100; n++) await core.queue(`q${n}`, '#')
+    core.gate.holdCommits()
+    const refused: unknown[] = []
+    for (let n = 0; n < 100; n++) {
+      core.router.publish(messageTo('all', 'x'.repeat(3000))).catch((error: unknown) => refused.push(error))
+      expect(core.memory.usedBytes).toBeLessThanOrEqual(5 * 1024 ** 2)
+    }
+    core.gate.releaseCommits()
+    await core.schedule.flush()
+    expect(refused.length).toBeGreaterThan(50)
+    expect(core.topology.queue('q0').depth).toBe(100 - refused.length)
+    await core.close()
+  })
+
   it('leave limits.memory to publishers: fronts are read only while there is room', async () => {
     await using directory = await tempDir()
     let core = await CoreUnderTest.open(directory.path)
